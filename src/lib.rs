@@ -1,0 +1,16 @@
+//! sep4d trains SEP-4D, a variational auto-encoder that reconstructs moving 3D semantic occupancy
+//! through one continuous 4D latent, with its own WGSL kernels on any Vulkan-class adapter.
+//!
+//! Data flows one way: `data -> graph/models -> plan -> gpu -> metrics -> events -> cli`.
+
+pub use error::{Error, Result};
+
+pub mod data;
+pub mod error;
+pub mod gpu;
+pub mod graph;
+pub mod layers;
+pub mod models;
+pub mod rng;
+pub mod train;
+pub mod view;

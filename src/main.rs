@@ -1,0 +1,2 @@
+//! The `sep4d` program.
+fn main() {}
