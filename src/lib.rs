@@ -7,10 +7,12 @@ pub use error::{Error, Result};
 
 pub mod data;
 pub mod error;
+pub mod files;
 pub mod gpu;
 pub mod graph;
 pub mod layers;
 pub mod models;
 pub mod rng;
+pub mod selftest;
 pub mod train;
 pub mod view;

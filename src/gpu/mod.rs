@@ -1,1 +1,7 @@
-//! gpu
+//! Adapter choice, the device, and shader assembly. Nothing here knows the model.
+
+mod context;
+mod shader;
+
+pub use context::{AdapterSummary, Context, DeviceChoice, adapters};
+pub use shader::{render_shader, shader_files};

@@ -1,0 +1,353 @@
+//! The device a run works on: adapter listing and choice, limits, error handling, pipelines and their cache on disk.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::shader::render_shader;
+use crate::graph::{Kernel, KernelLimits};
+use crate::{Error, Result};
+
+/// Which adapter to use.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum DeviceChoice {
+    /// A discrete GPU before an integrated one before a software adapter.
+    #[default]
+    Best,
+    /// Row `i` of [`adapters`].
+    Index(usize),
+    /// The first adapter whose name contains this text, upper and lower case alike.
+    Name(String),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.parse() {
+            Ok(index) => DeviceChoice::Index(index),
+            Err(_) if text.is_empty() || text == "best" => DeviceChoice::Best,
+            Err(_) => DeviceChoice::Name(text.to_owned()),
+        })
+    }
+}
+
+/// One adapter as `sep4d devices` lists it.
+#[derive(Debug, Clone)]
+pub struct AdapterSummary {
+    /// The driver's name for it.
+    pub name: String,
+    /// Discrete, integrated, virtual, software or other.
+    pub kind: &'static str,
+    /// Vulkan, Metal, D3D12...
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Limits that matter to kernels.
+    pub limits: KernelLimits,
+    /// Optional features that sep4d can use.
+    pub features: Vec<&'static str>,
+}
+
+const OPTIONAL_FEATURES: [(wgpu::Features, &str); 4] = [
+    (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
+    (wgpu::Features::SUBGROUP, "subgroup"),
+    (wgpu::Features::SHADER_F16, "shader-f16"),
+    (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
+];
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+}
+
+fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
+    let limits = adapter.limits();
+    KernelLimits {
+        max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
+        max_uniform_binding_bytes: limits.max_uniform_buffer_binding_size as usize,
+        max_buffer_bytes: limits.max_buffer_size as usize,
+        offset_alignment_bytes: 256
+            .max(limits.min_storage_buffer_offset_alignment as usize)
+            .max(limits.min_uniform_buffer_offset_alignment as usize),
+        max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
+        is_cpu: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+    }
+}
+
+fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
+    let info = adapter.get_info();
+    let features = adapter.features();
+    AdapterSummary {
+        name: info.name.clone(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        },
+        backend: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info),
+        limits: kernel_limits(adapter),
+        features: OPTIONAL_FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
+    }
+}
+
+/// All adapters, the best first; their places are what `--device N` counts.
+pub fn adapters() -> Vec<AdapterSummary> {
+    enumerate().iter().map(summary).collect()
+}
+
+/// A device, its queue, and the pipelines made on it so far.
+pub struct Context {
+    /// The logical device.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+    /// The adapter it came from.
+    pub adapter: AdapterSummary,
+    pipelines: Mutex<HashMap<(Kernel, Vec<bool>), Pipeline>>,
+    cache: Option<(wgpu::PipelineCache, PathBuf)>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// A compute pipeline and the layout of its only bind group.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The pipeline.
+    pub pipeline: wgpu::ComputePipeline,
+    /// Layout of bind group 0.
+    pub layout: wgpu::BindGroupLayout,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("adapter", &self.adapter).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Opens the chosen adapter with all its limits and the optional features it has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no adapter, none of that name or number, or it cannot be opened.
+    pub fn open(choice: &DeviceChoice) -> Result<Arc<Context>> {
+        let adapters = enumerate();
+        let names = || adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
+        let adapter = match choice {
+            DeviceChoice::Best => adapters.first(),
+            DeviceChoice::Index(index) => adapters.get(*index),
+            DeviceChoice::Name(name) => {
+                adapters.iter().find(|a| a.get_info().name.to_lowercase().contains(&name.to_lowercase()))
+            }
+        };
+        let adapter = match (adapter, adapters.is_empty(), choice) {
+            (Some(adapter), _, _) => adapter,
+            (None, true, _) => {
+                return Err(Error::Device(
+                    "no Vulkan, Metal or D3D12 adapter was found; install a GPU driver, or Mesa's software driver \
+                     (Debian: apt-get install mesa-vulkan-drivers libvulkan1)"
+                        .into(),
+                ));
+            }
+            (None, false, DeviceChoice::Index(index)) => {
+                return Err(Error::Device(format!(
+                    "--device {index}: this machine has adapters 0 to {} ({}); see `sep4d devices`",
+                    adapters.len() - 1,
+                    names()
+                )));
+            }
+            (None, false, choice) => {
+                let wanted = if let DeviceChoice::Name(name) = choice { name } else { "" };
+                return Err(Error::Device(format!(
+                    "--device {wanted}: no adapter has that in its name; there are: {}; see `sep4d devices`",
+                    names()
+                )));
+            }
+        };
+        let summary = summary(adapter);
+        let wanted = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, (feature, _)| all | *feature);
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("sep4d"),
+            required_features: adapter.features() & wanted,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        }))
+        .map_err(|why| Error::Device(format!("adapter {} cannot be opened: {why}", summary.name)))?;
+
+        let failure = Arc::new(Mutex::new(None));
+        let (lost, uncaptured) = (failure.clone(), failure.clone());
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device reports `Destroyed`, which is no failure.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
+            }
+        });
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&uncaptured, error.to_string())));
+        let cache = open_pipeline_cache(adapter, &device);
+        Ok(Arc::new(Context { device, queue, adapter: summary, pipelines: Mutex::default(), cache, failure }))
+    }
+
+    /// The adapter's limits.
+    pub fn limits(&self) -> &KernelLimits {
+        &self.adapter.limits
+    }
+
+    /// The first error that the device reported outside of any error scope, such as its loss.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with that message.
+    pub fn check(&self) -> Result<()> {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(message) => Err(Error::Device(format!(
+                "{message}; resume from the last checkpoint (--resume), or choose another adapter (--device)"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `make` and turns what the device objects to into one error.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the device is out of memory, [`Error::Device`] for anything else.
+    pub fn guarded<R>(&self, what: &str, make: impl FnOnce() -> R) -> Result<R> {
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let made = make();
+        let mut error = None;
+        for scope in scopes.into_iter().rev() {
+            error = pollster::block_on(scope.pop()).or(error);
+        }
+        match error {
+            None => Ok(made),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory(format!(
+                "{} has no memory left for {what}; use a smaller T, grid (data.crop) or preset",
+                self.adapter.name
+            ))),
+            Some(why) => Err(Error::Device(format!("{what} failed on {}: {why}", self.adapter.name))),
+        }
+    }
+
+    /// The pipeline of `kernel`, made on first use. `uniform[i]` says that binding `i + 1` is uniform, not storage.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the shader does not assemble or the driver refuses it.
+    pub fn pipeline(&self, kernel: &Kernel, uniform: &[bool]) -> Result<Pipeline> {
+        let key = (kernel.clone(), uniform.to_vec());
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let source = render_shader(kernel)?;
+        let made = self.guarded(&format!("kernel {}", kernel.entry), || {
+            let entries: Vec<_> = std::iter::once(&true)
+                .chain(uniform)
+                .enumerate()
+                .map(|(binding, &uniform)| wgpu::BindGroupLayoutEntry {
+                    binding: binding as u32,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: if uniform {
+                            wgpu::BufferBindingType::Uniform
+                        } else {
+                            wgpu::BufferBindingType::Storage { read_only: false }
+                        },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(kernel.entry),
+                entries: &entries,
+            });
+            let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(kernel.entry),
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.entry),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            };
+            // SAFETY: bounds and loop checks cost half of a convolution's time on software Vulkan. Our own shaders are the only
+            // ones: every loop is bounded, the plan checks every binding's range, and the tests compare each kernel with its
+            // twin on odd shapes.
+            let module =
+                unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.entry),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(kernel.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: self.cache.as_ref().map(|(cache, _)| cache),
+            });
+            Pipeline { pipeline, layout }
+        })?;
+        pipelines.insert(key, made.clone());
+        Ok(made)
+    }
+
+    /// Keeps the pipelines made so far for the next start. A cache that cannot be written is only slower, so failures are
+    /// ignored.
+    pub fn save_pipeline_cache(&self) {
+        if let Some((cache, path)) = &self.cache
+            && let Some(data) = cache.get_data()
+        {
+            let parent = path.parent().map(std::fs::create_dir_all);
+            if matches!(parent, Some(Ok(()))) {
+                let _ = crate::files::write_atomically(path, &data);
+            }
+        }
+    }
+
+    /// Waits until everything submitted so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost meanwhile.
+    pub fn wait(&self) -> Result<()> {
+        self.device
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|why| Error::Device(format!("waiting for {} failed: {why}", self.adapter.name)))?;
+        self.check()
+    }
+}
+
+fn record(failure: &Mutex<Option<String>>, message: String) {
+    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+}
+
+fn open_pipeline_cache(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Option<(wgpu::PipelineCache, PathBuf)> {
+    if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+        return None;
+    }
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    let path = base.join("sep4d").join(wgpu::util::pipeline_cache_key(&adapter.get_info())?);
+    let data = std::fs::read(&path).ok();
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("sep4d"), data: data.as_deref(), fallback: true };
+    // SAFETY: the data is what this program wrote for this very driver (the key names it); the driver validates its header,
+    // and `fallback` starts an empty cache where it does not fit.
+    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+    Some((cache, path))
+}

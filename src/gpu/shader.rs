@@ -1,0 +1,47 @@
+//! Shader assembly: WGSL templates with imports and unrolled loops.
+//!
+//! Every file below `shaders/` is a minijinja template: `{% include "common/index.wgsl" %}` imports, `{% for %}` unrolls, and
+//! the kernel's defines are its variables.
+
+use std::sync::LazyLock;
+
+use include_dir::{Dir, include_dir};
+use minijinja::{Environment, UndefinedBehavior};
+
+use crate::graph::Kernel;
+use crate::{Error, Result};
+
+static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
+
+static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_loader(|name| Ok(FILES.get_file(name).and_then(|file| file.contents_utf8()).map(str::to_owned)));
+    environment
+});
+
+/// The WGSL text of a kernel's shader under its defines.
+///
+/// # Errors
+/// [`Error::Device`] if the template is missing or does not render.
+pub fn render_shader(kernel: &Kernel) -> Result<String> {
+    TEMPLATES.get_template(kernel.shader).and_then(|template| template.render(&kernel.defines)).map_err(|why| {
+        Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
+    })
+}
+
+/// Paths and texts of all shader files, for the tests that check imports and names.
+pub fn shader_files() -> Vec<(String, String)> {
+    fn collect(dir: &Dir, files: &mut Vec<(String, String)>) {
+        for file in dir.files() {
+            let text = file.contents_utf8().unwrap_or_default().to_owned();
+            files.push((file.path().to_string_lossy().into_owned(), text));
+        }
+        dir.dirs().for_each(|dir| collect(dir, files));
+    }
+    let mut files = Vec::new();
+    collect(&FILES, &mut files);
+    files
+}

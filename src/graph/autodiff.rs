@@ -1,0 +1,112 @@
+//! Reverse-mode differentiation: appends the backward ops of a graph to the graph itself.
+
+use std::collections::HashMap;
+
+use super::{Graph, Storage, TensorId};
+use crate::layers::pointwise;
+use crate::{Error, Result};
+
+/// The gradients that [`Graph::backward`] built, by tensor.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    by_root: HashMap<TensorId, TensorId>,
+}
+
+impl Gradients {
+    /// The gradient of `id`, shaped as the tensor that owns its memory; `None` if nothing depends on it.
+    pub fn of(&self, graph: &Graph, id: TensorId) -> Option<TensorId> {
+        self.by_root.get(&graph.root(id)).copied()
+    }
+}
+
+impl Graph {
+    /// Appends the backward ops of every node so far that leads from a parameter, or from `wrt`, to a seeded tensor.
+    ///
+    /// `seeds` pairs each differentiated tensor with its incoming gradient. The gradients of parameters are placed in the
+    /// flat gradient block.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an op on the way has no derivative, or a parameter has no path to a seed.
+    pub fn backward(&mut self, seeds: &[(TensorId, TensorId)], wrt: &[TensorId]) -> Result<Gradients> {
+        let mut needs = vec![false; self.tensors.len()];
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            needs[i] = matches!(tensor.storage, Storage::Parameter(_)) && tensor.root.0 == i;
+        }
+        for &id in wrt {
+            needs[self.root(id).0] = true;
+        }
+        for node in &self.nodes {
+            let needed = node.inputs.iter().any(|&i| needs[self.root(i).0]);
+            for &output in &node.outputs {
+                needs[self.root(output).0] |= needed;
+            }
+        }
+
+        let mut gradients = Gradients::default();
+        for &(tensor, seed) in seeds {
+            self.accumulate(&mut gradients, tensor, seed)?;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            let node = self.nodes[index].clone();
+            let d_outputs: Vec<Option<TensorId>> = node.outputs.iter().map(|&o| gradients.of(self, o)).collect();
+            let input_needs: Vec<bool> = node.inputs.iter().map(|&i| needs[self.root(i).0]).collect();
+            if d_outputs.iter().all(Option::is_none) || !input_needs.contains(&true) {
+                continue;
+            }
+            // A gradient has its root's shape; the op expects its output's.
+            let mut shaped = Vec::with_capacity(d_outputs.len());
+            for (d_output, &output) in d_outputs.into_iter().zip(&node.outputs) {
+                let shape = self.shape(output).to_vec();
+                shaped.push(d_output.map(|d| self.reshape(d, &shape)).transpose()?);
+            }
+            let outer = std::mem::replace(&mut self.scope, vec![node.scope.clone()]);
+            let d_inputs = node.op.backward(self, &node, &shaped, &input_needs);
+            self.scope = outer;
+            for ((&input, d_input), needed) in node.inputs.iter().zip(d_inputs?).zip(input_needs) {
+                if let (Some(d_input), true) = (d_input, needed) {
+                    self.accumulate(&mut gradients, input, d_input)?;
+                }
+            }
+        }
+        self.place_parameter_gradients(&gradients)?;
+        Ok(gradients)
+    }
+
+    fn accumulate(&mut self, gradients: &mut Gradients, tensor: TensorId, d_tensor: TensorId) -> Result<()> {
+        let root = self.root(tensor);
+        let shape = self.shape(root).to_vec();
+        let d_tensor = self.reshape(d_tensor, &shape)?;
+        let total = match gradients.by_root.get(&root) {
+            Some(&before) => self.push_one(pointwise::Add, &[before, d_tensor])?,
+            None => d_tensor,
+        };
+        gradients.by_root.insert(root, total);
+        Ok(())
+    }
+
+    fn place_parameter_gradients(&mut self, gradients: &Gradients) -> Result<()> {
+        let parameters: Vec<(TensorId, usize)> = (0..self.tensors.len())
+            .filter_map(|i| match self.tensors[i].storage {
+                Storage::Parameter(index) if self.tensors[i].root.0 == i => Some((TensorId(i), index)),
+                _ => None,
+            })
+            .collect();
+        for (parameter, index) in parameters {
+            let Some(gradient) = gradients.of(self, parameter) else {
+                let name = &self.tensors[parameter.0].name;
+                return Err(Error::Shape(format!("parameter {name} has no influence on the loss")));
+            };
+            let root = self.root(gradient);
+            if self.tensors[root.0].storage != Storage::Transient {
+                let name = &self.tensors[parameter.0].name;
+                return Err(Error::Shape(format!("the gradient of {name} is also another tensor's")));
+            }
+            for tensor in &mut self.tensors {
+                if tensor.root == root {
+                    tensor.storage = Storage::Gradient(index);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! The executor: pipelines, buffers and bind groups are made once; a step only encodes dispatches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use wgpu::util::DeviceExt;
+
+use super::plan::{BufferId, Placement, Plan, Step};
+use super::{Block, ELEMENT_BYTES, Graph, Storage, TensorId};
+use crate::gpu::Context;
+use crate::{Error, Result};
+
+/// Bytes between two parameter blocks: the strictest uniform offset alignment.
+const PARAMETER_STRIDE: usize = 256;
+
+/// Work of one submission, so that no driver's watchdog takes a long step for a hang.
+const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
+
+/// The buffers that outlive a step and are shared by the plans of a run: flat blocks and arenas.
+#[derive(Debug)]
+pub struct Memory {
+    context: Arc<Context>,
+    buffers: HashMap<BufferId, wgpu::Buffer>,
+}
+
+impl Memory {
+    /// Allocates what the largest of `plans` needs.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the device has not that much.
+    pub fn new(context: &Arc<Context>, plans: &[&Plan]) -> Result<Arc<Memory>> {
+        let mut sizes: HashMap<BufferId, usize> = HashMap::new();
+        for plan in plans {
+            let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
+            let uniform = plan.uniform_arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::UniformArena(i), bytes));
+            let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
+            for (id, bytes) in arenas.chain(uniform).chain(blocks) {
+                let size = sizes.entry(id).or_default();
+                *size = bytes.max(*size);
+            }
+        }
+        let mut buffers = HashMap::new();
+        for (id, bytes) in sizes {
+            buffers.insert(id, allocate(context, id, bytes)?);
+        }
+        Ok(Arc::new(Memory { context: context.clone(), buffers }))
+    }
+
+    /// Overwrites a flat block.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the length differs or no plan uses the block.
+    pub fn write_block(&self, block: Block, values: &[f32]) -> Result<()> {
+        let buffer = self.block(block)?;
+        if buffer.size() != (values.len() * ELEMENT_BYTES) as u64 {
+            return Err(Error::Shape(format!("{block:?} has {} bytes, not {} values", buffer.size(), values.len())));
+        }
+        self.context.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        Ok(())
+    }
+
+    /// Reads a flat block back.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost, [`Error::Shape`] if no plan uses the block.
+    pub fn read_block(&self, block: Block) -> Result<Vec<f32>> {
+        let buffer = self.block(block)?;
+        read(&self.context, buffer, 0, buffer.size() as usize)
+    }
+
+    fn block(&self, block: Block) -> Result<&wgpu::Buffer> {
+        self.buffers
+            .get(&BufferId::Block(block))
+            .ok_or_else(|| Error::Shape(format!("no plan of this run uses the block {block:?}")))
+    }
+}
+
+fn allocate(context: &Context, id: BufferId, bytes: usize) -> Result<wgpu::Buffer> {
+    let kind = match id {
+        BufferId::UniformArena(_) => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM,
+        _ => wgpu::BufferUsages::STORAGE,
+    };
+    context.guarded(&format!("a buffer of {bytes} bytes"), || {
+        context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(&format!("{id:?}")),
+            size: bytes as u64,
+            usage: kind | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    })
+}
+
+/// Reads `bytes` bytes from `offset` on, as four-byte values.
+fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> Result<Vec<T>> {
+    let staging = context.guarded("a readback buffer", || {
+        context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: bytes as u64,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    })?;
+    let mut encoder = context.device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, offset as u64, &staging, 0, bytes as u64);
+    context.queue.submit([encoder.finish()]);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        // The receiver waits below; it is gone only if this function returned early.
+        let _ = sender.send(result);
+    });
+    context.wait()?;
+    let mapped =
+        receiver.recv().map_err(|why| why.to_string()).and_then(|result| result.map_err(|why| why.to_string()));
+    mapped.map_err(|why| Error::Device(format!("reading {bytes} bytes back from {}: {why}", context.adapter.name)))?;
+    let view = staging
+        .get_mapped_range(..)
+        .map_err(|why| Error::Device(format!("reading {bytes} bytes back from {}: {why}", context.adapter.name)))?;
+    Ok(bytemuck::pod_collect_to_vec(&view))
+}
+
+enum Encoded {
+    Dispatch {
+        node: usize,
+        entry: &'static str,
+        pipeline: wgpu::ComputePipeline,
+        bind_group: wgpu::BindGroup,
+        workgroups: [u32; 3],
+    },
+    Clear {
+        buffer: wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+    },
+}
+
+/// One row of [`Executor::profile`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileRow {
+    /// Entry point of the kernel.
+    pub kernel: &'static str,
+    /// The part of the model that launched it.
+    pub scope: String,
+    /// Seconds.
+    pub elapsed_secs: f64,
+}
+
+/// Runs one planned graph, step after step.
+pub struct Executor {
+    context: Arc<Context>,
+    graph: Graph,
+    plan: Plan,
+    memory: Arc<Memory>,
+    persistent: Vec<wgpu::Buffer>,
+    encoded: Vec<Encoded>,
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor").field("steps", &self.encoded.len()).finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// Makes pipelines, persistent buffers and bind groups.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a kernel does not compile, [`Error::Memory`] if the device is full.
+    pub fn new(context: &Arc<Context>, graph: Graph, plan: Plan, memory: &Arc<Memory>) -> Result<Executor> {
+        let mut persistent = Vec::new();
+        for (i, &bytes) in plan.persistent.iter().enumerate() {
+            persistent.push(allocate(context, BufferId::Persistent(i), bytes)?);
+        }
+        let mut executor =
+            Executor { context: context.clone(), graph, plan, memory: memory.clone(), persistent, encoded: Vec::new() };
+        executor.encode_steps()?;
+        for (i, tensor) in executor.graph.tensors.iter().enumerate() {
+            if let (Storage::Constant(values), true) = (&tensor.storage, tensor.root.0 == i) {
+                executor.write(TensorId(i), values.as_slice())?;
+            }
+        }
+        Ok(executor)
+    }
+
+    fn encode_steps(&mut self) -> Result<()> {
+        let context = self.context.clone();
+        let mut words = Vec::new();
+        for step in &self.plan.steps {
+            if let Step::Dispatch { parameters, kernel, .. } = step {
+                if parameters.len() * ELEMENT_BYTES > PARAMETER_STRIDE {
+                    return Err(Error::Device(format!("kernel {} has too many parameter words", kernel.entry)));
+                }
+                words.extend_from_slice(parameters);
+                words.resize(words.len().next_multiple_of(PARAMETER_STRIDE / ELEMENT_BYTES), 0);
+                if parameters.is_empty() {
+                    words.resize(words.len() + PARAMETER_STRIDE / ELEMENT_BYTES, 0);
+                }
+            }
+        }
+        words.resize(words.len().max(PARAMETER_STRIDE / ELEMENT_BYTES), 0);
+        let parameters = context.guarded("the kernels' parameters", || {
+            context.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+                label: Some("parameters"),
+                contents: bytemuck::cast_slice(&words),
+                usage: wgpu::BufferUsages::UNIFORM,
+            })
+        })?;
+        let mut next_parameters = 0;
+        for step in &self.plan.steps {
+            let encoded = match step {
+                Step::Clear { place } => Encoded::Clear {
+                    buffer: self.buffer(place.buffer)?.clone(),
+                    offset: place.offset as u64,
+                    bytes: place.bytes as u64,
+                },
+                Step::Dispatch { node, kernel, bindings, workgroups, .. } => {
+                    let uniform: Vec<bool> = bindings.iter().map(|(_, uniform)| *uniform).collect();
+                    let made = context.pipeline(kernel, &uniform)?;
+                    let mut entries = vec![wgpu::BindGroupEntry {
+                        binding: 0,
+                        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                            buffer: &parameters,
+                            offset: next_parameters,
+                            size: std::num::NonZeroU64::new(PARAMETER_STRIDE as u64),
+                        }),
+                    }];
+                    next_parameters += PARAMETER_STRIDE as u64;
+                    for (i, (place, _)) in bindings.iter().enumerate() {
+                        entries.push(wgpu::BindGroupEntry {
+                            binding: i as u32 + 1,
+                            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                                buffer: self.buffer(place.buffer)?,
+                                offset: place.offset as u64,
+                                size: std::num::NonZeroU64::new(place.bytes as u64),
+                            }),
+                        });
+                    }
+                    let bind_group = context.guarded(&format!("binding {}", kernel.entry), || {
+                        context.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                            label: Some(kernel.entry),
+                            layout: &made.layout,
+                            entries: &entries,
+                        })
+                    })?;
+                    Encoded::Dispatch {
+                        node: *node,
+                        entry: kernel.entry,
+                        pipeline: made.pipeline,
+                        bind_group,
+                        workgroups: *workgroups,
+                    }
+                }
+            };
+            self.encoded.push(encoded);
+        }
+        context.save_pipeline_cache();
+        Ok(())
+    }
+
+    fn buffer(&self, id: BufferId) -> Result<&wgpu::Buffer> {
+        match id {
+            BufferId::Persistent(i) => self.persistent.get(i),
+            id => self.memory.buffers.get(&id),
+        }
+        .ok_or_else(|| Error::Memory(format!("{id:?} was not allocated for this plan")))
+    }
+
+    /// The graph that runs.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Its plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn place(&self, id: TensorId) -> Result<Placement> {
+        self.plan
+            .places
+            .get(&self.graph.root(id))
+            .copied()
+            .ok_or_else(|| Error::Shape(format!("{} is not part of the plan", self.graph.describe(id))))
+    }
+
+    /// Whether the plan has a place for `id`; inputs on which nothing observable depends have none.
+    pub fn uses(&self, id: TensorId) -> bool {
+        self.plan.places.contains_key(&self.graph.root(id))
+    }
+
+    /// Sets an input (f32 or u32 words) before a step.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the length differs.
+    pub fn write<T: bytemuck::Pod>(&self, id: TensorId, values: &[T]) -> Result<()> {
+        let place = self.place(id)?;
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.len() != place.bytes {
+            return Err(Error::Shape(format!("{} was given {} values", self.graph.describe(id), values.len())));
+        }
+        self.context.queue.write_buffer(self.buffer(place.buffer)?, place.offset as u64, bytes);
+        Ok(())
+    }
+
+    /// Reads a kept tensor after a step (f32 or u32 words).
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    pub fn read<T: bytemuck::Pod>(&self, id: TensorId) -> Result<Vec<T>> {
+        let place = self.place(id)?;
+        read(&self.context, self.buffer(place.buffer)?, place.offset, place.bytes)
+    }
+
+    /// Encodes and submits one step; returns before it is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device reported a failure.
+    pub fn run(&self) -> Result<()> {
+        let mut start = 0;
+        while start < self.encoded.len() {
+            let mut flops = 0;
+            let mut end = start;
+            let mut last_node = usize::MAX;
+            while end < self.encoded.len() && flops < FLOPS_PER_SUBMISSION {
+                if let Encoded::Dispatch { node, .. } = &self.encoded[end]
+                    && *node != last_node
+                {
+                    flops += self.graph.node_flops(&self.graph.nodes()[*node]);
+                    last_node = *node;
+                }
+                end += 1;
+            }
+            self.submit(&self.encoded[start..end]);
+            start = end;
+        }
+        self.context.check()
+    }
+
+    fn submit(&self, steps: &[Encoded]) {
+        let mut encoder = self.context.device.create_command_encoder(&Default::default());
+        let mut pass: Option<wgpu::ComputePass> = None;
+        for step in steps {
+            match step {
+                Encoded::Dispatch { pipeline, bind_group, workgroups, .. } => {
+                    let pass =
+                        pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[]);
+                    pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
+                }
+                Encoded::Clear { buffer, offset, bytes } => {
+                    pass = None;
+                    encoder.clear_buffer(buffer, *offset, Some(*bytes));
+                }
+            }
+        }
+        drop(pass);
+        self.context.queue.submit([encoder.finish()]);
+    }
+
+    /// Runs one step launch by launch and times each, waiting in between. Times include the driver's overhead of a
+    /// submission, which is small beside the kernels worth looking at.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    pub fn profile(&self) -> Result<Vec<ProfileRow>> {
+        let mut rows = Vec::new();
+        for step in &self.encoded {
+            self.context.wait()?;
+            let start = std::time::Instant::now();
+            self.submit(std::slice::from_ref(step));
+            self.context.wait()?;
+            let elapsed_secs = start.elapsed().as_secs_f64();
+            if let Encoded::Dispatch { node, entry, .. } = step {
+                rows.push(ProfileRow { kernel: entry, scope: self.graph.nodes()[*node].scope.clone(), elapsed_secs });
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,398 @@
+//! The plan: which nodes run, where every tensor lives, how much memory that takes. Made once, before anything is
+//! allocated.
+
+use std::collections::HashMap;
+
+use super::program::{Launch, Operand, Slot};
+use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, OpContext, Storage, TensorId};
+use crate::{Error, Result};
+
+/// A buffer of the executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BufferId {
+    /// Transient tensors; shared by all plans of a run.
+    Arena(usize),
+    /// Scratch that is also bound as uniform; shared by all plans of a run.
+    UniformArena(usize),
+    /// Inputs and constants of this plan.
+    Persistent(usize),
+    /// A flat block.
+    Block(Block),
+}
+
+/// A range of bytes in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Which buffer.
+    pub buffer: BufferId,
+    /// First byte.
+    pub offset: usize,
+    /// Number of bytes.
+    pub bytes: usize,
+}
+
+/// A kernel launch with resolved places.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Runs a kernel.
+    Dispatch {
+        /// The node it belongs to.
+        node: usize,
+        /// Shader and entry point.
+        kernel: Kernel,
+        /// Words of the parameter block.
+        parameters: Vec<u32>,
+        /// Ranges bound from binding 1 on, and whether as uniform.
+        bindings: Vec<(Placement, bool)>,
+        /// Workgroups.
+        workgroups: [u32; 3],
+    },
+    /// Zeroes a range.
+    Clear {
+        /// What is cleared.
+        place: Placement,
+    },
+}
+
+/// Everything the executor needs to know.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Launches in order.
+    pub steps: Vec<Step>,
+    /// Place of every tensor that has one, by the tensor that owns the memory.
+    pub places: HashMap<TensorId, Placement>,
+    /// Bytes of each arena.
+    pub arenas: Vec<usize>,
+    /// Bytes of each uniform arena.
+    pub uniform_arenas: Vec<usize>,
+    /// Bytes of each persistent buffer.
+    pub persistent: Vec<usize>,
+    /// Bytes of the flat blocks in use.
+    pub blocks: HashMap<Block, usize>,
+    /// Largest range bound to a kernel, in bytes.
+    pub largest_binding: usize,
+    /// Largest tensor, in bytes.
+    pub largest_tensor: usize,
+}
+
+impl Plan {
+    /// Plans `graph` under `limits`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a kernel cannot work within the limits, [`Error::Memory`] if a tensor exceeds the largest buffer.
+    pub fn new(graph: &Graph, limits: &KernelLimits) -> Result<Plan> {
+        let live = live_nodes(graph);
+        let mut lifetimes = Lifetimes::new(graph, &live);
+        lifetimes.share_in_place(graph, &live);
+
+        let mut programs = Vec::with_capacity(live.len());
+        for (time, &index) in live.iter().enumerate() {
+            let node = &graph.nodes()[index];
+            let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
+            let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
+            for (number, scratch) in program.scratch.iter().enumerate() {
+                lifetimes.add_scratch(time, number, scratch.elements * ELEMENT_BYTES, scratch.uniform);
+            }
+            programs.push(program);
+        }
+
+        let mut plan = Plan {
+            steps: Vec::new(),
+            places: HashMap::new(),
+            arenas: Vec::new(),
+            uniform_arenas: Vec::new(),
+            persistent: Vec::new(),
+            blocks: HashMap::new(),
+            largest_binding: 0,
+            largest_tensor: graph.tensors.iter().map(|t| t.spec.elements() * ELEMENT_BYTES).max().unwrap_or(0),
+        };
+        let places = lifetimes.place(graph, limits, &mut plan)?;
+        for (time, (&index, program)) in live.iter().zip(programs).enumerate() {
+            let node = &graph.nodes()[index];
+            let resolve = |operand: &Operand| -> Result<Placement> {
+                let (place, elements) = match operand.slot {
+                    Slot::Input(i) => {
+                        (places.tensor(graph, node.inputs[i]), graph.tensor(node.inputs[i]).spec.elements())
+                    }
+                    Slot::Output(i) => {
+                        (places.tensor(graph, node.outputs[i]), graph.tensor(node.outputs[i]).spec.elements())
+                    }
+                    Slot::Scratch(i) => {
+                        let place = places.scratch.get(&(time, i)).copied();
+                        (place, place.map_or(0, |p| p.bytes / ELEMENT_BYTES))
+                    }
+                };
+                let range = &operand.elements;
+                let (start, bytes) = (range.start * ELEMENT_BYTES, range.len() * ELEMENT_BYTES);
+                let limit =
+                    if operand.uniform { limits.max_uniform_binding_bytes } else { limits.max_storage_binding_bytes };
+                match place {
+                    Some(place)
+                        if range.end <= elements
+                            && bytes > 0
+                            && bytes <= limit
+                            && start.is_multiple_of(limits.offset_alignment_bytes) =>
+                    {
+                        Ok(Placement { buffer: place.buffer, offset: place.offset + start, bytes })
+                    }
+                    _ => Err(Error::Device(format!(
+                        "{} in '{}' binds elements {range:?} of {:?} ({elements} elements, place {place:?}), which this \
+                         adapter cannot do (bindings up to {limit} bytes)",
+                        node.op.name(),
+                        node.scope,
+                        operand.slot
+                    ))),
+                }
+            };
+            for launch in &program.launches {
+                plan.steps.push(match launch {
+                    Launch::Dispatch { kernel, parameters, operands, workgroups } => {
+                        let mut bindings = Vec::with_capacity(operands.len());
+                        for operand in operands {
+                            let place = resolve(operand)?;
+                            plan.largest_binding = plan.largest_binding.max(place.bytes);
+                            bindings.push((place, operand.uniform));
+                        }
+                        Step::Dispatch {
+                            node: index,
+                            kernel: kernel.clone(),
+                            parameters: parameters.clone(),
+                            bindings,
+                            workgroups: *workgroups,
+                        }
+                    }
+                    Launch::Clear { operand } => {
+                        // Clears are no bindings, so only the range matters.
+                        Step::Clear { place: resolve(operand)? }
+                    }
+                });
+            }
+        }
+        plan.places = places.tensors;
+        Ok(plan)
+    }
+
+    /// Bytes of everything this plan needs on the device, kernels' parameter words excepted.
+    pub fn peak_bytes(&self) -> usize {
+        let buffers = self.arenas.iter().chain(&self.uniform_arenas).chain(&self.persistent);
+        buffers.sum::<usize>() + self.blocks.values().sum::<usize>()
+    }
+}
+
+/// Indices of the nodes on which something observable depends.
+fn live_nodes(graph: &Graph) -> Vec<usize> {
+    let mut needed: Vec<bool> = graph
+        .tensors
+        .iter()
+        .map(|t| t.kept || matches!(t.storage, Storage::Gradient(_) | Storage::Block(_) | Storage::Input))
+        .collect();
+    let mut live = Vec::new();
+    for (index, node) in graph.nodes().iter().enumerate().rev() {
+        if node.outputs.iter().any(|&o| needed[graph.root(o).0] || needed[o.0]) {
+            for &input in &node.inputs {
+                needed[graph.root(input).0] = true;
+            }
+            live.push(index);
+        }
+    }
+    live.reverse();
+    live
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Arena,
+    Uniform,
+    Persistent,
+}
+
+/// A piece of memory and the times (positions among the live nodes) at which it is in use.
+#[derive(Debug, Clone)]
+struct Interval {
+    first: usize,
+    last: usize,
+    bytes: usize,
+    pool: Pool,
+    owner: Owner,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Tensor(TensorId),
+    Scratch(usize, usize),
+}
+
+struct Lifetimes {
+    intervals: Vec<Interval>,
+    by_root: HashMap<TensorId, usize>,
+    /// Tensors that live in another tensor's interval.
+    shared: HashMap<TensorId, TensorId>,
+}
+
+struct Places {
+    tensors: HashMap<TensorId, Placement>,
+    scratch: HashMap<(usize, usize), Placement>,
+}
+
+impl Places {
+    fn tensor(&self, graph: &Graph, id: TensorId) -> Option<Placement> {
+        self.tensors.get(&graph.root(id)).copied()
+    }
+}
+
+impl Lifetimes {
+    fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
+        let end = live.len();
+        let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
+        for (i, tensor) in graph.tensors.iter().enumerate() {
+            let persistent = matches!(tensor.storage, Storage::Input | Storage::Constant(_));
+            if persistent && tensor.root.0 == i {
+                lifetimes.touch(graph, TensorId(i), 0, Pool::Persistent);
+                lifetimes.touch(graph, TensorId(i), end, Pool::Persistent);
+            }
+        }
+        for (time, &index) in live.iter().enumerate() {
+            let node = &graph.nodes()[index];
+            for &id in node.inputs.iter().chain(&node.outputs) {
+                if graph.tensor(id).storage == Storage::Transient {
+                    lifetimes.touch(graph, id, time, Pool::Arena);
+                    if graph.tensor(graph.root(id)).kept {
+                        lifetimes.touch(graph, id, end, Pool::Arena);
+                    }
+                }
+            }
+        }
+        lifetimes
+    }
+
+    fn touch(&mut self, graph: &Graph, id: TensorId, time: usize, pool: Pool) {
+        let root = graph.root(id);
+        let bytes = graph.tensor(root).spec.elements() * ELEMENT_BYTES;
+        let intervals = &mut self.intervals;
+        let slot = *self.by_root.entry(root).or_insert_with(|| {
+            intervals.push(Interval { first: time, last: time, bytes, pool, owner: Owner::Tensor(root) });
+            intervals.len() - 1
+        });
+        self.intervals[slot].first = self.intervals[slot].first.min(time);
+        self.intervals[slot].last = self.intervals[slot].last.max(time);
+    }
+
+    fn add_scratch(&mut self, time: usize, number: usize, bytes: usize, uniform: bool) {
+        let pool = if uniform { Pool::Uniform } else { Pool::Arena };
+        self.intervals.push(Interval { first: time, last: time, bytes, pool, owner: Owner::Scratch(time, number) });
+    }
+
+    fn owner_of(&self, mut root: TensorId) -> TensorId {
+        while let Some(&owner) = self.shared.get(&root) {
+            root = owner;
+        }
+        root
+    }
+
+    /// Lets an op overwrite an input that nobody needs afterwards.
+    fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
+        for (time, &index) in live.iter().enumerate() {
+            let node = &graph.nodes()[index];
+            let Some((output, input)) = node.op.in_place() else { continue };
+            let (input, output) = (graph.root(node.inputs[input]), graph.root(node.outputs[output]));
+            let owner = self.owner_of(input);
+            let (Some(&from), Some(&to)) = (self.by_root.get(&owner), self.by_root.get(&output)) else { continue };
+            let times = node.inputs.iter().filter(|&&i| graph.root(i) == input).count();
+            let fits = self.intervals[from].last == time
+                && self.intervals[from].pool == Pool::Arena
+                && self.intervals[to].first == time
+                && self.intervals[from].bytes == self.intervals[to].bytes
+                && times == 1;
+            if fits {
+                self.intervals[from].last = self.intervals[to].last;
+                self.intervals[to].bytes = 0;
+                self.shared.insert(output, owner);
+                self.by_root.insert(output, from);
+            }
+        }
+    }
+
+    /// Greedy by size: the largest tensors first, each at the lowest free offset of the first arena that has room.
+    fn place(mut self, graph: &Graph, limits: &KernelLimits, plan: &mut Plan) -> Result<Places> {
+        let capacity = limits.max_buffer_bytes / limits.offset_alignment_bytes * limits.offset_alignment_bytes;
+        let mut places = Places { tensors: HashMap::new(), scratch: HashMap::new() };
+        self.intervals.retain(|interval| interval.bytes > 0);
+        self.intervals.sort_by_key(|interval| (std::cmp::Reverse(interval.bytes), interval.first));
+        let mut placed: Vec<(Interval, Placement)> = Vec::new();
+        for interval in &self.intervals {
+            let bytes = interval.bytes.next_multiple_of(limits.offset_alignment_bytes);
+            if bytes > capacity {
+                let name = match interval.owner {
+                    Owner::Tensor(id) => graph.describe(id),
+                    Owner::Scratch(..) => "a kernel's scratch memory".to_owned(),
+                };
+                return Err(Error::Memory(format!(
+                    "{name} needs {bytes} bytes, more than this adapter's largest buffer ({capacity}); use a smaller T, \
+                     grid (data.crop) or preset"
+                )));
+            }
+            let mut arena = 0;
+            let (buffer, offset) = loop {
+                let buffer = match interval.pool {
+                    Pool::Arena => BufferId::Arena(arena),
+                    Pool::Uniform => BufferId::UniformArena(arena),
+                    Pool::Persistent => BufferId::Persistent(arena),
+                };
+                let mut busy: Vec<(usize, usize)> = placed
+                    .iter()
+                    .filter(|(other, place)| {
+                        place.buffer == buffer && other.first <= interval.last && interval.first <= other.last
+                    })
+                    .map(|(_, place)| (place.offset, place.offset + place.bytes))
+                    .collect();
+                busy.sort_unstable();
+                let mut offset = 0;
+                for (start, end) in busy {
+                    if start >= offset + bytes {
+                        break;
+                    }
+                    offset = offset.max(end);
+                }
+                if offset + bytes <= capacity {
+                    break (buffer, offset);
+                }
+                arena += 1;
+            };
+            let sizes = match interval.pool {
+                Pool::Arena => &mut plan.arenas,
+                Pool::Uniform => &mut plan.uniform_arenas,
+                Pool::Persistent => &mut plan.persistent,
+            };
+            if sizes.len() <= arena {
+                sizes.resize(arena + 1, 0);
+            }
+            sizes[arena] = sizes[arena].max(offset + bytes);
+            let place = Placement { buffer, offset, bytes };
+            match interval.owner {
+                Owner::Tensor(id) => places.tensors.insert(id, Placement { bytes: interval.bytes, ..place }),
+                Owner::Scratch(time, number) => {
+                    places.scratch.insert((time, number), Placement { bytes: interval.bytes, ..place })
+                }
+            };
+            placed.push((interval.clone(), place));
+        }
+        for &shared in self.shared.keys() {
+            if let Some(&place) = places.tensors.get(&self.owner_of(shared)) {
+                places.tensors.insert(shared, place);
+            }
+        }
+        for (i, tensor) in graph.tensors.iter().enumerate() {
+            if let Some((block, range)) = graph.block_range(&tensor.storage) {
+                let place = Placement {
+                    buffer: BufferId::Block(block),
+                    offset: range.start * ELEMENT_BYTES,
+                    bytes: range.len() * ELEMENT_BYTES,
+                };
+                places.tensors.insert(TensorId(i), place);
+                let copies = if block == Block::Moments { 2 } else { 1 };
+                plan.blocks.insert(block, copies * graph.block_elements() * ELEMENT_BYTES);
+            }
+        }
+        Ok(places)
+    }
+}

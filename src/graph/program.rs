@@ -1,0 +1,266 @@
+//! What an op tells the executor: scratch tensors and kernel launches over ranges of its operands.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{ELEMENT_BYTES, TensorSpec};
+use crate::{Error, Result};
+
+/// Invocations of a workgroup in kernels that run one invocation per element.
+pub const WORKGROUP: usize = 64;
+
+/// The adapter's limits as far as kernels care.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelLimits {
+    /// Largest range of a buffer that one storage binding may cover, in bytes.
+    pub max_storage_binding_bytes: usize,
+    /// Largest uniform binding, in bytes.
+    pub max_uniform_binding_bytes: usize,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: usize,
+    /// Alignment of a binding's start, in bytes.
+    pub offset_alignment_bytes: usize,
+    /// Largest number of workgroups along one dimension.
+    pub max_workgroups_per_dimension: usize,
+    /// The adapter is a CPU (software Vulkan): the register-blocked kernels run instead of the tiled ones.
+    pub is_cpu: bool,
+}
+
+impl KernelLimits {
+    /// What WebGPU guarantees everywhere.
+    pub fn portable() -> Self {
+        KernelLimits {
+            max_storage_binding_bytes: 128 << 20,
+            max_uniform_binding_bytes: 64 << 10,
+            max_buffer_bytes: 256 << 20,
+            offset_alignment_bytes: 256,
+            max_workgroups_per_dimension: 65_535,
+            is_cpu: false,
+        }
+    }
+}
+
+/// A shader template, the entry point in it, and the integers its text is generated with.
+///
+/// All of it is the key of the pipeline cache, so that two kernels are never confused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kernel {
+    /// File below `shaders/`, as in `linear.wgsl`.
+    pub shader: &'static str,
+    /// Entry point; the pipeline's label and profile row.
+    pub entry: &'static str,
+    /// Template values.
+    pub defines: BTreeMap<&'static str, i64>,
+}
+
+impl Kernel {
+    /// A kernel without template values.
+    pub fn new(shader: &'static str, entry: &'static str) -> Self {
+        Kernel { shader, entry, defines: BTreeMap::new() }
+    }
+
+    /// The same with the template value `name = value`.
+    #[must_use]
+    pub fn define(mut self, name: &'static str, value: impl Into<i64>) -> Self {
+        self.defines.insert(name, value.into());
+        self
+    }
+}
+
+/// Which of the op's tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// Input number `i`.
+    Input(usize),
+    /// Output number `i`.
+    Output(usize),
+    /// Scratch tensor number `i`.
+    Scratch(usize),
+}
+
+/// A range of elements of one tensor, bound to a kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operand {
+    /// The tensor.
+    pub slot: Slot,
+    /// Elements bound; the start must be aligned (see [`OpContext::windows`]).
+    pub elements: Range<usize>,
+    /// Bound as `var<uniform>`; only uniform scratch may be.
+    pub uniform: bool,
+}
+
+/// One dispatch, or the clearing of a range to zero.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Launch {
+    /// Runs a kernel: binding 0 is the uniform parameter block, bindings 1.. the operands.
+    Dispatch {
+        /// Shader and entry point.
+        kernel: Kernel,
+        /// Words of the parameter block (`f32` as bits).
+        parameters: Vec<u32>,
+        /// Tensors, from binding 1 on; `var<storage, read_write>` unless uniform.
+        operands: Vec<Operand>,
+        /// Workgroups along x, y, z.
+        workgroups: [u32; 3],
+    },
+    /// Sets a range of elements to zero bits.
+    Clear {
+        /// What is cleared.
+        operand: Operand,
+    },
+}
+
+/// A temporary of one op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scratch {
+    /// Number of elements.
+    pub elements: usize,
+    /// Lives in a buffer that may be bound as uniform (packed weights).
+    pub uniform: bool,
+}
+
+/// Everything an op runs, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Program {
+    /// Temporaries, alive during this op only.
+    pub scratch: Vec<Scratch>,
+    /// Launches, in order; each sees the writes of those before it.
+    pub launches: Vec<Launch>,
+}
+
+impl Program {
+    /// Adds a temporary in storage memory and returns its slot.
+    pub fn scratch(&mut self, elements: usize) -> Slot {
+        self.scratch.push(Scratch { elements, uniform: false });
+        Slot::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Adds a temporary that later launches may bind as uniform.
+    pub fn uniform_scratch(&mut self, elements: usize) -> Slot {
+        self.scratch.push(Scratch { elements, uniform: true });
+        Slot::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Appends a dispatch.
+    pub fn dispatch(&mut self, kernel: Kernel, parameters: Vec<u32>, operands: Vec<Operand>, workgroups: [u32; 3]) {
+        self.launches.push(Launch::Dispatch { kernel, parameters, operands, workgroups });
+    }
+
+    /// Appends the clearing of `operand`.
+    pub fn clear(&mut self, operand: Operand) {
+        self.launches.push(Launch::Clear { operand });
+    }
+}
+
+/// The operands' specs and the limits, for [`super::Op::program`].
+#[derive(Debug)]
+pub struct OpContext<'a> {
+    /// Specs of the inputs.
+    pub inputs: &'a [TensorSpec],
+    /// Specs of the outputs.
+    pub outputs: &'a [TensorSpec],
+    /// The adapter's limits.
+    pub limits: &'a KernelLimits,
+}
+
+impl OpContext<'_> {
+    /// All of input `i`.
+    pub fn input(&self, i: usize) -> Operand {
+        Operand { slot: Slot::Input(i), elements: 0..self.inputs[i].elements(), uniform: false }
+    }
+
+    /// All of output `i`.
+    pub fn output(&self, i: usize) -> Operand {
+        Operand { slot: Slot::Output(i), elements: 0..self.outputs[i].elements(), uniform: false }
+    }
+
+    /// Splits `count` equal units (frames, rows or elements) into windows such that each tensor's part fits a binding.
+    ///
+    /// `unit_elements` has each windowed tensor's elements per unit. Windows start at aligned offsets in all of them.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if even the smallest aligned window exceeds the binding limit.
+    pub fn windows(&self, count: usize, unit_elements: &[usize]) -> Result<Vec<Range<usize>>> {
+        let largest = unit_elements.iter().copied().max().unwrap_or(0).max(1) * ELEMENT_BYTES;
+        let limit = self.limits.max_storage_binding_bytes;
+        if count * largest <= limit {
+            return Ok(std::iter::once(0..count).collect());
+        }
+        let alignment = self.limits.offset_alignment_bytes;
+        let aligned_units = |unit: usize| alignment / gcd(alignment, unit * ELEMENT_BYTES);
+        let step = unit_elements.iter().fold(1, |step, &unit| lcm(step, aligned_units(unit)));
+        let window = (limit / largest) / step * step;
+        if window == 0 {
+            return Err(Error::Device(format!(
+                "this adapter binds at most {limit} bytes at once, fewer than {step} frames of {largest} bytes need; \
+                 use a smaller grid (data.crop) or another adapter (--device)"
+            )));
+        }
+        Ok((0..count).step_by(window).map(|start| start..count.min(start + window)).collect())
+    }
+
+    /// Workgroups for `groups` one-dimensional workgroups, folded into x and y where a dimension's limit asks for it.
+    ///
+    /// Kernels recover the number with `workgroup_index` of `common/index.wgsl` and must ignore those past the end.
+    pub fn grid(&self, groups: usize) -> [u32; 3] {
+        let limit = self.limits.max_workgroups_per_dimension;
+        let rows = groups.div_ceil(limit).max(1);
+        [groups.div_ceil(rows) as u32, rows as u32, 1]
+    }
+
+    /// Workgroups for one invocation per element.
+    pub fn grid_for(&self, invocations: usize) -> [u32; 3] {
+        self.grid(invocations.div_ceil(WORKGROUP))
+    }
+}
+
+impl Operand {
+    /// The part of a tensor that belongs to units `window`, with `unit` elements each.
+    #[must_use]
+    pub fn window(mut self, window: &Range<usize>, unit: usize) -> Self {
+        let base = self.elements.start;
+        self.elements = base + window.start * unit..base + window.end * unit;
+        self
+    }
+
+    /// All `elements` of a scratch tensor.
+    pub fn scratch(slot: Slot, elements: usize) -> Self {
+        Operand { slot, elements: 0..elements, uniform: false }
+    }
+
+    /// The same, bound as uniform.
+    #[must_use]
+    pub fn as_uniform(mut self) -> Self {
+        self.uniform = true;
+        self
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    a / gcd(a, b) * b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_cover_everything_within_the_limit_at_aligned_starts() {
+        let limits = KernelLimits { max_storage_binding_bytes: 4096, ..KernelLimits::portable() };
+        let context = OpContext { inputs: &[], outputs: &[], limits: &limits };
+        let windows = context.windows(100, &[12, 40]).unwrap();
+        assert_eq!(windows.first().unwrap().start, 0);
+        assert_eq!(windows.last().unwrap().end, 100);
+        for pair in windows.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start);
+            assert_eq!((pair[1].start * 12 * 4) % 256, 0);
+            assert_eq!((pair[1].start * 40 * 4) % 256, 0);
+        }
+        assert!(windows.iter().all(|w| w.len() * 40 * 4 <= 4096));
+        assert!(context.windows(100, &[2000]).is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! Every kernel against its f64 CPU twin on one adapter, and every twin against central differences.
+//!
+//! A layer contributes [`Case`]s; `sep4d selftest` runs them on the user's adapter and the tests run the same ones.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::gpu::Context;
+use crate::graph::execute::{Executor, Memory};
+use crate::graph::interpret::{self, Values};
+use crate::graph::plan::Plan;
+use crate::graph::{DType, Graph, KernelLimits, TensorId, TensorSpec};
+use crate::rng::Rng;
+
+type Build = dyn Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync;
+
+/// A small graph around one layer: inputs, the layer, and the outputs to compare.
+pub struct Case {
+    /// Layer and variant, as in `conv3d 3x3x3 odd`.
+    pub name: String,
+    /// A storage-binding limit that forces several windows, if the case is to run so too.
+    pub window_bytes: Option<usize>,
+    build: Box<Build>,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Case {
+    /// A case named `name`; `build` appends the layer to the builder's graph and returns the outputs to compare.
+    pub fn new(
+        name: impl Into<String>,
+        build: impl Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync + 'static,
+    ) -> Case {
+        Case { name: name.into(), window_bytes: None, build: Box::new(build) }
+    }
+
+    /// Runs the case also with storage bindings of at most `bytes` bytes, so that it needs several windows.
+    #[must_use]
+    pub fn windowed(mut self, bytes: usize) -> Case {
+        self.window_bytes = Some(bytes);
+        self
+    }
+}
+
+/// Collects a case's graph and the values of its inputs.
+#[derive(Debug)]
+pub struct CaseBuilder {
+    /// The graph under construction.
+    pub graph: Graph,
+    /// Random numbers that depend on the case's name only.
+    pub rng: Rng,
+    values: Vec<(TensorId, Vec<f64>)>,
+    differentiable: Vec<TensorId>,
+}
+
+impl CaseBuilder {
+    fn new(name: &str) -> Self {
+        let stream = name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        CaseBuilder { graph: Graph::new(), rng: Rng::new(1, stream), values: Vec::new(), differentiable: Vec::new() }
+    }
+
+    /// A differentiable input of standard normal values.
+    pub fn normal(&mut self, name: &str, shape: &[usize]) -> TensorId {
+        let id = self.constant_normal(name, shape);
+        self.differentiable.push(id);
+        id
+    }
+
+    /// An input of standard normal values without a gradient.
+    pub fn constant_normal(&mut self, name: &str, shape: &[usize]) -> TensorId {
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| self.rng.normal()).collect();
+        self.values(name, shape, values)
+    }
+
+    /// A differentiable input of given values.
+    pub fn differentiable(&mut self, name: &str, shape: &[usize], values: Vec<f64>) -> TensorId {
+        let id = self.values(name, shape, values);
+        self.differentiable.push(id);
+        id
+    }
+
+    /// An f32 input of given values (rounded to f32 for the twin as well) without a gradient.
+    pub fn values(&mut self, name: &str, shape: &[usize], values: Vec<f64>) -> TensorId {
+        let id = self.graph.input(name, TensorSpec::f32(shape));
+        self.values.push((id, values.into_iter().map(|v| f64::from(v as f32)).collect()));
+        id
+    }
+
+    /// A u32 input of given values.
+    pub fn words(&mut self, name: &str, shape: &[usize], values: &[u32]) -> TensorId {
+        let id = self.graph.input(name, TensorSpec::u32(shape));
+        self.values.push((id, values.iter().map(|&v| f64::from(v)).collect()));
+        id
+    }
+
+    /// A u32 input of uniform values below `bound`.
+    pub fn labels(&mut self, name: &str, shape: &[usize], bound: usize) -> TensorId {
+        let values: Vec<u32> = (0..shape.iter().product()).map(|_| self.rng.below(bound) as u32).collect();
+        self.words(name, shape, &values)
+    }
+}
+
+/// Relative errors (norm of the difference over the norm) of one case.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Errors {
+    /// Worst over the outputs.
+    pub forward: f64,
+    /// Worst over the gradients of the differentiable inputs.
+    pub backward: f64,
+}
+
+impl Errors {
+    /// What every op must reach: 1e-5 forward, 1e-4 backward.
+    pub fn acceptable(&self) -> bool {
+        self.forward <= 1e-5 && self.backward <= 1e-4
+    }
+
+    fn worst(self, other: Errors) -> Errors {
+        Errors { forward: self.forward.max(other.forward), backward: self.backward.max(other.backward) }
+    }
+}
+
+/// `|a - b| / |b|` over all elements; infinite if anything is not finite.
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
+    let norm: f64 = b.iter().map(|b| b * b).sum();
+    if !difference.is_finite() || !norm.is_finite() || a.len() != b.len() {
+        return f64::INFINITY;
+    }
+    if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() }
+}
+
+struct Built {
+    graph: Graph,
+    values: Vec<(TensorId, Vec<f64>)>,
+    seeds: Vec<(TensorId, TensorId)>,
+    inputs: Vec<TensorId>,
+    outputs: Vec<TensorId>,
+    gradients: Vec<TensorId>,
+}
+
+fn build(case: &Case) -> Result<Built> {
+    let mut builder = CaseBuilder::new(&case.name);
+    let outputs = (case.build)(&mut builder)?;
+    let mut seeds = Vec::new();
+    if !builder.differentiable.is_empty() {
+        for &output in &outputs {
+            let spec = builder.graph.tensor(output).spec.clone();
+            if spec.dtype == DType::F32 {
+                let seed = builder.constant_normal("seed", &spec.shape);
+                seeds.push((output, seed));
+            }
+        }
+    }
+    let CaseBuilder { mut graph, values, differentiable, .. } = builder;
+    let gradients = graph.backward(&seeds, &differentiable)?;
+    let (mut inputs, mut d_inputs) = (Vec::new(), Vec::new());
+    for &input in &differentiable {
+        if let Some(gradient) = gradients.of(&graph, input) {
+            inputs.push(input);
+            d_inputs.push(gradient);
+        }
+    }
+    for &id in outputs.iter().chain(&d_inputs) {
+        graph.keep(id);
+    }
+    Ok(Built { graph, values, seeds, inputs, outputs, gradients: d_inputs })
+}
+
+fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
+    let mut values = Values::default();
+    for (id, data) in inputs {
+        values.set(&built.graph, *id, data.clone());
+    }
+    interpret::run(&built.graph, &mut values)?;
+    Ok(values)
+}
+
+/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, and in windows.
+///
+/// # Errors
+/// [`crate::Error::Device`] if a kernel does not compile or run.
+pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
+    let own = context.limits().clone();
+    let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
+    let mut variants = vec![own, other_family];
+    if let Some(bytes) = case.window_bytes {
+        for i in 0..2 {
+            variants.push(KernelLimits { max_storage_binding_bytes: bytes, ..variants[i].clone() });
+        }
+    }
+    let built = build(case)?;
+    let expected = interpret(&built, &built.values)?;
+    let mut worst = Errors::default();
+    for limits in variants {
+        worst = worst.worst(compare_under(context, &built, &expected, &limits)?);
+    }
+    Ok(worst)
+}
+
+fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limits: &KernelLimits) -> Result<Errors> {
+    let plan = Plan::new(&built.graph, limits)?;
+    let memory = Memory::new(context, &[&plan])?;
+    let executor = Executor::new(context, built.graph.clone(), plan, &memory)?;
+    for (id, data) in &built.values {
+        match built.graph.tensor(*id).spec.dtype {
+            _ if !executor.uses(*id) => {}
+            DType::F32 => executor.write(*id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>())?,
+            DType::U32 => executor.write(*id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>())?,
+        }
+    }
+    executor.run()?;
+    let error = |id: TensorId| -> Result<f64> {
+        let actual: Vec<f64> = match built.graph.tensor(id).spec.dtype {
+            DType::F32 => executor.read::<f32>(id)?.into_iter().map(f64::from).collect(),
+            DType::U32 => executor.read::<u32>(id)?.into_iter().map(f64::from).collect(),
+        };
+        Ok(relative_error(&actual, expected.get(&built.graph, id).unwrap_or_default()))
+    };
+    let mut errors = Errors::default();
+    for &output in &built.outputs {
+        errors.forward = errors.forward.max(error(output)?);
+    }
+    for &gradient in &built.gradients {
+        errors.backward = errors.backward.max(error(gradient)?);
+    }
+    Ok(errors)
+}
+
+/// Relative deviation of the twin's gradient from a central difference along a random direction of all its inputs.
+/// `None` for a case without differentiable inputs.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the graph does not build.
+pub fn check_twin(case: &Case, step: f64) -> Result<Option<f64>> {
+    let built = build(case)?;
+    if built.inputs.is_empty() {
+        return Ok(None);
+    }
+    let mut rng = Rng::new(2, 0);
+    let value_of = |id: TensorId| built.values.iter().position(|(other, _)| *other == id);
+    let directions: Vec<Vec<f64>> = built
+        .inputs
+        .iter()
+        .map(|&id| (0..built.graph.tensor(id).spec.elements()).map(|_| rng.normal()).collect())
+        .collect();
+    let loss = |shift: f64| -> Result<f64> {
+        let mut inputs = built.values.clone();
+        for (&id, direction) in built.inputs.iter().zip(&directions) {
+            if let Some(position) = value_of(id) {
+                inputs[position].1.iter_mut().zip(direction).for_each(|(v, d)| *v += shift * d);
+            }
+        }
+        let values = interpret(&built, &inputs)?;
+        let dot = |a: TensorId, b: TensorId| -> f64 {
+            let (a, b) = (values.get(&built.graph, a), values.get(&built.graph, b));
+            a.unwrap_or_default().iter().zip(b.unwrap_or_default()).map(|(a, b)| a * b).sum()
+        };
+        Ok(built.seeds.iter().map(|&(output, seed)| dot(output, seed)).sum())
+    };
+    let difference = (loss(step)? - loss(-step)?) / (2.0 * step);
+    let values = interpret(&built, &built.values)?;
+    let mut derivative = 0.0;
+    let mut scale: f64 = 0.0;
+    for (&gradient, direction) in built.gradients.iter().zip(&directions) {
+        let d = values.get(&built.graph, gradient).unwrap_or_default();
+        derivative += d.iter().zip(direction).map(|(a, b)| a * b).sum::<f64>();
+        scale += d.iter().map(|v| v * v).sum::<f64>();
+    }
+    Ok(Some((derivative - difference).abs() / scale.sqrt().max(1e-12)))
+}

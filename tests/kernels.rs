@@ -1,0 +1,28 @@
+//! Every kernel against its f64 twin, and every twin against central differences.
+
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::{layers, selftest};
+
+#[test]
+fn kernels_agree_with_their_twins() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let mut failures = Vec::new();
+    for case in layers::cases() {
+        let errors = selftest::compare(&context, &case).unwrap();
+        println!("{:40} {:9.1e} {:9.1e}", case.name, errors.forward, errors.backward);
+        if !errors.acceptable() {
+            failures.push(format!("{}: {errors:?}", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn twins_agree_with_central_differences() {
+    for case in layers::cases() {
+        if let Some(deviation) = selftest::check_twin(&case, 1e-6).unwrap() {
+            println!("{:40} {deviation:9.1e}", case.name);
+            assert!(deviation < 1e-6, "{}: {deviation}", case.name);
+        }
+    }
+}
