@@ -1,6 +1,8 @@
 //! 3D convolution, stride 1, zero-padded to equal size, over channels-last tensors.
 
+mod blocked;
 mod program;
+mod tiled;
 
 pub(super) use program::{backward_data_program, backward_weight_program, forward_program};
 
