@@ -67,7 +67,7 @@ fn count(image: &RgbaImage, color: [u8; 3]) -> usize {
 }
 
 fn look<'a>(camera: &'a Camera, palette: &'a Palette, theme: Theme) -> Look<'a> {
-    Look { camera, size: SIZE, voxel_size_m: VOXEL_SIZE_M, palette, theme }
+    Look { camera, size: SIZE, voxel_size_m: VOXEL_SIZE_M, palette, theme, pixels_per_point: 1.0 }
 }
 
 #[test]
@@ -116,27 +116,81 @@ fn a_symmetric_scene_gives_a_symmetric_silhouette_and_fills_the_panel() {
 }
 
 #[test]
-fn nearer_voxels_hide_farther_ones() {
+fn nearer_voxels_hide_farther_ones_from_all_six_sides() {
     let Some((device, queue)) = device() else { return };
     let mut renderer = Headless::new(&device, &queue).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let quarter = std::f32::consts::FRAC_PI_2;
+    // Looking along +x, -x, +y, -y, +z, -z: the first slab met is class 1 along the positive axes, class 2 otherwise.
+    let views = [(0.0, 0.0), (2.0, 0.0), (1.0, 0.0), (3.0, 0.0), (0.0, -1.0), (0.0, 1.0)];
+    for (side, (yaw, pitch)) in views.into_iter().enumerate() {
+        let axis = side / 2;
+        let mut labels = vec![0; SIZE.iter().product()];
+        for x in 0..SIZE[0] {
+            for y in 0..SIZE[1] {
+                for z in 0..SIZE[2] {
+                    let along = [x, y, z][axis];
+                    labels[at(x, y, z)] = u8::from(along == 0) + 2 * u8::from(along == SIZE[axis] - 1);
+                }
+            }
+        }
+        let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
+        let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
+        (camera.yaw_rad, camera.pitch_rad) = (yaw * quarter, pitch * quarter);
+        camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
+        let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 100, 100).unwrap();
+        let stronger = |p: &Rgba<u8>, a: usize, b: usize| p.0[a] > p.0[b].max(p.0[2]).saturating_add(30);
+        let red = picture.pixels().filter(|p| stronger(p, 0, 1)).count();
+        let green = picture.pixels().filter(|p| stronger(p, 1, 0)).count();
+        let (near, far) = if side % 2 == 0 { (red, green) } else { (green, red) };
+        assert!(near > 2000 && far == 0, "side {side}: {near} pixels of the near slab, {far} of the far one");
+    }
+}
+
+#[test]
+fn corners_are_darker_beside_walls() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    // A floor with a wall along +x, seen from above: the floor darkens towards the wall and nowhere else.
     let mut labels = vec![0; SIZE.iter().product()];
-    for y in 0..SIZE[1] {
-        for z in 0..SIZE[2] {
-            labels[at(0, y, z)] = 1;
-            labels[at(7, y, z)] = 2;
+    for x in 0..SIZE[0] {
+        for y in 0..SIZE[1] {
+            labels[at(x, y, 0)] = 1;
         }
     }
+    (0..SIZE[1]).for_each(|y| labels[at(7, y, 1)] = 2);
     let extent = extent_m(SIZE, VOXEL_SIZE_M);
     let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
-    (camera.yaw_rad, camera.pitch_rad) = (0.0, 0.0);
-    camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
+    (camera.yaw_rad, camera.pitch_rad) = (0.0, std::f32::consts::FRAC_PI_2);
+    camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.0);
     let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
     let palette = Palette::from_colors(COLORS);
-    let level = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 100, 100).unwrap();
-    let greenish = level.pixels().filter(|p| p.0[1] > p.0[0].max(p.0[2]).saturating_add(30)).count();
-    let reddish = level.pixels().filter(|p| p.0[0] > p.0[1].max(p.0[2]).saturating_add(30)).count();
-    assert_eq!(greenish, 0, "the far wall is behind the near one");
-    assert!(reddish > 2000);
+    let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 160, 160).unwrap();
+    // +x is up in the picture and a voxel covers 20 pixels: the wall is rows 0..20, the floor's first voxel 20..40.
+    let red = |row: u32| picture.get_pixel(90, row).0[0];
+    assert!(close(picture.get_pixel(90, 10), COLORS[2], 2), "the wall's top is fully lit");
+    assert!(red(24) + 15 < red(36), "{} beside the wall, {} further off", red(24), red(36));
+    assert_eq!(red(50), COLORS[1][0], "the next voxel is open");
+}
+
+#[test]
+fn unobserved_voxels_are_not_shown_as_errors() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let classes = classes();
+    let mut pair = frames(1).remove(0);
+    let panel = [240, 180];
+    let invented = VoxelOutcome::Invented.color(Theme::Light);
+    let mut pixels = |pair: &FramePair| {
+        let frames = [pair.clone()];
+        let input = PictureInput { panel_px: panel, ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes) };
+        count(&sheet(&mut renderer, &input).unwrap(), invented)
+    };
+    let judged = pixels(&pair);
+    pair.observed = Some(pair.original.iter().zip(&pair.reconstruction).map(|(a, b)| a == b).collect());
+    let unjudged = pixels(&pair);
+    assert!(judged > unjudged + 20, "{judged} pixels of invented voxels against {unjudged} of the legend alone");
 }
 
 #[test]
@@ -169,25 +223,6 @@ fn a_sheet_has_a_row_a_frame_and_shows_every_error() {
     let picture = sheet(&mut renderer, &input(2, Theme::Light)).unwrap();
     save_png(&picture, &path).unwrap();
     assert_eq!(image::open(&path).unwrap().to_rgba8(), picture);
-}
-
-#[test]
-fn unobserved_voxels_are_not_shown_as_errors() {
-    let Some((device, queue)) = device() else { return };
-    let mut renderer = Headless::new(&device, &queue).unwrap();
-    let classes = classes();
-    let mut pair = frames(1).remove(0);
-    let panel = [240, 180];
-    let invented = VoxelOutcome::Invented.color(Theme::Light);
-    let mut pixels = |pair: &FramePair| {
-        let frames = [pair.clone()];
-        let input = PictureInput { panel_px: panel, ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes) };
-        count(&sheet(&mut renderer, &input).unwrap(), invented)
-    };
-    let judged = pixels(&pair);
-    pair.observed = Some(pair.original.iter().zip(&pair.reconstruction).map(|(a, b)| a == b).collect());
-    let unjudged = pixels(&pair);
-    assert!(judged > unjudged + 20, "{judged} pixels of invented voxels against {unjudged} of the legend alone");
 }
 
 #[test]

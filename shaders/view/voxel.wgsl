@@ -11,9 +11,11 @@ struct View {
   light: vec4f,
   sky_top: vec4f,
   sky_bottom: vec4f,
+  // rgb: colour; w: pixels for each point, the unit of line widths.
   floor: vec4f,
   floor_line: vec4f,
   shadow: vec4f,
+  // rgb: the class colour; w: how strongly its relief shows, 0..1.
   palette: array<vec4f, 256>,
 }
 
@@ -31,9 +33,14 @@ fn sky_vertex(@builtin(vertex_index) index: u32) -> SkyVertex {
   return SkyVertex(vec4f(corner, 1.0, 1.0), corner.y * 0.5 + 0.5);
 }
 
+// Less than one step of 8 bits, alike in every frame: breaks the bands of a slow gradient (interleaved gradient noise).
+fn dither(pixel: vec2f) -> f32 {
+  return (fract(52.9829189 * fract(dot(pixel, vec2f(0.06711056, 0.00583715)))) - 0.5) / 255.0;
+}
+
 @fragment
 fn sky_fragment(in: SkyVertex) -> @location(0) vec4f {
-  return vec4f(mix(view.sky_bottom.rgb, view.sky_top.rgb, in.height), 1.0);
+  return vec4f(mix(view.sky_bottom.rgb, view.sky_top.rgb, in.height) + dither(in.clip.xy), 1.0);
 }
 
 struct FloorVertex {
@@ -51,9 +58,10 @@ fn floor_vertex(@builtin(vertex_index) index: u32) -> FloorVertex {
   return FloorVertex(clip, place_m);
 }
 
-// How much of a pixel a line of one and a half pixels covers, at a distance given in units that `unit_per_pixel` scales.
-fn line_cover(distance: vec2f, unit_per_pixel: vec2f) -> vec2f {
-  return 1.0 - smoothstep(vec2f(0.25), vec2f(1.25), distance / max(unit_per_pixel, vec2f(1e-9)));
+// How much of a pixel a line of one and a half points covers, at a distance in a unit of which a pixel spans `per_pixel`.
+fn line_cover(distance: vec2f, per_pixel: vec2f) -> vec2f {
+  let points = distance / max(per_pixel * view.floor.w, vec2f(1e-9));
+  return 1.0 - smoothstep(vec2f(0.25), vec2f(1.25), points);
 }
 
 @fragment
@@ -69,7 +77,7 @@ fn floor_fragment(in: FloorVertex) -> @location(0) vec4f {
   let to_border = abs(min(in.place_m, view.extent_m.xy - in.place_m));
   let inside = f32(all(in.place_m >= vec2f(0.0)) && all(in.place_m <= view.extent_m.xy));
   let border = line_cover(to_border, metres_per_pixel) * inside;
-  let line = max(max(lines.x, lines.y), max(border.x, border.y));
+  let line = max(max(lines.x, lines.y) * inside, max(border.x, border.y));
   return vec4f(mix(view.floor.rgb, view.floor_line.rgb, line), fade);
 }
 
@@ -112,14 +120,14 @@ fn voxel_fragment(in: VoxelVertex) -> @location(0) vec4f {
   let along = mix(in.openness.xy, in.openness.zw, in.corner.y);
   let openness = mix(along.x, along.y, in.corner.x);
   let occluded = 0.50 * (1.0 - openness);
-  // The edges of voxels show once a voxel covers enough pixels.
+  // The edges of voxels show once a voxel covers enough points.
   let pixels = fwidth(in.corner);
   let edges = line_cover(min(in.corner, 1.0 - in.corner), pixels);
-  let large = 1.0 - smoothstep(0.10, 0.28, max(pixels.x, pixels.y));
+  let large = 1.0 - smoothstep(0.10, 0.28, max(pixels.x, pixels.y) * view.floor.w);
   let edge = view.light.w * large * max(edges.x, edges.y);
-  let light = lit * (1.0 - occluded) * (1.0 - edge);
-  let color = view.palette[in.class_id].rgb;
+  let entry = view.palette[in.class_id];
+  let light = mix(1.0, lit * (1.0 - occluded) * (1.0 - edge), entry.w);
   // Shadows keep some of the colour and lean to the theme's shadow colour.
-  let shaded = mix(color * view.shadow.rgb * 1.5, color, light);
-  return vec4f(mix(shaded, color * light, 0.5), 1.0);
+  let shadowed = mix(entry.rgb * view.shadow.rgb * 1.5, entry.rgb, light);
+  return vec4f(mix(shadowed, entry.rgb * light, 0.5), 1.0);
 }

@@ -1,6 +1,7 @@
 //! Animated GIFs of all frames, with one palette so that nothing flickers.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use color_quant::NeuQuant;
@@ -32,10 +33,12 @@ pub fn gif(renderer: &mut Headless, input: &PictureInput<'_>, path: &Path) -> Re
         studio.row(renderer, &page, &mut canvas, 0, frame)?;
         Ok(canvas)
     };
-    // The palette needs pixels of several frames at once; rendering those twice is cheaper than keeping all.
-    let samples = spread(all.len(), PALETTE_FRAMES).into_iter().map(&mut picture).collect::<Result<Vec<_>>>()?;
-    let mut quantizer = Quantizer::new(&samples, &studio.key_colors());
-    drop(samples);
+    // The palette needs pixels of several frames at once; those few are kept, the others rendered as they are written.
+    let mut kept = BTreeMap::new();
+    for frame in spread(all.len(), PALETTE_FRAMES) {
+        kept.insert(frame, picture(frame)?);
+    }
+    let mut quantizer = Quantizer::new(kept.values(), &studio.key_colors());
 
     let [width, height] = page.size_px().map(|side| {
         u16::try_from(side).map_err(|_| {
@@ -52,7 +55,7 @@ pub fn gif(renderer: &mut Headless, input: &PictureInput<'_>, path: &Path) -> Re
         let mut encoder = gif::Encoder::new(file, width, height, &quantizer.palette).map_err(|e| e.to_string())?;
         encoder.set_repeat(gif::Repeat::Infinite).map_err(|e| e.to_string())?;
         for &frame in &all {
-            let canvas = picture(frame).map_err(|error| {
+            let canvas = kept.remove(&frame).map_or_else(|| picture(frame), Ok).map_err(|error| {
                 let why = error.to_string();
                 failure = Some(error);
                 why
@@ -106,11 +109,11 @@ struct Quantizer {
     /// RGB triples, 256 of them; the last is [`UNCHANGED`].
     palette: Vec<u8>,
     colors: Vec<Rgb>,
-    nearest: std::collections::HashMap<Rgb, u8>,
+    nearest: HashMap<Rgb, u8>,
 }
 
 impl Quantizer {
-    fn new(samples: &[RgbaImage], key_colors: &[Rgb]) -> Quantizer {
+    fn new<'a>(samples: impl IntoIterator<Item = &'a RgbaImage>, key_colors: &[Rgb]) -> Quantizer {
         let mut colors: Vec<Rgb> = Vec::new();
         for &color in key_colors.iter().take(128) {
             if !colors.contains(&color) {
@@ -119,7 +122,7 @@ impl Quantizer {
         }
         // Page, text and swatches are most of the pixels and have their own entries; the rest is learnt.
         let mut pixels: Vec<u8> = Vec::new();
-        for pixel in samples.iter().flat_map(|s| s.pixels()) {
+        for pixel in samples.into_iter().flat_map(|s| s.pixels()) {
             let [r, g, b, _] = pixel.0;
             if !colors.contains(&[r, g, b]) {
                 pixels.extend([r, g, b, 255]);

@@ -40,8 +40,8 @@ impl Camera {
     pub fn three_quarter(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
         let mut camera = Camera {
             target_m: extent_m * 0.5,
-            yaw_rad: 30f32.to_radians(),
-            pitch_rad: 48f32.to_radians(),
+            yaw_rad: 24f32.to_radians(),
+            pitch_rad: 50f32.to_radians(),
             distance_m: extent_m.length().max(1e-3),
             fov_y_rad: 24f32.to_radians(),
             projection,

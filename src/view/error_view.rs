@@ -68,7 +68,10 @@ impl VoxelOutcome {
     pub fn palette(theme: Theme) -> Palette {
         let mut palette = Palette::default();
         for outcome in VoxelOutcome::JUDGED.into_iter().chain([VoxelOutcome::Unobserved]) {
-            palette.0[outcome as usize] = outcome.color(theme);
+            palette.colors[outcome as usize] = outcome.color(theme);
+        }
+        for faint in [VoxelOutcome::Correct, VoxelOutcome::Unobserved] {
+            palette.relief[faint as usize] = 0.45;
         }
         palette
     }

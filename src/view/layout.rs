@@ -35,8 +35,8 @@ impl Metrics {
             swatch: px(13.0),
             title: style(25.0, 0.5, colors.ink),
             heading: style(18.0, 0.45, colors.ink),
-            label: style(15.0, 0.15, colors.ink),
-            note: style(14.0, 0.1, colors.muted_ink),
+            label: style(16.0, 0.2, colors.ink),
+            note: style(15.0, 0.12, colors.muted_ink),
         }
     }
 }

@@ -14,6 +14,9 @@ use super::renderer::{Look, Palette, extent_m};
 use super::theme::{Rgb, Theme};
 use crate::{Error, Result};
 
+/// Panels are drawn this many times larger and averaged, beyond multisampling: voxels of two or three pixels need it.
+const SUPERSAMPLING: u32 = 2;
+
 /// Name and colour of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassStyle {
@@ -130,6 +133,20 @@ pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Res
     file.commit().map_err(|e| failed(e.to_string()))
 }
 
+/// The mean of every square of [`SUPERSAMPLING`] pixels a side.
+fn shrink(image: &RgbaImage) -> RgbaImage {
+    RgbaImage::from_fn(image.width() / SUPERSAMPLING, image.height() / SUPERSAMPLING, |x, y| {
+        let mut sum = [SUPERSAMPLING * SUPERSAMPLING / 2; 4];
+        for dy in 0..SUPERSAMPLING {
+            for dx in 0..SUPERSAMPLING {
+                let pixel = image.get_pixel(x * SUPERSAMPLING + dx, y * SUPERSAMPLING + dy);
+                sum.iter_mut().zip(pixel.0).for_each(|(s, channel)| *s += u32::from(channel));
+            }
+        }
+        image::Rgba(sum.map(|s| (s / (SUPERSAMPLING * SUPERSAMPLING)) as u8))
+    })
+}
+
 /// Up to `most` of `count` indices, evenly spread from the first to the last.
 pub(super) fn spread(count: usize, most: usize) -> Vec<usize> {
     let n = count.min(most);
@@ -233,9 +250,11 @@ impl<'a> Studio<'a> {
                 voxel_size_m: input.voxel_size_m,
                 palette,
                 theme: input.theme,
+                pixels_per_point: SUPERSAMPLING as f32,
             };
-            let panel = renderer.render(&faces, &look, input.panel_px[0], input.panel_px[1])?;
-            page.place(canvas, row, column, &panel);
+            let [width, height] = input.panel_px.map(|side| side.saturating_mul(SUPERSAMPLING));
+            let panel = renderer.render(&faces, &look, width, height)?;
+            page.place(canvas, row, column, &shrink(&panel));
         }
         page.label(canvas, row, input, frame, &counts);
         Ok(())
@@ -275,6 +294,14 @@ mod tests {
         assert!(matches!(check(&good, &two, [0, 64]), Err(Error::Usage(_))));
         assert!(matches!(check(&[frame([1; 8], &[1; 7])], &two, [64, 64]), Err(Error::Shape(_))));
         assert!(matches!(check(&[frame([1; 8], &[9; 8])], &two, [64, 64]), Err(Error::Data(_))));
+    }
+
+    #[test]
+    fn shrinking_averages_squares() {
+        let checker =
+            RgbaImage::from_fn(4, 2, |x, y| image::Rgba([if (x + y) % 2 == 0 { 255 } else { 0 }, x as u8, 7, 255]));
+        let small = shrink(&checker);
+        assert_eq!((small.dimensions(), small.get_pixel(1, 0).0), ((2, 1), [128, 3, 7, 255]));
     }
 
     #[test]

@@ -16,25 +16,27 @@ pub const SAMPLES: u32 = 4;
 const SHADER: &str = include_str!("../../shaders/view/voxel.wgsl");
 const START_FACES: u64 = 16 * 1024;
 
-/// The colour of every class id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Palette(
-    /// Indexed by class id.
-    pub [Rgb; 256],
-);
+/// The look of every class id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Palette {
+    /// sRGB colours by class id.
+    pub colors: [Rgb; 256],
+    /// By class id, how strongly shading, occlusion and edges show: 1 fully, 0 a flat silhouette.
+    pub relief: [f32; 256],
+}
 
 impl Default for Palette {
-    /// Mid grey for every class.
+    /// Mid grey with full relief for every class.
     fn default() -> Palette {
-        Palette([[128; 3]; 256])
+        Palette { colors: [[128; 3]; 256], relief: [1.0; 256] }
     }
 }
 
 impl Palette {
-    /// The given colours for the first ids, mid grey for the rest.
+    /// The given colours for the first ids, mid grey for the rest, all with full relief.
     pub fn from_colors(colors: impl IntoIterator<Item = Rgb>) -> Palette {
         let mut palette = Palette::default();
-        for (slot, color) in palette.0.iter_mut().zip(colors) {
+        for (slot, color) in palette.colors.iter_mut().zip(colors) {
             *slot = color;
         }
         palette
@@ -74,6 +76,8 @@ pub struct Look<'a> {
     pub palette: &'a Palette,
     /// Colours of the rest.
     pub theme: Theme,
+    /// Pixels for each point of the screen or page: lines keep their width on dense screens and when supersampling.
+    pub pixels_per_point: f32,
 }
 
 impl Look<'_> {
@@ -121,10 +125,16 @@ impl ViewUniform {
             light: light.extend(0.22).to_array(),
             sky_top: unit(colors.sky_top),
             sky_bottom: unit(colors.sky_bottom),
-            floor: unit(colors.floor),
+            floor: {
+                let [r, g, b, _] = unit(colors.floor);
+                [r, g, b, look.pixels_per_point]
+            },
             floor_line: unit(colors.floor_line),
             shadow: unit(colors.shadow),
-            palette: look.palette.0.map(unit),
+            palette: std::array::from_fn(|id| {
+                let [r, g, b, _] = unit(look.palette.colors[id]);
+                [r, g, b, look.palette.relief[id]]
+            }),
         }
     }
 }
@@ -329,6 +339,6 @@ mod tests {
     #[test]
     fn palettes_keep_their_order() {
         let palette = Palette::from_colors([[1, 2, 3], [4, 5, 6]]);
-        assert_eq!((palette.0[1], palette.0[2]), ([4, 5, 6], [128; 3]));
+        assert_eq!((palette.colors[1], palette.colors[2]), ([4, 5, 6], [128; 3]));
     }
 }
