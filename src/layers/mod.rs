@@ -2,11 +2,24 @@
 
 pub mod conv3d;
 pub mod linear;
+pub mod metrics;
 pub mod pointwise;
+pub mod reparameterise;
+pub mod segmentation_loss;
 
 use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [conv3d::cases(), linear::cases(), pointwise::cases()].into_iter().flatten().collect()
+    [
+        conv3d::cases(),
+        linear::cases(),
+        metrics::cases(),
+        pointwise::cases(),
+        reparameterise::cases(),
+        segmentation_loss::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
