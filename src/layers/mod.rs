@@ -1,10 +1,12 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+mod common;
+pub mod lift;
 pub mod pointwise;
 
 use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases()].into_iter().flatten().collect()
+    [pointwise::cases(), lift::cases()].into_iter().flatten().collect()
 }
