@@ -5,7 +5,9 @@ struct Parameters {
     count: u32,
     chunks: u32,
     stride: u32,
-    offset: u32,
+    first: u32,
+    // Where the first sum goes in y.
+    at: u32,
     accumulate: u32,
 }
 
@@ -25,10 +27,10 @@ fn reduce_chunks(
     }
     var sum = 0.0;
     if p.accumulate != 0u {
-        sum = y[i];
+        sum = y[p.at + i];
     }
     for (var chunk = 0u; chunk < p.chunks; chunk += 1u) {
-        sum += chunk_sums[chunk * p.stride + p.offset + i];
+        sum += chunk_sums[chunk * p.stride + p.first + i];
     }
-    y[i] = sum;
+    y[p.at + i] = sum;
 }

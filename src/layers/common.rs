@@ -5,10 +5,16 @@ use std::ops::Range;
 use crate::Result;
 use crate::graph::{Kernel, OpContext, Operand, Program, TensorSpec};
 
-/// Checks that `given` is f32 and of shape `needed`; the message says both.
+/// Checks that `given` is f32, of shape `needed` and not empty; the message says both.
 pub(super) fn expect(name: &str, given: &TensorSpec, needed: &[usize]) -> Result<(), String> {
     let needed = TensorSpec::f32(needed);
-    if *given == needed { Ok(()) } else { Err(format!("{name} is {given} but must be {needed}")) }
+    if *given != needed {
+        return Err(format!("{name} is {given} but must be {needed}"));
+    }
+    if given.elements() == 0 {
+        return Err(format!("{name} is {given}, but no extent may be 0"));
+    }
+    Ok(())
 }
 
 /// A window of frames `n = b*T + t`, and the sequences `b` that have frames in it.
@@ -49,14 +55,16 @@ pub(super) struct Chunks {
     /// Elements from one chunk to the next.
     pub stride: usize,
     /// First column.
-    pub offset: usize,
+    pub first: usize,
+    /// Where the first sum goes in the target.
+    pub target: usize,
     /// Number of columns.
     pub count: usize,
     /// Adds to what `target` holds instead of overwriting it.
     pub accumulate: bool,
 }
 
-/// Appends `target[i] (+)= sum over chunks of partial[chunk, offset + i]`: the second stage of a reduction.
+/// Appends `target[at + i] (+)= sum over chunks of partial[chunk, first + i]`: the second stage of a reduction.
 pub(super) fn sum_chunks(
     program: &mut Program,
     context: &OpContext,
@@ -64,8 +72,8 @@ pub(super) fn sum_chunks(
     partial: Operand,
     target: Operand,
 ) {
-    let parameters =
-        [chunks.count, chunks.chunks, chunks.stride, chunks.offset, usize::from(chunks.accumulate)].map(|v| v as u32);
+    let Chunks { chunks: chunk_count, stride, first, target: at, count, accumulate } = chunks;
+    let parameters = [count, chunk_count, stride, first, at, usize::from(accumulate)].map(|v| v as u32);
     let grid = context.grid_for(chunks.count);
     program.dispatch(Kernel::new("reduce.wgsl", "reduce_chunks"), parameters.to_vec(), vec![partial, target], grid);
 }

@@ -225,7 +225,7 @@ impl Op for LiftBackwardFactor {
         let kernel = Kernel::new("lift.wgsl", "lift_backward_factor");
         let operands = vec![context.input(0), context.input(1), partial.clone()];
         program.dispatch(kernel, view.words(), operands, context.grid_for(chunks * count));
-        let sums = Chunks { chunks, stride: count, offset: 0, count, accumulate: false };
+        let sums = Chunks { chunks, stride: count, first: 0, target: 0, count, accumulate: false };
         sum_chunks(&mut program, context, sums, partial, context.output(0));
         Ok(program)
     }

@@ -1,6 +1,8 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod broadcast_add;
 mod common;
+pub mod gate;
 pub mod lift;
 pub mod pointwise;
 
@@ -8,5 +10,5 @@ use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases(), lift::cases()].into_iter().flatten().collect()
+    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases()].into_iter().flatten().collect()
 }
