@@ -3,6 +3,7 @@
 pub mod broadcast_add;
 mod common;
 pub mod gate;
+pub mod label_table;
 pub mod lift;
 pub mod pointwise;
 
@@ -10,5 +11,8 @@ use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases()].into_iter().flatten().collect()
+    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases(), label_table::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
