@@ -5,13 +5,14 @@ mod common;
 pub mod gate;
 pub mod label_table;
 pub mod lift;
+pub mod permute;
 pub mod pointwise;
 
 use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases(), label_table::cases()]
+    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases(), label_table::cases(), permute::cases()]
         .into_iter()
         .flatten()
         .collect()
