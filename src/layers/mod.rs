@@ -2,6 +2,7 @@
 
 pub mod broadcast_add;
 mod common;
+pub mod concat;
 pub mod gate;
 pub mod label_table;
 pub mod lift;
@@ -12,8 +13,16 @@ use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases(), lift::cases(), gate::cases(), broadcast_add::cases(), label_table::cases(), permute::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        pointwise::cases(),
+        lift::cases(),
+        gate::cases(),
+        broadcast_add::cases(),
+        label_table::cases(),
+        permute::cases(),
+        concat::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
