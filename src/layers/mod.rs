@@ -1,8 +1,15 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod broadcast_add;
+mod common;
+pub mod concat;
 pub mod conv3d;
+pub mod gate;
+pub mod label_table;
+pub mod lift;
 pub mod linear;
 pub mod metrics;
+pub mod permute;
 pub mod pointwise;
 pub mod reparameterise;
 pub mod segmentation_loss;
@@ -12,9 +19,15 @@ use crate::selftest::Case;
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
     [
+        broadcast_add::cases(),
+        concat::cases(),
         conv3d::cases(),
+        gate::cases(),
+        label_table::cases(),
+        lift::cases(),
         linear::cases(),
         metrics::cases(),
+        permute::cases(),
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),
