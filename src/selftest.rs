@@ -190,14 +190,16 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
     Ok(values)
 }
 
-/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, and in windows.
+/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
+/// operations, and in windows.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
 pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
     let own = context.limits().clone();
     let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
-    let mut variants = vec![own, other_family];
+    let no_subgroups = KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() };
+    let mut variants = vec![own, other_family, no_subgroups];
     if let Some(bytes) = case.window_bytes {
         for i in 0..2 {
             variants.push(KernelLimits { max_storage_binding_bytes: bytes, ..variants[i].clone() });

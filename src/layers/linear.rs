@@ -209,7 +209,7 @@ pub fn cases() -> Vec<Case> {
         })
     };
     vec![
-        case(&[5, 3], 7, 5, true, false).windowed(2048),
+        case(&[150, 3], 7, 5, true, false).windowed(4096),
         case(&[301], 32, 48, true, true).windowed(32 << 10),
         case(&[2, 67], 17, 11, false, false),
         case(&[1], 8, 16, true, true),
