@@ -1,5 +1,6 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod axis_mean;
 pub mod instance_norm;
 pub mod pointwise;
 mod reduction;
@@ -11,6 +12,7 @@ pub fn cases() -> Vec<Case> {
     [
         pointwise::cases(), //
         instance_norm::cases(),
+        axis_mean::cases(),
     ]
     .into_iter()
     .flatten()
