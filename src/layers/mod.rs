@@ -1,6 +1,7 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
 pub mod axis_mean;
+pub mod axis_pool;
 pub mod instance_norm;
 pub mod pointwise;
 mod reduction;
@@ -13,6 +14,7 @@ pub fn cases() -> Vec<Case> {
         pointwise::cases(), //
         instance_norm::cases(),
         axis_mean::cases(),
+        axis_pool::cases(),
     ]
     .into_iter()
     .flatten()
