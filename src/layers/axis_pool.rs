@@ -341,9 +341,9 @@ impl Op for AxisPool {
         let pools = self.pools.len();
         let mut inputs = node.inputs.clone();
         let mut has_gradient = Vec::with_capacity(pools);
-        for i in 0..pools {
-            has_gradient.push(d_outputs[i].is_some());
-            if let Some(d_o) = d_outputs[i] {
+        for (i, d_o) in d_outputs.iter().take(pools).enumerate() {
+            has_gradient.push(d_o.is_some());
+            if let Some(d_o) = *d_o {
                 inputs.extend([node.outputs[i], node.outputs[pools + i], d_o]);
             }
         }
