@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::pointwise::Add;
 use super::reduction::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
@@ -534,6 +535,15 @@ pub fn cases() -> Vec<Case> {
         case("in windows, some without gradient", &[2, 5, 3, 5, 2], 8, &[XZ, T, [true, true, false, true], XY], 3)
             .windowed(12_000),
         case("volume in windows", &[5, 3, 5, 2], 32, &[Z, Y, X], 3).windowed(30_000),
+        // The sum is needed no more once the backward pass has read it, so that d_v takes its memory.
+        Case::new("axis_pool in place", |b| {
+            let shape = [2, 5, 3, 5, 2, 16];
+            let (v0, v1, s) = (b.normal("v0", &shape), b.normal("v1", &shape), b.normal("s", &shape));
+            let biases = [(T, b.normal("b", &[5, 8])), (YZ, b.normal("b", &[10, 8]))];
+            let v = b.graph.push_one(Add, &[v0, v1])?;
+            axis_pool(&mut b.graph, v, s, &biases)
+        })
+        .windowed(6000),
         Case::new("axis_pool large scores", |b| {
             let shape = [1, 4, 3, 40, 3, 4];
             let v = b.normal("v", &shape);
