@@ -2,6 +2,7 @@
 
 pub mod adam;
 pub mod axis_mean;
+pub mod axis_pool;
 pub mod broadcast_add;
 mod common;
 pub mod concat;
@@ -25,6 +26,7 @@ pub fn cases() -> Vec<Case> {
     [
         adam::cases(),
         axis_mean::cases(),
+        axis_pool::cases(),
         broadcast_add::cases(),
         concat::cases(),
         conv3d::cases(),
