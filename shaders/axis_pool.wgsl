@@ -18,7 +18,7 @@ struct Parameters {
     first_output: u32,    // element of o and lse
     run: u32,             // cells that one invocation handles
     runs: u32,            // runs of this launch, or of all launches where their results are merged
-    first_run: u32,       // of this launch, among those of all
+    first_run: u32,       // of this launch, among those of all; above 0, o and lse hold what came before
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -130,14 +130,14 @@ fn {{ entry }}(
     o[p.first_output + i] = weighted / total;
     lse[p.first_output + i] = largest + log(total);
 {% else %}
-    let result = (p.first_run + run) * 3u * outputs + i % outputs;
+    let result = run * 3u * outputs + i % outputs;
     run_results[result] = largest;
     run_results[result + outputs] = total;
     run_results[result + 2u * outputs] = weighted;
 {% endif %}
 }
 
-// One invocation an element of o.
+// One invocation an element of o: the runs of one launch and, from a second window on, those of the frames before.
 {{ kernel("axis_pool_merge") }}
     let outputs = p.kept_count * p.channels;
     if i >= outputs {
@@ -147,16 +147,24 @@ fn {{ entry }}(
     for (var run = 1u; run < p.runs; run += 1u) {
         largest = max(largest, merged_results[run * 3u * outputs + i]);
     }
+    let output = p.first_output + i;
     var total = 0.0;
     var weighted = 0.0;
+    if p.first_run > 0u {
+        // The frames before, seen as one run whose exponentials sum to exp(lse).
+        let before = merged_lse[output];
+        largest = max(largest, before);
+        total = exp(before - largest);
+        weighted = total * merged_o[output];
+    }
     for (var run = 0u; run < p.runs; run += 1u) {
         let result = run * 3u * outputs + i;
         let scale = exp(merged_results[result] - largest);
         total += scale * merged_results[result + outputs];
         weighted += scale * merged_results[result + 2u * outputs];
     }
-    merged_o[p.first_output + i] = weighted / total;
-    merged_lse[p.first_output + i] = largest + log(total);
+    merged_o[output] = weighted / total;
+    merged_lse[output] = largest + log(total);
 }
 
 {{ kernel("axis_pool_pack") }}

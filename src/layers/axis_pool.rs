@@ -295,37 +295,31 @@ impl Op for AxisPool {
         for index in 0..pools {
             let (o, lse, bias) = (context.output(index), context.output(pools + index), context.input(2 + index));
             let groups = self.groups(volume, &segments, index);
-            let run_of = |part: &Part| run_length(part.reduced_count());
-            let runs_of = |part: &Part| part.reduced_count().div_ceil(run_of(part));
-            let group_runs = |group: &[Part]| group.iter().map(runs_of).sum::<usize>();
-            let results_of = |group: &[Part]| 3 * group_runs(group) * group[0].outputs();
-            let needed = groups.iter().filter(|g| group_runs(g) > 1).map(|g| results_of(g)).max();
-            let results = needed.map(|elements| program.scratch(elements));
-            for group in &groups {
-                let mut first_run = 0;
-                // Runs whose results must be merged, if there are several.
-                let merged = results.filter(|_| group_runs(group) > 1);
-                let results = merged.map(|slot| Operand::scratch(slot, results_of(group)));
-                for part in group {
-                    let window = &part.segment.window;
-                    let mut operands: Vec<_> = (0..2).map(|i| context.input(i).window(window, unit)).collect();
-                    operands.push(bias.clone());
-                    match &results {
-                        Some(results) => operands.push(results.clone()),
-                        None => operands.extend([o.clone(), lse.clone()]),
-                    }
-                    let runs = runs_of(part);
-                    let kernel = Self::kernel("axis_pool_forward", results.is_none());
-                    let grid = context.grid_for(part.outputs() * runs);
-                    program.dispatch(kernel, part.words(run_of(part), runs, first_run), operands, grid);
-                    first_run += runs;
+            let runs_of = |part: &Part| part.reduced_count().div_ceil(run_length(part.reduced_count()));
+            // One run writes o at once; several, or those of a further window of the same batch, are merged into it.
+            let is_direct = |number: usize, part: &Part| number == 0 && runs_of(part) == 1;
+            let results_of = |part: &Part| 3 * runs_of(part) * part.outputs();
+            let merged = groups.iter().flat_map(|group| group.iter().enumerate());
+            let merged = merged.filter(|(number, part)| !is_direct(*number, part)).map(|(_, part)| results_of(part));
+            let scratch = merged.max().map(|elements| program.scratch(elements));
+            for (number, part) in groups.iter().flat_map(|group| group.iter().enumerate()) {
+                let results = scratch.filter(|_| !is_direct(number, part));
+                let results = results.map(|slot| Operand::scratch(slot, results_of(part)));
+                let window = &part.segment.window;
+                let mut operands: Vec<_> = (0..2).map(|i| context.input(i).window(window, unit)).collect();
+                operands.push(bias.clone());
+                match &results {
+                    Some(results) => operands.push(results.clone()),
+                    None => operands.extend([o.clone(), lse.clone()]),
                 }
+                let runs = runs_of(part);
+                let words = part.words(run_length(part.reduced_count()), runs, number);
+                let kernel = Self::kernel("axis_pool_forward", results.is_none());
+                program.dispatch(kernel, words.clone(), operands, context.grid_for(part.outputs() * runs));
                 if let Some(results) = results {
-                    let part = &group[0];
                     let operands = vec![results, o.clone(), lse.clone()];
                     let kernel = Self::kernel("axis_pool_merge", false);
-                    let grid = context.grid_for(part.outputs());
-                    program.dispatch(kernel, part.words(run_of(part), first_run, 0), operands, grid);
+                    program.dispatch(kernel, words, operands, context.grid_for(part.outputs()));
                 }
             }
         }
