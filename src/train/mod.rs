@@ -1,1 +1,3 @@
-//! train
+//! Training: the device side of a run.
+
+pub mod session;
