@@ -8,18 +8,20 @@ use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
 use crate::graph::{ELEMENT_BYTES, Kernel, OpContext, Program, Slot};
 
-/// Lanes of one workgroup of the weight gradient.
-const WEIGHT_LANES: usize = 8;
+/// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
+pub(super) const LANES: usize = 8;
 
 /// Bytes of x and d_y that one chunk of the weight gradient reads, so that they stay in the cache while all channel blocks
 /// read them.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Fewest voxel blocks of a chunk, so that writing and adding the partial results costs little.
-const MIN_CHUNK_BLOCKS: usize = 256;
+/// Voxel blocks of a chunk: fewest, so that partial results cost little, and most, far below the number of iterations after
+/// which software Vulkan gives up.
+const MIN_CHUNK_BLOCKS: usize = 32;
+const MAX_CHUNK_BLOCKS: usize = 30_000;
 
-/// Most voxel blocks of a chunk, far below the number of iterations after which software Vulkan gives up.
-const MAX_CHUNK_BLOCKS: usize = 200_000;
+/// Workgroups of a weight gradient that keep every core busy.
+const WORKGROUPS: usize = 64;
 
 /// Memory for partial weight gradients, unless one set alone needs more.
 const PARTIAL_BYTES: usize = 32 << 20;
@@ -123,40 +125,41 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     Ok(program)
 }
 
-/// How the weight gradient of one launch is cut: blocks of channels, and chunks of voxel blocks.
+/// How the weight gradient is cut into blocks of channels.
 struct WeightBlocks {
     block: VoxelBlock,
-    /// Vectors of four input and output channels in a block.
-    ni: usize,
-    no: usize,
+    /// Output channels of a lane.
+    width: usize,
+    /// Vectors of four input channels in a block.
+    civ: usize,
     ci_blocks: usize,
     co_blocks: usize,
-    /// Vectors of four output channels in one lane's result for one block of output channels.
-    row: usize,
+    /// Vectors of `width` output channels in the partial result of one block of output channels.
+    members: usize,
 }
 
 impl WeightBlocks {
     fn new(g: &Geometry) -> WeightBlocks {
-        let vectors = |channels: usize| match channels.div_ceil(4) {
-            _ if !g.pointwise() => 1,
-            1 => 1,
-            2 => 2,
-            _ => 4,
-        };
-        let (ni, no) = (vectors(g.i), vectors(g.o));
-        let block = VoxelBlock::new(g, if g.pointwise() { 2 } else { 8 });
+        // As many output channels a lane as waste none compared to one a lane; enough sums to keep the lanes busy.
+        let padded = |width: usize| g.o.next_multiple_of(LANES * width);
+        let width = [4, 2].into_iter().find(|&width| padded(width) == padded(1)).unwrap_or(1);
+        let ci_vectors = g.i.div_ceil(4);
+        let most = if g.pointwise() { 8 } else { 4 / width };
+        let civ = ci_vectors.div_ceil(ci_vectors.div_ceil(most));
+        let block = VoxelBlock::new(g, if g.pointwise() { 16_usize.div_ceil(civ) } else { 8 });
         let [kx, ky, kz] = g.kernel;
-        let ci_blocks = g.i.div_ceil(4 * ni);
-        let row = ci_blocks * kx * (ky * kz * 4 * ni + 1) * no;
-        WeightBlocks { block, ni, no, ci_blocks, co_blocks: g.o.div_ceil(4 * no), row }
+        let ci_blocks = ci_vectors.div_ceil(civ);
+        let members = ci_blocks * kx * (ky * kz * civ * 4 + 1) * LANES;
+        WeightBlocks { block, width, civ, ci_blocks, co_blocks: g.o.div_ceil(LANES * width), members }
     }
 
     fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
         kernel
-            .define("ni", self.ni as i64)
-            .define("no", self.no as i64)
+            .define("width", self.width as i64)
+            .define("civ", self.civ as i64)
             .define("ky", g.kernel[1] as i64)
             .define("kz", g.kernel[2] as i64)
+            .define("vout", i64::from(g.o.is_multiple_of(self.width)))
     }
 }
 
@@ -169,13 +172,15 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
 
     // Output channels are cut so that one set of partial results fits a binding.
     let limit = context.limits.max_storage_binding_bytes;
-    let set_bytes = |co: usize| WEIGHT_LANES * co * blocks.row * 4 * ELEMENT_BYTES;
+    let set_bytes = |co: usize| co * blocks.members * blocks.width * ELEMENT_BYTES;
     let co_step = (limit / set_bytes(1)).clamp(1, blocks.co_blocks);
     let most_sets = (limit.min(PARTIAL_BYTES) / set_bytes(co_step)).max(1);
+    let workgroups = blocks.ci_blocks * g.kernel[0] * co_step;
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = blocks.block.count(g, frames);
         let cached = CHUNK_BYTES / (blocks.block.y * blocks.block.z * (g.i + g.o) * ELEMENT_BYTES);
-        let wanted = count.div_ceil(cached.max(MIN_CHUNK_BLOCKS)).min(most_sets).max(count.div_ceil(MAX_CHUNK_BLOCKS));
+        let chunk = cached.min(count.div_ceil(WORKGROUPS.div_ceil(workgroups))).max(MIN_CHUNK_BLOCKS);
+        let wanted = count.div_ceil(chunk).min(most_sets).max(count.div_ceil(MAX_CHUNK_BLOCKS));
         let chunk = count.div_ceil(wanted);
         (count, chunk, count.div_ceil(chunk))
     };
@@ -184,7 +189,8 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let mut program = Program::default();
     let elements = sets * set_bytes(co_step) / ELEMENT_BYTES;
     let partial: Slot = program.scratch(elements);
-    let gradient = blocks.block.define(blocks.define(g.kernel_named(names.backward_weight, false), g), g);
+    let gradient = g.kernel_named(names.backward_weight, false);
+    let gradient = blocks.define(blocks.block.define(gradient, g), g);
     let reduce = blocks.define(g.kernel_named(names.reduce_weight, false), g).define("bias", i64::from(bias));
     for co_first in (0..blocks.co_blocks).step_by(co_step) {
         let co: Range<usize> = co_first..blocks.co_blocks.min(co_first + co_step);
@@ -199,9 +205,8 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
             let workgroups = [(blocks.ci_blocks * g.kernel[0]) as u32, chunks as u32, co.len() as u32];
             program.dispatch(gradient.clone(), words.list(g), operands, workgroups);
 
-            let count = co.len() * blocks.row;
-            let parts = chunks * WEIGHT_LANES;
-            let words = Words { count, co_first, parts, accumulate: number > 0, ..Words::default() };
+            let count = co.len() * blocks.members;
+            let words = Words { count, co_first, parts: chunks, accumulate: number > 0, ..Words::default() };
             let mut operands = vec![Operand::scratch(partial, elements), context.output(0)];
             operands.extend(bias.then(|| context.output(1)));
             program.dispatch(reduce.clone(), words.list(g), operands, context.grid(count.div_ceil(WORKGROUP)));

@@ -1,7 +1,7 @@
 //! Which kernels a convolution runs, with which blocks, and in which pieces.
 //!
 //! CPU adapters run the register-blocked family (`shaders/conv3d/blocked.wgsl`), GPUs the workgroup-tiled one
-//! (`shaders/conv3d/tiled.wgsl`). Both first rearrange the weight in a scratch tensor, and both sum weight gradients in two
+//! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the weight in a scratch tensor, and both sum weight gradients in two
 //! stages, so that no order of execution shows in a result.
 
 use super::{Geometry, blocked, tiled};
@@ -62,7 +62,8 @@ pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry
 /// `d_weight` and, if `bias`, `d_bias`; inputs x and d_y.
 pub(in crate::layers) fn backward_weight_program(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
     let g = g.normalised();
-    if context.limits.is_cpu {
+    let lanes = context.limits.min_subgroup_lanes;
+    if context.limits.is_cpu && lanes >= blocked::LANES {
         blocked::weight_gradient(context, &g, bias)
     } else {
         tiled::weight_gradient(context, &g, bias)
