@@ -1,5 +1,7 @@
 //! The procedural town: what it writes, that it repeats, and that it resembles CarlaSC.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -150,7 +152,8 @@ fn every_grid_gives_a_scene() {
         for frame in &clip.frames {
             assert_eq!((frame.labels.len(), frame.observed.len()), (grid.voxels(), grid.voxels()));
             let occupied = frame.labels.iter().filter(|&&class| class != 0).count();
-            assert!(occupied * 50 > grid.voxels() && occupied * 4 < grid.voxels() * 3, "{size:?}: {occupied}");
+            // Far more than the nearest street cannot be seen in a grid of 650 m.
+            assert!(occupied * 400 > grid.voxels() && occupied * 4 < grid.voxels() * 3, "{size:?}: {occupied}");
         }
     }
     assert!(synth::grid([31, 32, 8], [0.4; 3]).is_err());

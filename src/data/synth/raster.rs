@@ -189,7 +189,7 @@ impl<'a> Canvas<'a> {
                     } else {
                         let height = (z as f64 + 0.5) * dz + self.grid.min_bound_m[2];
                         let near = 400.0 / (u * u + v * v + height * height).max(2.0);
-                        rays[i] = rays[i] * (1 + near as u16);
+                        rays[i] *= 1 + near as u16;
                     }
                 }
             }
