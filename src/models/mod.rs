@@ -1,1 +1,3 @@
-//! models
+//! The models: functions that append a network to a graph.
+
+pub mod sep4d;
