@@ -10,5 +10,5 @@ pub mod metrics;
 pub mod run_folder;
 pub mod schedule;
 pub mod session;
-//pub mod trainer;
+pub mod trainer;
 pub mod validation;

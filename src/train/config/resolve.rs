@@ -8,6 +8,23 @@ use toml::{Table, Value};
 use super::{Preset, RunConfig};
 use crate::{Error, Result};
 
+/// What a run keeps until its end: its checkpoints and its order of clips depend on it.
+const FIXED: [&str; 13] = [
+    "data.frames",
+    "data.crop",
+    "data.train_split",
+    "data.augment",
+    "model.classes",
+    "model.latent_channels",
+    "model.plane_features",
+    "model.hidden",
+    "model.head",
+    "train.preset",
+    "train.batch",
+    "train.seed",
+    "output.dir",
+];
+
 /// One value that overrides a preset's, and where it was found, for messages.
 struct Setting {
     key: String,
@@ -68,6 +85,21 @@ impl RunConfig {
             return Err(Error::Usage(format!("{origin} lacks {key}; restore it")));
         }
         overlay(&RunConfig::preset(Preset::default(), None), settings)
+    }
+
+    /// This configuration, of a run that was begun, with `key=value` pairs on top.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a key that would make it another run.
+    pub fn resumed_with(&self, set: &[String]) -> Result<RunConfig> {
+        let new = self.with(set)?;
+        let (before, after) = (table(self)?, table(&new)?);
+        match FIXED.iter().find(|key| lookup(&before, key) != lookup(&after, key)) {
+            Some(key) => Err(Error::Usage(format!(
+                "{key} cannot change when a run is resumed; leave it out, or start a new run"
+            ))),
+            None => Ok(new),
+        }
     }
 
     /// A complete file with every key documented.
@@ -311,6 +343,18 @@ mod tests {
         assert!(message(&["train.milestones=[2]"]).contains("train.milestones has 2"));
         assert!(message(&["data.val_split=holdout"]).contains("train, val or test"));
         assert!(message(&["train.preset=huge"]).contains("tiny, demo, base or paper"));
+    }
+
+    #[test]
+    fn a_resumed_run_stays_the_same_run() {
+        let config = RunConfig::preset(Preset::Tiny, None);
+        let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
+        assert_eq!(longer.train.steps, 80);
+        for pair in ["train.seed=1", "model.hidden=16", "data.frames=4"] {
+            let error = config.resumed_with(&[pair.into()]).unwrap_err();
+            assert!(error.to_string().contains("cannot change"), "{error}");
+        }
+        assert!(FIXED.iter().all(|key| RunConfig::keys().any(|(known, _)| known == *key)));
     }
 
     #[test]
