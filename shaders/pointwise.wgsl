@@ -5,6 +5,7 @@
 struct Parameters {
     count: u32,
     scale: f32,
+    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -31,3 +32,5 @@ fn {{ entry }}(
 {{ kernel("lrelu_backward", "y", "a[i] * lrelu_slope(b[i])") }}
 {{ kernel("sigmoid_forward", "b", "p.scale / (1.0 + exp(-a[i]))") }}
 {{ kernel("sigmoid_backward", "y", "a[i] * b[i] * (1.0 - b[i] / p.scale)") }}
+{{ kernel("scale", "b", "p.scale * a[i]") }}
+{{ kernel("weighted_sum", "b", "select(0.0, b[i], p.accumulate != 0u) + p.scale * a[i]") }}

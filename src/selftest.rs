@@ -20,6 +20,8 @@ pub struct Case {
     pub name: String,
     /// A storage-binding limit that forces several windows, if the case is to run so too.
     pub window_bytes: Option<usize>,
+    /// Why the twin cannot be compared with central differences, if it cannot.
+    pub no_central_difference: Option<&'static str>,
     build: Box<Build>,
 }
 
@@ -35,13 +37,20 @@ impl Case {
         name: impl Into<String>,
         build: impl Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync + 'static,
     ) -> Case {
-        Case { name: name.into(), window_bytes: None, build: Box::new(build) }
+        Case { name: name.into(), window_bytes: None, no_central_difference: None, build: Box::new(build) }
     }
 
     /// Runs the case also with storage bindings of at most `bytes` bytes, so that it needs several windows.
     #[must_use]
     pub fn windowed(mut self, bytes: usize) -> Case {
         self.window_bytes = Some(bytes);
+        self
+    }
+
+    /// Leaves out the comparison of the twin with central differences, for a reason that does not lie in the twin.
+    #[must_use]
+    pub fn without_central_difference(mut self, reason: &'static str) -> Case {
+        self.no_central_difference = Some(reason);
         self
     }
 }
@@ -181,14 +190,16 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
     Ok(values)
 }
 
-/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, and in windows.
+/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
+/// operations, and in windows.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
 pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
     let own = context.limits().clone();
     let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
-    let mut variants = vec![own, other_family];
+    let no_subgroups = KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() };
+    let mut variants = vec![own, other_family, no_subgroups];
     if let Some(bytes) = case.window_bytes {
         for i in 0..2 {
             variants.push(KernelLimits { max_storage_binding_bytes: bytes, ..variants[i].clone() });
@@ -233,13 +244,13 @@ fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limit
 }
 
 /// Relative deviation of the twin's gradient from a central difference along a random direction of all its inputs.
-/// `None` for a case without differentiable inputs.
+/// `None` for a case without differentiable inputs or one that opted out.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the graph does not build.
 pub fn check_twin(case: &Case, step: f64) -> Result<Option<f64>> {
     let built = build(case)?;
-    if built.inputs.is_empty() {
+    if built.inputs.is_empty() || case.no_central_difference.is_some() {
         return Ok(None);
     }
     let mut rng = Rng::new(2, 0);

@@ -83,6 +83,11 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             .max(limits.min_uniform_buffer_offset_alignment as usize),
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
         is_cpu: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+        min_subgroup_lanes: if adapter.features().contains(wgpu::Features::SUBGROUP) {
+            adapter.get_info().subgroup_min_size as usize
+        } else {
+            0
+        },
     }
 }
 

@@ -1,12 +1,12 @@
 //! Shader assembly: WGSL templates with imports and unrolled loops.
 //!
 //! Every file below `shaders/` is a minijinja template: `{% include "common/index.wgsl" %}` imports, `{% for %}` unrolls, and
-//! the kernel's defines are its variables.
+//! the kernel's defines are its variables, `entry` among them.
 
 use std::sync::LazyLock;
 
 use include_dir::{Dir, include_dir};
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
 
 use crate::graph::Kernel;
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// # Errors
 /// [`Error::Device`] if the template is missing or does not render.
 pub fn render_shader(kernel: &Kernel) -> Result<String> {
-    TEMPLATES.get_template(kernel.shader).and_then(|template| template.render(&kernel.defines)).map_err(|why| {
+    TEMPLATES.get_template(kernel.shader).and_then(|template| template.render(context! { entry => kernel.entry, ..Value::from_serialize(&kernel.defines) })).map_err(|why| {
         Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
     })
 }

@@ -24,6 +24,8 @@ pub struct KernelLimits {
     pub max_workgroups_per_dimension: usize,
     /// The adapter is a CPU (software Vulkan): the register-blocked kernels run instead of the tiled ones.
     pub is_cpu: bool,
+    /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
+    pub min_subgroup_lanes: usize,
 }
 
 impl KernelLimits {
@@ -36,6 +38,7 @@ impl KernelLimits {
             offset_alignment_bytes: 256,
             max_workgroups_per_dimension: 65_535,
             is_cpu: false,
+            min_subgroup_lanes: 0,
         }
     }
 }

@@ -1,10 +1,43 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod axis_mean;
+pub mod broadcast_add;
+mod common;
+pub mod concat;
+pub mod conv3d;
+pub mod gate;
+pub mod instance_norm;
+pub mod label_table;
+pub mod lift;
+pub mod linear;
+pub mod metrics;
+pub mod permute;
 pub mod pointwise;
+mod reduction;
+pub mod reparameterise;
+pub mod segmentation_loss;
 
 use crate::selftest::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
-    [pointwise::cases()].into_iter().flatten().collect()
+    [
+        axis_mean::cases(),
+        broadcast_add::cases(),
+        concat::cases(),
+        conv3d::cases(),
+        gate::cases(),
+        instance_norm::cases(),
+        label_table::cases(),
+        lift::cases(),
+        linear::cases(),
+        metrics::cases(),
+        permute::cases(),
+        pointwise::cases(),
+        reparameterise::cases(),
+        segmentation_loss::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -1,4 +1,4 @@
-//! Element by element: sums, leaky ReLU, sigmoid, and weighted sums of scalars.
+//! Element by element: sums, scaling, leaky ReLU, sigmoid, and weighted sums of scalars.
 
 use crate::Result;
 use crate::graph::program::WORKGROUP;
@@ -219,6 +219,122 @@ impl Op for SigmoidBackward {
     }
 }
 
+/// `y = factor * x` (torch `factor * x`).
+#[derive(Debug)]
+pub struct Scale {
+    /// The factor.
+    pub factor: f32,
+}
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        same_shapes(inputs, 1)
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        map(&inputs[0], |x| f64::from(self.factor) * x)
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        elementwise(context, "scale", &[self.factor.to_bits()])
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        _: &Node,
+        d_outputs: &[Option<TensorId>],
+        _: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(graph.push_one(Scale { factor: self.factor }, &[d_y])?)])
+    }
+
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 0))
+    }
+}
+
+/// `y = sum over i of weights[i] * x_i` of scalars: the total loss.
+///
+/// # Shapes
+/// - `x_i`: `[1]`, one to seven of them
+/// - `y`: `[1]`
+///
+/// Saves nothing. The backward pass overwrites each `d_x_i` with a [`Scale`] of `d_y`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if there are not as many operands as weights, or one is not `[1]`.
+#[derive(Debug)]
+pub struct WeightedSum {
+    /// One weight an operand.
+    pub weights: Vec<f32>,
+}
+
+/// Appends [`WeightedSum`] of `(weight, x)` terms to `graph`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if there are no terms or more than seven, or one is not `[1]`.
+pub fn weighted_sum(graph: &mut Graph, terms: &[(f32, TensorId)]) -> Result<TensorId> {
+    let (weights, operands): (Vec<f32>, Vec<TensorId>) = terms.iter().copied().unzip();
+    graph.push_one(WeightedSum { weights }, &operands)
+}
+
+impl Op for WeightedSum {
+    fn name(&self) -> &'static str {
+        "weighted_sum"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let scalar = TensorSpec::f32(&[1]);
+        let fits = (1..=7).contains(&inputs.len()) && inputs.len() == self.weights.len();
+        if fits && inputs.iter().all(|input| *input == scalar) {
+            return Ok(vec![scalar]);
+        }
+        Err(format!("{} operands for {} weights; needs 1 to 7, all [1]", inputs.len(), self.weights.len()))
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        vec![vec![self.weights.iter().zip(inputs).map(|(&weight, x)| f64::from(weight) * x.data[0]).sum()]]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let mut program = Program::default();
+        // One launch a term, so that the number of bindings does not depend on the number of terms.
+        for (i, weight) in self.weights.iter().enumerate() {
+            let parameters = vec![1, weight.to_bits(), u32::from(i > 0)];
+            let kernel = Kernel::new("pointwise.wgsl", "weighted_sum");
+            program.dispatch(kernel, parameters, vec![context.input(i), context.output(0)], [1, 1, 1]);
+        }
+        Ok(program)
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        _: &Node,
+        d_outputs: &[Option<TensorId>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let mut d_inputs = vec![None; needs.len()];
+        let Some(d_y) = d_outputs[0] else { return Ok(d_inputs) };
+        for (i, &factor) in self.weights.iter().enumerate() {
+            if needs[i] {
+                d_inputs[i] = Some(graph.push_one(Scale { factor }, &[d_y])?);
+            }
+        }
+        Ok(d_inputs)
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        2 * inputs.len() as u64
+    }
+}
+
 /// The layer's cases for the self-test.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -237,5 +353,14 @@ pub fn cases() -> Vec<Case> {
             b.graph.push(Sigmoid { scale: 2.0 }, &[x])
         })
         .windowed(512),
+        Case::new("scale", |b| {
+            let x = b.normal("x", &[7, 37]);
+            b.graph.push(Scale { factor: -1.75 }, &[x])
+        })
+        .windowed(512),
+        Case::new("weighted_sum", |b| {
+            let terms = [1.0, -0.5, 0.005, 3.0, 0.25, 2.0, 0.125].map(|weight| (weight, b.normal("x", &[1])));
+            Ok(vec![weighted_sum(&mut b.graph, &terms)?])
+        }),
     ]
 }

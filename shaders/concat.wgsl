@@ -1,0 +1,38 @@
+// Kernels of src/layers/concat.rs: copies between all channels of a narrow tensor and some of a wide one.
+{% include "common/index.wgsl" %}
+
+struct Parameters {
+    rows: u32,
+    // Of the narrow tensor.
+    channels: u32,
+    // Of the wide tensor.
+    all: u32,
+    // The wide tensor's channel that is the narrow one's first.
+    start: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> narrow: array<f32>;
+@group(0) @binding(2) var<storage, read_write> wide: array<f32>;
+
+// One invocation an element of a tensor with `channels` channels.
+{% macro kernel(entry, channels, body) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = invocation_index(workgroup, grid, local);
+    let row = index / {{ channels }};
+    let c = index % {{ channels }};
+    if row < p.rows {
+        {{ body }}
+    }
+}
+{% endmacro %}
+{{ kernel("concat_forward", "p.channels", "wide[row * p.all + p.start + c] = narrow[index];") }}
+{{ kernel("concat_slice", "p.channels", "narrow[index] = wide[row * p.all + p.start + c];") }}
+{% set inside = "c >= p.start && c < p.start + p.channels" %}
+{% set copy = "if " ~ inside ~ " { d = narrow[row * p.channels + c - p.start]; }" %}
+{{ kernel("concat_backward_slice", "p.all", "var d = 0.0; " ~ copy ~ " wide[index] = d;") }}

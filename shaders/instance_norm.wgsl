@@ -1,0 +1,196 @@
+// Kernels of src/layers/instance_norm.rs. x is [N, S, C]. An invocation owns one channel of a run of consecutive rows
+// of one frame, so that neighbours touch neighbouring channels.
+{% include "common/index.wgsl" %}
+{% include "common/activation.wgsl" %}
+{% set gated = post and residual %}
+
+// As in src/layers/instance_norm.rs.
+const EPS: f32 = 1e-5;
+
+struct Parameters {
+    frames: u32,      // N of this window
+    rows: u32,        // S
+    channels: u32,    // C
+    run: u32,         // rows of a run
+    runs: u32,        // runs of a frame
+    first_frame: u32, // of this window
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+// [N, runs, C, 2] for the sums of runs, [N, C, 2] for the means made of them.
+@group(0) @binding(1) var<storage, read_write> run_sums: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> sums: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+// [N, C, 2] of all frames: mean, rstd.
+@group(0) @binding(3) var<storage, read_write> stats: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> residual: array<f32>;
+@group(0) @binding(4) var<storage, read_write> d_y: array<f32>;
+{% if gated %}
+@group(0) @binding(5) var<storage, read_write> saved_y: array<f32>;
+@group(0) @binding(6) var<storage, read_write> d_x: array<f32>;
+@group(0) @binding(7) var<storage, read_write> d_residual: array<f32>;
+{% else %}
+@group(0) @binding(5) var<storage, read_write> d_x: array<f32>;
+{% endif %}
+
+struct Run {
+    frame: u32,
+    channel: u32,
+    first: u32, // element
+    rows: u32,
+}
+
+fn run_of(i: u32) -> Run {
+    let channel = i % p.channels;
+    let run = (i / p.channels) % p.runs;
+    let frame = i / p.channels / p.runs;
+    let row = run * p.run;
+    return Run(frame, channel, (frame * p.rows + row) * p.channels + channel, min(p.run, p.rows - row));
+}
+
+fn stats_of(run: Run) -> vec2<f32> {
+    return stats[(p.first_frame + run.frame) * p.channels + run.channel];
+}
+
+{% macro kernel(entry) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+{% endmacro %}
+// Mean, less the frame's first value, and sum of squared deviations of each run. Sums are taken about the run's own
+// first value, so that a mean far above the deviation costs no digits.
+{{ kernel("instance_norm_statistics") }}
+    if i >= p.frames * p.runs * p.channels {
+        return;
+    }
+    let run = run_of(i);
+    let pivot = x[run.first];
+    var sum = 0.0;
+    var squares = 0.0;
+    for (var k = 1u; k < run.rows; k += 1u) {
+        let deviation = x[run.first + k * p.channels] - pivot;
+        sum += deviation;
+        squares += deviation * deviation;
+    }
+    let mean = sum / f32(run.rows);
+    let frame_pivot = x[run.frame * p.rows * p.channels + run.channel];
+    sums[i] = vec2((pivot - frame_pivot) + mean, max(squares - sum * mean, 0.0));
+}
+
+// Mean and rstd of each frame and channel from those of its runs (Chan, Golub and LeVeque 1979).
+{{ kernel("instance_norm_merge") }}
+    if i >= p.frames * p.channels {
+        return;
+    }
+    let channel = i % p.channels;
+    let frame = i / p.channels;
+    let first = frame * p.runs * p.channels + channel;
+    var total = 0.0;
+    for (var run = 0u; run < p.runs; run += 1u) {
+        total += f32(min(p.run, p.rows - run * p.run)) * sums[first + run * p.channels].x;
+    }
+    let mean = total / f32(p.rows);
+    var squares = 0.0;
+    for (var run = 0u; run < p.runs; run += 1u) {
+        let part = sums[first + run * p.channels];
+        let deviation = part.x - mean;
+        squares += part.y + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
+    }
+    let pivot = x[frame * p.rows * p.channels + channel];
+    stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
+}
+
+{{ kernel("instance_norm_forward") }}
+    if i >= p.frames * p.runs * p.channels {
+        return;
+    }
+    let run = run_of(i);
+    let stat = stats_of(run);
+    for (var k = 0u; k < run.rows; k += 1u) {
+        let e = run.first + k * p.channels;
+        var value = (x[e] - stat.x) * stat.y;
+{% if pre %}
+        value = lrelu(value);
+{% endif %}
+{% if residual %}
+        value += residual[e];
+{% endif %}
+{% if post %}
+        value = lrelu(value);
+{% endif %}
+        y[e] = value;
+    }
+}
+
+// The gradient of the normalised value from that of the sum of branch and residual.
+fn d_normalised(d_sum: f32, normalised: f32) -> f32 {
+    var d = d_sum;
+{% if pre %}
+    d *= lrelu_slope(normalised);
+{% endif %}
+{% if post and not residual %}
+    d *= lrelu_slope(normalised);
+{% endif %}
+    return d;
+}
+
+fn d_sum_of(e: u32) -> f32 {
+{% if gated %}
+    return d_y[e] * lrelu_slope(saved_y[e]);
+{% else %}
+    return d_y[e];
+{% endif %}
+}
+
+// Sums of d and d * normalised over each run.
+{{ kernel("instance_norm_backward_sums") }}
+    if i >= p.frames * p.runs * p.channels {
+        return;
+    }
+    let run = run_of(i);
+    let stat = stats_of(run);
+    var sum = vec2(0.0);
+    for (var k = 0u; k < run.rows; k += 1u) {
+        let e = run.first + k * p.channels;
+        let normalised = (x[e] - stat.x) * stat.y;
+        let d = d_normalised(d_sum_of(e), normalised);
+        sum += vec2(d, d * normalised);
+    }
+    sums[i] = sum;
+}
+
+// Means over each frame and channel of what the runs have summed.
+{{ kernel("instance_norm_backward_merge") }}
+    if i >= p.frames * p.channels {
+        return;
+    }
+    let first = (i / p.channels) * p.runs * p.channels + i % p.channels;
+    var sum = vec2(0.0);
+    for (var run = 0u; run < p.runs; run += 1u) {
+        sum += run_sums[first + run * p.channels];
+    }
+    sums[i] = sum / f32(p.rows);
+}
+
+{{ kernel("instance_norm_backward") }}
+    if i >= p.frames * p.runs * p.channels {
+        return;
+    }
+    let run = run_of(i);
+    let stat = stats_of(run);
+    let mean = sums[run.frame * p.channels + run.channel];
+    for (var k = 0u; k < run.rows; k += 1u) {
+        let e = run.first + k * p.channels;
+        let normalised = (x[e] - stat.x) * stat.y;
+        let d_sum = d_sum_of(e);
+        d_x[e] = stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y);
+{% if gated %}
+        d_residual[e] = d_sum;
+{% endif %}
+    }
+}

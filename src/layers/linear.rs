@@ -1,0 +1,218 @@
+//! Linear layer over the channel axis; the same as a 1x1x1 convolution.
+
+use super::conv3d::{self, Geometry};
+use super::pointwise::{LreluBackward, lrelu};
+use crate::Result;
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::selftest::Case;
+
+/// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set.
+///
+/// # Shapes
+/// - `x`: `[.., I]`
+/// - `weight`: `[O, I]`, `bias`: `[O]` (an operand only if `bias` is set)
+/// - `y`: `[.., O]`
+///
+/// Saves `x`, and `y` where activated.
+#[derive(Debug)]
+pub struct Linear {
+    /// Whether there is a third operand.
+    pub bias: bool,
+    /// Whether leaky ReLU follows.
+    pub activation: bool,
+}
+
+fn with_channels(spec: &TensorSpec, channels: usize) -> TensorSpec {
+    let mut shape = spec.shape.clone();
+    if let Some(last) = shape.last_mut() {
+        *last = channels;
+    }
+    TensorSpec::f32(&shape)
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear_forward"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let expected = if self.bias { 3 } else { 2 };
+        if inputs.len() != expected || inputs[1].shape.len() != 2 {
+            return Err("needs x, a weight [O, I] and, with a bias, a bias [O]".into());
+        }
+        let (o, i) = (inputs[1].shape[0], inputs[1].shape[1]);
+        if inputs[0].channels() != i {
+            return Err(format!("x has {} channels, the weight takes {i}", inputs[0].channels()));
+        }
+        if self.bias && inputs[2].elements() != o {
+            return Err(format!("the bias needs {o} elements"));
+        }
+        Ok(vec![with_channels(&inputs[0], o)])
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (x, w) = (inputs[0].data, inputs[1].data);
+        let (o, i) = (inputs[1].shape[0], inputs[1].shape[1]);
+        let mut y = vec![0.0; outputs[0].elements()];
+        for (x, y) in x.chunks(i).zip(y.chunks_mut(o)) {
+            for (co, y) in y.iter_mut().enumerate() {
+                let bias = if self.bias { inputs[2].data[co] } else { 0.0 };
+                *y = bias + x.iter().zip(&w[co * i..]).map(|(x, w)| x * w).sum::<f64>();
+                if self.activation {
+                    *y = lrelu(*y);
+                }
+            }
+        }
+        vec![y]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        conv3d::forward_program(
+            context,
+            &Geometry::rows(&context.inputs[0], &context.inputs[1]),
+            self.bias,
+            self.activation,
+        )
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        node: &Node,
+        d_outputs: &[Option<TensorId>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let Some(mut d_y) = d_outputs[0] else { return Ok(vec![None; node.inputs.len()]) };
+        if self.activation {
+            d_y = graph.push_one(LreluBackward, &[d_y, node.outputs[0]])?;
+        }
+        let d_x = if needs[0] { Some(graph.push_one(LinearBackwardData, &[d_y, node.inputs[1]])?) } else { None };
+        let gradients = graph.push(LinearBackwardWeight { bias: self.bias }, &[node.inputs[0], d_y])?;
+        Ok(std::iter::once(d_x).chain(gradients.into_iter().map(Some)).collect())
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        2 * inputs[0].rows() as u64 * inputs[1].elements() as u64
+    }
+}
+
+/// `d_x = d_y W` from `d_y [.., O]` and `weight [O, I]`.
+#[derive(Debug)]
+pub struct LinearBackwardData;
+
+impl Op for LinearBackwardData {
+    fn name(&self) -> &'static str {
+        "linear_backward_data"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        match inputs {
+            [d_y, w] if w.shape.len() == 2 && d_y.channels() == w.shape[0] => Ok(vec![with_channels(d_y, w.shape[1])]),
+            _ => Err("needs d_y [.., O] and a weight [O, I]".into()),
+        }
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (o, i) = (inputs[1].shape[0], inputs[1].shape[1]);
+        let mut d_x = vec![0.0; outputs[0].elements()];
+        for (d_y, d_x) in inputs[0].data.chunks(o).zip(d_x.chunks_mut(i)) {
+            for (co, d_y) in d_y.iter().enumerate() {
+                for (d_x, w) in d_x.iter_mut().zip(&inputs[1].data[co * i..]) {
+                    *d_x += d_y * w;
+                }
+            }
+        }
+        vec![d_x]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        2 * inputs[0].rows() as u64 * inputs[1].elements() as u64
+    }
+}
+
+/// `d_W = d_y^T x` and, with a bias, `d_b = sum d_y`, from `x [.., I]` and `d_y [.., O]`; both are overwritten.
+#[derive(Debug)]
+pub struct LinearBackwardWeight {
+    /// Whether there is a second output.
+    pub bias: bool,
+}
+
+impl Op for LinearBackwardWeight {
+    fn name(&self) -> &'static str {
+        "linear_backward_weight"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        match inputs {
+            [x, d_y] if x.rows() == d_y.rows() => {
+                let (o, i) = (d_y.channels(), x.channels());
+                let mut outputs = vec![TensorSpec::f32(&[o, i])];
+                outputs.extend(self.bias.then(|| TensorSpec::f32(&[o])));
+                Ok(outputs)
+            }
+            _ => Err("needs x and d_y with equal leading extents".into()),
+        }
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (o, i) = (outputs[0].shape[0], outputs[0].shape[1]);
+        let (mut d_w, mut d_b) = (vec![0.0; o * i], vec![0.0; o]);
+        for (x, d_y) in inputs[0].data.chunks(i).zip(inputs[1].data.chunks(o)) {
+            for (co, d_y) in d_y.iter().enumerate() {
+                d_b[co] += d_y;
+                for (ci, x) in x.iter().enumerate() {
+                    d_w[co * i + ci] += d_y * x;
+                }
+            }
+        }
+        if self.bias { vec![d_w, d_b] } else { vec![d_w] }
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        conv3d::backward_weight_program(context, &Geometry::rows(&context.inputs[0], &context.outputs[0]), self.bias)
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {
+        2 * inputs[0].rows() as u64 * outputs[0].elements() as u64
+    }
+}
+
+/// Appends `act(x W^T + b)`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the operands do not fit.
+pub fn linear(
+    graph: &mut Graph,
+    x: TensorId,
+    weight: TensorId,
+    bias: Option<TensorId>,
+    activation: bool,
+) -> Result<TensorId> {
+    let mut inputs = vec![x, weight];
+    inputs.extend(bias);
+    graph.push_one(Linear { bias: bias.is_some(), activation }, &inputs)
+}
+
+/// The layer's cases for the self-test.
+pub fn cases() -> Vec<Case> {
+    let case = |rows: &'static [usize], i: usize, o: usize, bias: bool, activation: bool| {
+        let name = format!("linear {rows:?} {i}->{o}{}", if activation { " lrelu" } else { "" });
+        Case::new(name, move |b| {
+            let x = b.normal("x", &[rows, &[i]].concat());
+            let w = b.normal("weight", &[o, i]);
+            let bias = bias.then(|| b.normal("bias", &[o]));
+            Ok(vec![linear(&mut b.graph, x, w, bias, activation)?])
+        })
+    };
+    vec![
+        case(&[150, 3], 7, 5, true, false).windowed(4096),
+        case(&[301], 32, 48, true, true).windowed(32 << 10),
+        case(&[2, 67], 17, 11, false, false),
+        case(&[1], 8, 16, true, true),
+        case(&[1031], 16, 11, true, false),
+    ]
+}

@@ -1,0 +1,259 @@
+//! Rearranged copies of parameter-sized tensors: axis permutation and repetition.
+
+use super::common::{Chunks, expect, sum_chunks};
+use crate::Result;
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::selftest::Case;
+
+/// Most axes of a tensor that [`Permute`] takes.
+const MAX_RANK: usize = 6;
+
+/// `y` is `x` with its axes in another order: axis `i` of `y` is axis `axes[i]` of `x` (torch `x.permute(axes)`).
+///
+/// # Shapes
+/// - `x`: any of rank 1 to 6 that fits one binding
+/// - `y`: `[x.shape[axes[0]], x.shape[axes[1]], ..]`
+///
+/// Saves nothing. The backward pass overwrites `d_x` with the inverse permutation of `d_y`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `axes` does not name each axis of `x` once.
+#[derive(Debug)]
+pub struct Permute {
+    /// For each axis of `y`, the axis of `x`.
+    pub axes: Vec<usize>,
+}
+
+/// Appends [`Permute`] to `graph`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `axes` does not name each axis of `x` once.
+pub fn permute(graph: &mut Graph, x: TensorId, axes: &[usize]) -> Result<TensorId> {
+    graph.push_one(Permute { axes: axes.to_vec() }, &[x])
+}
+
+impl Permute {
+    /// For each axis of `y`, how far apart its neighbours are in `x`.
+    fn strides(&self, shape: &[usize]) -> Vec<usize> {
+        self.axes.iter().map(|&axis| shape[axis + 1..].iter().product()).collect()
+    }
+
+    fn inverse(&self) -> Permute {
+        let mut axes = vec![0; self.axes.len()];
+        self.axes.iter().enumerate().for_each(|(i, &axis)| axes[axis] = i);
+        Permute { axes }
+    }
+}
+
+impl Op for Permute {
+    fn name(&self) -> &'static str {
+        "permute"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let [x] = inputs else { return Err(format!("{} operands given, 1 needed", inputs.len())) };
+        expect("x", x, &x.shape)?;
+        let rank = x.shape.len();
+        let mut sorted = self.axes.clone();
+        sorted.sort_unstable();
+        if !(1..=MAX_RANK).contains(&rank) || sorted != (0..rank).collect::<Vec<_>>() {
+            return Err(format!(
+                "axes {:?} given for x {x}; needed is each axis below {rank} once, {MAX_RANK} axes at most",
+                self.axes
+            ));
+        }
+        Ok(vec![TensorSpec::f32(&self.axes.iter().map(|&axis| x.shape[axis]).collect::<Vec<_>>())])
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let strides = self.strides(inputs[0].shape);
+        let source = |mut index: usize| {
+            let axes = outputs[0].shape.iter().zip(&strides).rev();
+            axes.fold(0, |source, (extent, stride)| {
+                let along = index % extent;
+                index /= extent;
+                source + along * stride
+            })
+        };
+        vec![(0..outputs[0].elements()).map(|index| inputs[0].data[source(index)]).collect()]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let y = &context.outputs[0];
+        // Eight words each of extents and strides, padded in front to six axes and behind to two vec4.
+        let pad = |values: &[usize], filler: usize| {
+            let mut words = vec![filler as u32; MAX_RANK - values.len()];
+            words.extend(values.iter().map(|&v| v as u32));
+            words.resize(8, 0);
+            words
+        };
+        let mut parameters = pad(&y.shape, 1);
+        parameters.extend(pad(&self.strides(&context.inputs[0].shape), 0));
+        parameters.push(y.elements() as u32);
+        let mut program = Program::default();
+        let kernel = Kernel::new("permute.wgsl", "permute");
+        program.dispatch(kernel, parameters, vec![context.input(0), context.output(0)], context.grid_for(y.elements()));
+        Ok(program)
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        _: &Node,
+        d_outputs: &[Option<TensorId>],
+        _: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(graph.push_one(self.inverse(), &[d_y])?)])
+    }
+
+    fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        0
+    }
+}
+
+/// `y[c*M + i] = x[i]`: `copies` copies one after the other (torch `x.repeat(copies)`).
+///
+/// # Shapes
+/// - `x`: `[M]`
+/// - `y`: `[copies*M]`
+///
+/// Saves nothing. The backward pass overwrites `d_x` with the sum over the copies.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `x` has several axes or `copies` is 0.
+#[derive(Debug)]
+pub struct Tile {
+    /// How many.
+    pub copies: usize,
+}
+
+/// Appends [`Tile`] to `graph`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `x` has several axes or `copies` is 0.
+pub fn tile(graph: &mut Graph, x: TensorId, copies: usize) -> Result<TensorId> {
+    graph.push_one(Tile { copies }, &[x])
+}
+
+impl Op for Tile {
+    fn name(&self) -> &'static str {
+        "tile_forward"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        match inputs {
+            [x] if x.shape.len() == 1 && self.copies > 0 => {
+                expect("x", x, &x.shape)?;
+                Ok(vec![TensorSpec::f32(&[self.copies * x.shape[0]])])
+            }
+            _ => Err(format!("needs one operand [M] and at least one copy; {} copies given", self.copies)),
+        }
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        vec![inputs[0].data.repeat(self.copies)]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let (length, count) = (context.inputs[0].elements(), context.outputs[0].elements());
+        let mut program = Program::default();
+        let kernel = Kernel::new("permute.wgsl", "tile_forward");
+        let operands = vec![context.input(0), context.output(0)];
+        program.dispatch(kernel, vec![count as u32, length as u32], operands, context.grid_for(count));
+        Ok(program)
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        _: &Node,
+        d_outputs: &[Option<TensorId>],
+        _: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(graph.push_one(TileBackward { copies: self.copies }, &[d_y])?)])
+    }
+
+    fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        0
+    }
+}
+
+/// `d_x[i] = sum over c of d_y[c*M + i]`.
+#[derive(Debug)]
+pub struct TileBackward {
+    /// That of the forward op.
+    pub copies: usize,
+}
+
+impl Op for TileBackward {
+    fn name(&self) -> &'static str {
+        "tile_backward"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        match inputs {
+            [d_y] if d_y.shape.len() == 1 && self.copies > 0 && d_y.elements().is_multiple_of(self.copies) => {
+                expect("d_y", d_y, &d_y.shape)?;
+                Ok(vec![TensorSpec::f32(&[d_y.elements() / self.copies])])
+            }
+            _ => Err(format!("needs one operand of {} equal copies", self.copies)),
+        }
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let mut d_x = vec![0.0; outputs[0].elements()];
+        for copy in inputs[0].data.chunks(d_x.len()) {
+            d_x.iter_mut().zip(copy).for_each(|(sum, d)| *sum += d);
+        }
+        vec![d_x]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let count = context.outputs[0].elements();
+        let sums = Chunks { chunks: self.copies, stride: count, first: 0, target: 0, count, accumulate: false };
+        let mut program = Program::default();
+        sum_chunks(&mut program, context, sums, context.input(0), context.output(0));
+        Ok(program)
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        inputs[0].elements() as u64
+    }
+}
+
+/// The layer's cases for the self-test.
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, shape: &'static [usize], axes: &'static [usize]| {
+        Case::new(name, move |b| {
+            let x = b.normal("x", shape);
+            Ok(vec![permute(&mut b.graph, x, axes)?])
+        })
+    };
+    vec![
+        case("permute rank 6", &[2, 3, 5, 2, 3, 7], &[3, 0, 5, 1, 4, 2]),
+        case("permute conv weight", &[5, 7, 2, 2, 2], &[2, 3, 4, 1, 0]),
+        case("permute transposed", &[33, 65], &[1, 0]),
+        case("permute rank 1", &[9], &[0]),
+        Case::new("tile", |b| {
+            let x = b.normal("x", &[13]);
+            Ok(vec![tile(&mut b.graph, x, 8)?])
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_that_are_no_permutation_are_refused() {
+        for axes in [&[0, 0][..], &[0], &[0, 2], &[0, 1, 2]] {
+            let mut graph = Graph::new();
+            let x = graph.input("x", TensorSpec::f32(&[2, 3]));
+            let message = permute(&mut graph, x, axes).unwrap_err().to_string();
+            assert!(message.contains("each axis below 2 once"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Weighted cross-entropy and Lovasz-softmax of one set of logits (paper: the reconstruction loss).
+//!
+//! Lovasz-softmax (Berman et al., CVPR 2018) weighs a class's errors by how much each changes the Jaccard loss when the
+//! errors are sorted. Here nothing is sorted: errors are counted in [`BINS`] bins, foreground and background apart, with
+//! integer atomics (hence deterministic), and every voxel of a bin gets the slope of the Jaccard loss at the bin's
+//! midpoint, rescaled so that the bin's voxels together make the bin's exact increment. [`lovasz_softmax_exact`] is the
+//! sorted form, the oracle of the tests.
+
+use crate::graph::program::WORKGROUP;
+use crate::graph::{
+    CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec,
+};
+use crate::rng::Rng;
+use crate::selftest::{Case, CaseBuilder};
+use crate::{Error, Result};
+
+/// Error bins of a class.
+pub const BINS: usize = 1024;
+
+/// Most classes that the unrolled kernels are generated for.
+pub const MAX_CLASSES: usize = 64;
+
+/// Most voxels of one invocation; a workgroup's count of one bin fits 16 bits.
+const MAX_VOXELS_PER_INVOCATION: usize = 16;
+
+/// Workgroups that keep a GPU busy; larger inputs give each invocation more voxels.
+const ENOUGH_WORKGROUPS: usize = 1024;
+
+/// Appends the loss; returns `(ce, lovasz)`, both `[1]`.
+///
+/// # Errors
+/// [`Error::Shape`] as [`SegmentationLoss`].
+pub fn segmentation_loss(
+    graph: &mut Graph,
+    logits: TensorId,
+    labels: TensorId,
+    class_weights: TensorId,
+) -> Result<(TensorId, TensorId)> {
+    let outputs = graph.push(SegmentationLoss, &[logits, labels, class_weights])?;
+    Ok((outputs[0], outputs[1]))
+}
+
+/// `ce = sum_v w[y_v] * -log softmax(logits_v)[y_v] / sum_v w[y_v]` (torch `cross_entropy(weight=w)`) and
+/// `lovasz = mean over classes present of sum over bins of e_b * (J_b - J_{b-1})` (binned Lovasz-softmax).
+///
+/// A voxel's error for class `c` is `e = 1 - p_c` where `c` is its label and `p_c` elsewhere; bin `b` holds
+/// `b <= 1024 e < b + 1` and stands for `e_b = (b + 1/2) / 1024`. With `F` and `B` the foreground and background voxels at
+/// larger errors and `G` all foreground voxels, `J(F, B) = 1 - (G - F) / (G + B)`.
+///
+/// A label of `K` or more (255 by convention) is a voxel that counts nowhere. Without any counted voxel both losses are 0.
+///
+/// # Shapes
+/// - `logits`: `[R.., K]`
+/// - `labels`: u32 `[R..]`
+/// - `class_weights`: `[K]`
+/// - `ce`, `lovasz`: `[1]`
+/// - `slopes`: `[K, BINS, 2]`, of foreground and background, saved
+/// - `totals`: `[2]` = (sum of weights, classes present), saved
+///
+/// The backward pass recomputes the softmax and may overwrite `logits`. Being piecewise constant in the bins, the slopes
+/// are the gradient of the exact loss up to the binning, not of the binned value.
+///
+/// # Errors
+/// [`Error::Shape`] if `labels` or `class_weights` do not fit `logits`, or there are more than [`MAX_CLASSES`] classes.
+#[derive(Debug)]
+pub struct SegmentationLoss;
+
+/// `d_logits` of [`SegmentationLoss`]:
+/// `sum_c p_k (delta_kc - p_c) d_p_c + d_ce * w[y] / sum w * (p_k - [k = y])`, `d_p_c = -+slope * d_lovasz / present`.
+///
+/// # Shapes
+/// - `logits`, `labels`, `class_weights`, `slopes`, `totals`: those of the forward pass
+/// - `d_ce`, `d_lovasz`: `[1]`
+/// - `d_logits`: as `logits`, which it may overwrite
+///
+/// # Errors
+/// [`Error::Shape`] if the operands are not those of a forward pass.
+#[derive(Debug)]
+pub struct SegmentationLossBackward;
+
+fn check(inputs: &[TensorSpec], count: usize) -> Result<usize, String> {
+    if inputs.len() != count {
+        return Err(format!("needs {count} operands, not {}", inputs.len()));
+    }
+    let (logits, labels, weights) = (&inputs[0], &inputs[1], &inputs[2]);
+    let classes = logits.channels();
+    if logits.shape.is_empty() || logits.elements() == 0 || classes > MAX_CLASSES {
+        return Err(format!("logits must be [R.., K] with 1 to {MAX_CLASSES} classes and at least one voxel"));
+    }
+    if labels.dtype != DType::U32 || labels.elements() != logits.rows() {
+        return Err(format!("labels must be u32, one for each of the {} voxels", logits.rows()));
+    }
+    if weights.elements() != classes {
+        return Err(format!("class_weights must have one value for each of the {classes} classes"));
+    }
+    Ok(classes)
+}
+
+fn kernel(entry: &'static str, classes: usize) -> Kernel {
+    Kernel::new("segmentation_loss.wgsl", entry).define("CLASSES", classes as i64).define("BINS", BINS as i64)
+}
+
+impl Op for SegmentationLoss {
+    fn name(&self) -> &'static str {
+        "segmentation_loss_forward"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let classes = check(inputs, 3)?;
+        Ok(vec![
+            TensorSpec::f32(&[1]),
+            TensorSpec::f32(&[1]),
+            TensorSpec::f32(&[classes, BINS, 2]),
+            TensorSpec::f32(&[2]),
+        ])
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (logits, labels, weights) = (inputs[0].data, inputs[1].data, inputs[2].data);
+        let classes = weights.len();
+        let (mut ce, mut weight_sum) = (0.0, 0.0);
+        let mut histogram = vec![[0.0; 2]; classes * BINS];
+        for (row, label) in logits.chunks_exact(classes).zip(labels) {
+            let label = *label as usize;
+            if label >= classes {
+                continue;
+            }
+            let p = softmax(row);
+            ce -= weights[label] * log_softmax(row, label);
+            weight_sum += weights[label];
+            for (c, &p) in p.iter().enumerate() {
+                let (error, side) = if c == label { (1.0 - p, 0) } else { (p, 1) };
+                histogram[c * BINS + error_bin(error)][side] += 1.0;
+            }
+        }
+        let mut slopes = vec![0.0; classes * BINS * 2];
+        let (mut loss, mut present) = (0.0, 0.0);
+        for c in 0..classes {
+            let counts = &histogram[c * BINS..(c + 1) * BINS];
+            let all: f64 = counts.iter().map(|n| n[0]).sum();
+            if all == 0.0 {
+                continue;
+            }
+            present += 1.0;
+            let jaccard = |foreground: f64, background: f64| 1.0 - (all - foreground) / (all + background);
+            let (mut foreground, mut background) = (0.0, 0.0);
+            for b in (0..BINS).rev() {
+                let [nf, nb] = counts[b];
+                let increment = jaccard(foreground + nf, background + nb) - jaccard(foreground, background);
+                let joined = all + background + nb / 2.0;
+                let (sf, sb) = (1.0 / joined, (all - foreground - nf / 2.0) / (joined * joined));
+                let midpoint_increment = nf * sf + nb * sb;
+                if midpoint_increment > 0.0 {
+                    slopes[(c * BINS + b) * 2] = sf * increment / midpoint_increment;
+                    slopes[(c * BINS + b) * 2 + 1] = sb * increment / midpoint_increment;
+                }
+                loss += (b as f64 + 0.5) / BINS as f64 * increment;
+                foreground += nf;
+                background += nb;
+            }
+        }
+        let ce = if weight_sum > 0.0 { ce / weight_sum } else { 0.0 };
+        vec![vec![ce], vec![loss / f64::max(present, 1.0)], slopes, vec![weight_sum, present]]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let classes = context.inputs[0].channels();
+        let voxels = context.inputs[0].rows();
+        let mut program = Program::default();
+        let table = classes * BINS * 2;
+        let histogram = program.scratch(table);
+        program.clear(Operand::scratch(histogram, table));
+
+        let windows = context.windows(voxels, &[classes, 1])?;
+        let each = if context.limits.is_cpu {
+            MAX_VOXELS_PER_INVOCATION
+        } else {
+            (voxels / (WORKGROUP * ENOUGH_WORKGROUPS)).clamp(1, MAX_VOXELS_PER_INVOCATION)
+        };
+        let groups_of = |window: &std::ops::Range<usize>| window.len().div_ceil(WORKGROUP * each);
+        let all_groups: usize = windows.iter().map(groups_of).sum();
+        let partials = program.scratch(2 * all_groups);
+        let mut first_group = 0;
+        for window in &windows {
+            let groups = groups_of(window);
+            program.dispatch(
+                kernel("segmentation_loss_count", classes),
+                vec![window.len() as u32, each as u32, first_group as u32, groups as u32],
+                vec![
+                    context.input(0).window(window, classes),
+                    context.input(1).window(window, 1),
+                    context.input(2),
+                    Operand::scratch(histogram, table),
+                    Operand::scratch(partials, 2 * all_groups),
+                ],
+                context.grid(groups),
+            );
+            first_group += groups;
+        }
+        let class_losses = program.scratch(2 * classes);
+        program.dispatch(
+            kernel("segmentation_loss_slopes", classes),
+            vec![0; 4],
+            vec![Operand::scratch(histogram, table), context.output(2), Operand::scratch(class_losses, 2 * classes)],
+            [classes as u32, 1, 1],
+        );
+        program.dispatch(
+            kernel("segmentation_loss_finish", classes),
+            vec![0, 0, 0, all_groups as u32],
+            vec![
+                Operand::scratch(partials, 2 * all_groups),
+                Operand::scratch(class_losses, 2 * classes),
+                context.output(0),
+                context.output(1),
+                context.output(3),
+            ],
+            [1, 1, 1],
+        );
+        Ok(program)
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        node: &Node,
+        d_outputs: &[Option<TensorId>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        if needs[1..].contains(&true) {
+            return Err(Error::Shape("segmentation_loss differentiates by logits only".to_owned()));
+        }
+        let mut d_losses = Vec::with_capacity(2);
+        for d_output in &d_outputs[..2] {
+            d_losses.push(match d_output {
+                Some(d) => *d,
+                None => graph.constant("segmentation_loss_unused", &[1], vec![0.0])?,
+            });
+        }
+        let mut operands = node.inputs.clone();
+        operands.extend([node.outputs[2], node.outputs[3], d_losses[0], d_losses[1]]);
+        let d_logits = graph.push_one(SegmentationLossBackward, &operands)?;
+        Ok(vec![Some(d_logits), None, None])
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        12 * inputs[0].elements() as u64
+    }
+}
+
+impl Op for SegmentationLossBackward {
+    fn name(&self) -> &'static str {
+        "segmentation_loss_backward"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let classes = check(inputs, 7)?;
+        let expected = [classes * BINS * 2, 2, 1, 1];
+        if inputs[3..].iter().zip(expected).any(|(input, elements)| input.elements() != elements) {
+            return Err(format!("slopes, totals, d_ce and d_lovasz must have {expected:?} elements"));
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let [logits, labels, weights, slopes, totals, d_ce, d_lovasz] = inputs else { return Vec::new() };
+        let classes = weights.data.len();
+        let mut d_logits = Vec::with_capacity(logits.data.len());
+        for (row, label) in logits.data.chunks_exact(classes).zip(labels.data) {
+            let label = *label as usize;
+            if label >= classes {
+                d_logits.extend(std::iter::repeat_n(0.0, classes));
+                continue;
+            }
+            let p = softmax(row);
+            let scale = d_lovasz.data[0] / f64::max(totals.data[1], 1.0);
+            let d_p: Vec<f64> = (0..classes)
+                .map(|c| {
+                    let (error, side, sign) = if c == label { (1.0 - p[c], 0, -1.0) } else { (p[c], 1, 1.0) };
+                    sign * scale * slopes.data[(c * BINS + error_bin(error)) * 2 + side]
+                })
+                .collect();
+            // A positive label weight is in the sum, so that this divides by zero only for weight zero.
+            let weight = if totals.data[0] > 0.0 { d_ce.data[0] * weights.data[label] / totals.data[0] } else { 0.0 };
+            for (c, d_logit) in softmax_backward(&p, &d_p).into_iter().enumerate() {
+                let target = if c == label { 1.0 } else { 0.0 };
+                d_logits.push(d_logit + weight * (p[c] - target));
+            }
+        }
+        vec![d_logits]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let classes = context.inputs[0].channels();
+        let mut program = Program::default();
+        let table = classes * BINS * 2 + classes;
+        let scaled: Slot = program.scratch(table);
+        program.dispatch(
+            kernel("segmentation_loss_backward_scale", classes),
+            vec![0; 4],
+            vec![
+                context.input(3),
+                context.input(2),
+                context.input(4),
+                context.input(5),
+                context.input(6),
+                Operand::scratch(scaled, table),
+            ],
+            context.grid_for(table),
+        );
+        for window in context.windows(context.inputs[0].rows(), &[classes, 1, classes])? {
+            program.dispatch(
+                kernel("segmentation_loss_backward", classes),
+                vec![window.len() as u32, 0, 0, 0],
+                vec![
+                    context.input(0).window(&window, classes),
+                    context.input(1).window(&window, 1),
+                    Operand::scratch(scaled, table),
+                    context.output(0).window(&window, classes),
+                ],
+                context.grid_for(window.len()),
+            );
+        }
+        Ok(program)
+    }
+
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 0))
+    }
+
+    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
+        16 * inputs[0].elements() as u64
+    }
+}
+
+/// Lovasz-softmax in its exact, sorted form over classes present, and its gradient by the logits
+/// (`lovasz_softmax` of github.com/bermanmaxim/LovaszSoftmax).
+///
+/// # Shapes
+/// - `logits`: `[R, K]` with `K = classes`; `labels`: `[R]`, where a label of `K` or more counts nowhere
+/// - returns the loss and `d_logits` `[R, K]`
+pub fn lovasz_softmax_exact(logits: &[f64], labels: &[usize], classes: usize) -> (f64, Vec<f64>) {
+    let counted: Vec<usize> = (0..labels.len()).filter(|&v| labels[v] < classes).collect();
+    let p: Vec<Vec<f64>> = logits.chunks_exact(classes).map(softmax).collect();
+    let mut d_p = vec![vec![0.0; classes]; p.len()];
+    let (mut loss, mut present) = (0.0, 0.0);
+    for c in 0..classes {
+        let all = counted.iter().filter(|&&v| labels[v] == c).count() as f64;
+        if all == 0.0 {
+            continue;
+        }
+        present += 1.0;
+        let error = |v: usize| if labels[v] == c { 1.0 - p[v][c] } else { p[v][c] };
+        let mut order = counted.clone();
+        order.sort_by(|&a, &b| error(b).total_cmp(&error(a)));
+        let (mut foreground, mut background, mut jaccard) = (0.0, 0.0, 0.0);
+        for v in order {
+            if labels[v] == c {
+                foreground += 1.0;
+            } else {
+                background += 1.0;
+            }
+            let next = 1.0 - (all - foreground) / (all + background);
+            loss += error(v) * (next - jaccard);
+            d_p[v][c] = if labels[v] == c { jaccard - next } else { next - jaccard };
+            jaccard = next;
+        }
+    }
+    let present = f64::max(present, 1.0);
+    let d_logits = p.iter().zip(&d_p).flat_map(|(p, d_p)| softmax_backward(p, d_p)).map(|d| d / present).collect();
+    (loss / present, d_logits)
+}
+
+fn softmax(row: &[f64]) -> Vec<f64> {
+    let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exps: Vec<f64> = row.iter().map(|x| (x - highest).exp()).collect();
+    let total: f64 = exps.iter().sum();
+    exps.into_iter().map(|e| e / total).collect()
+}
+
+fn log_softmax(row: &[f64], class: usize) -> f64 {
+    let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    row[class] - highest - row.iter().map(|x| (x - highest).exp()).sum::<f64>().ln()
+}
+
+fn softmax_backward(p: &[f64], d_p: &[f64]) -> Vec<f64> {
+    let mean: f64 = p.iter().zip(d_p).map(|(p, d)| p * d).sum();
+    p.iter().zip(d_p).map(|(p, d)| p * (d - mean)).collect()
+}
+
+fn error_bin(error: f64) -> usize {
+    ((error.max(0.0) * BINS as f64) as usize).min(BINS - 1)
+}
+
+/// Normal logits (`bias` more for the label), redrawn where an error is so near the edge of a bin that f32 and f64 could
+/// count it apart.
+fn clear_logits(rng: &mut Rng, labels: &[u32], classes: usize, spread: f64, bias: f64) -> Vec<f64> {
+    let clear = |row: &[f64], label: usize| {
+        softmax(row).into_iter().enumerate().all(|(c, p)| {
+            let bins = if c == label { 1.0 - p } else { p } * BINS as f64;
+            let edge = bins.round();
+            (bins - edge).abs() > 1e-2 || edge < 1.0 || edge >= BINS as f64
+        })
+    };
+    let mut logits = Vec::with_capacity(labels.len() * classes);
+    for &label in labels {
+        let row = loop {
+            let draw = |c: usize| spread * rng.normal() + if c == label as usize { bias } else { 0.0 };
+            let row: Vec<f64> = (0..classes).map(draw).map(|x| f64::from(x as f32)).collect();
+            if clear(&row, label as usize) {
+                break row;
+            }
+        };
+        logits.extend(row);
+    }
+    logits
+}
+
+/// Logits, labels (some of them ignored, the last class rare or absent) and class weights.
+fn operands(b: &mut CaseBuilder, voxels: usize, classes: usize, spread: f64, bias: f64) -> [TensorId; 3] {
+    let labels: Vec<u32> = (0..voxels)
+        .map(|_| match b.rng.below(20) {
+            0 => 255,
+            1..=10 => 0,
+            _ => b.rng.below(classes - 1) as u32,
+        })
+        .collect();
+    let logits = clear_logits(&mut b.rng, &labels, classes, spread, bias);
+    let weights = (0..classes).map(|_| b.rng.uniform(0.2, 3.0)).collect();
+    [
+        b.differentiable("logits", &[voxels, classes], logits),
+        b.words("labels", &[voxels], &labels),
+        b.values("class_weights", &[classes], weights),
+    ]
+}
+
+/// The layer's cases for the self-test.
+pub fn cases() -> Vec<Case> {
+    const STEPS: &str = "the binned Lovasz loss is a step function; its slopes are compared with the exact form's";
+    let both = |name: &str, voxels: usize, classes: usize, spread: f64, bias: f64| {
+        Case::new(name, move |b| {
+            let [logits, labels, weights] = operands(b, voxels, classes, spread, bias);
+            let (ce, lovasz) = segmentation_loss(&mut b.graph, logits, labels, weights)?;
+            Ok(vec![ce, lovasz])
+        })
+        .without_central_difference(STEPS)
+    };
+    vec![
+        both("segmentation_loss k3", 5001, 3, 2.0, 0.0).windowed(24_832),
+        both("segmentation_loss k11", 4999, 11, 1.5, 1.0).windowed(90_368),
+        both("segmentation_loss k11 confident", 3001, 11, 1.0, 12.0),
+        both("segmentation_loss one voxel", 1, 3, 1.0, 0.0),
+        Case::new("segmentation_loss cross-entropy only", |b| {
+            let [logits, labels, weights] = operands(b, 333, 11, 1.5, 1.0);
+            let (ce, _) = segmentation_loss(&mut b.graph, logits, labels, weights)?;
+            Ok(vec![ce])
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cosine(a: &[f64], b: &[f64]) -> f64 {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    fn binned(logits: &[f64], labels: &[usize], classes: usize) -> (f64, Vec<f64>) {
+        let voxels = labels.len();
+        let labels: Vec<f64> = labels.iter().map(|&l| l as f64).collect();
+        let (weights, zero, one) = (vec![1.0; classes], [0.0], [1.0]);
+        let (rows, flat) = ([voxels, classes], [voxels]);
+        let mut inputs = vec![
+            CpuTensor { shape: &rows, data: logits },
+            CpuTensor { shape: &flat, data: &labels },
+            CpuTensor { shape: &rows[1..], data: &weights },
+        ];
+        let forward = SegmentationLoss.cpu(&inputs, &[]);
+        inputs.extend([&forward[2][..], &forward[3], &zero, &one].map(|data| CpuTensor { shape: &[], data }));
+        (forward[1][0], SegmentationLossBackward.cpu(&inputs, &[]).remove(0))
+    }
+
+    fn assert_close(name: &str, logits: &[f64], labels: &[usize], classes: usize) {
+        let (exact, d_exact) = lovasz_softmax_exact(logits, labels, classes);
+        let (value, d_value) = binned(logits, labels, classes);
+        let cosine = cosine(&d_value, &d_exact);
+        println!("{name}: binned {value:.6}, exact {exact:.6}, gradient cosine {cosine:.6}");
+        assert!((value - exact).abs() < 1e-3, "{name}: loss {value} against {exact}");
+        assert!(cosine >= 0.999, "{name}: gradient cosine {cosine}");
+    }
+
+    #[test]
+    fn binned_lovasz_is_close_to_the_exact_one_on_random_data() {
+        for (classes, spread) in [(3, 1.0), (11, 2.0), (11, 0.1)] {
+            let mut rng = Rng::new(5, classes as u64);
+            let labels: Vec<usize> = (0..6000).map(|_| rng.below(classes)).collect();
+            let logits: Vec<f64> = (0..labels.len() * classes).map(|_| spread * rng.normal()).collect();
+            assert_close(&format!("random k{classes} spread {spread}"), &logits, &labels, classes);
+        }
+    }
+
+    #[test]
+    fn binned_lovasz_is_close_to_the_exact_one_on_scenes() {
+        // Mostly empty space above a ground, some boxes, a class with six voxels, one absent; logits that know most of it.
+        let classes = 11;
+        for bias in [1.0, 4.0, 9.0] {
+            let mut rng = Rng::new(6, 0);
+            let labels: Vec<usize> = (0..24 * 24 * 12)
+                .map(|v| match (v % 12, (v / 12) % 24 / 6) {
+                    (0, _) => 1,
+                    (1..=3, 2) => 2 + (v / 12 / 24) % 8,
+                    (5, 0) if v < 150 => 9,
+                    _ => 0,
+                })
+                .collect();
+            let mut logits = Vec::new();
+            for &label in &labels {
+                let guess = if rng.chance(0.05) { rng.below(classes) } else { label };
+                logits.extend((0..classes).map(|c| rng.normal() + if c == guess { bias } else { 0.0 }));
+            }
+            assert_close(&format!("scene bias {bias}"), &logits, &labels, classes);
+        }
+    }
+
+    #[test]
+    fn the_exact_gradient_is_that_of_the_exact_loss() {
+        let (classes, step) = (4, 1e-7);
+        let mut rng = Rng::new(7, 0);
+        // Class 3 is absent and one voxel is not counted.
+        let mut labels: Vec<usize> = (0..50).map(|_| rng.below(3)).collect();
+        labels[7] = 255;
+        let logits: Vec<f64> = (0..labels.len() * classes).map(|_| rng.normal()).collect();
+        let (_, d_logits) = lovasz_softmax_exact(&logits, &labels, classes);
+        for i in 0..logits.len() {
+            let shifted = |shift: f64| {
+                let mut logits = logits.clone();
+                logits[i] += shift;
+                lovasz_softmax_exact(&logits, &labels, classes).0
+            };
+            let difference = (shifted(step) - shifted(-step)) / (2.0 * step);
+            assert!((difference - d_logits[i]).abs() < 1e-7, "{i}: {difference} against {}", d_logits[i]);
+        }
+    }
+
+    #[test]
+    fn a_perfect_prediction_costs_nothing() {
+        let labels = [0, 1, 2, 1];
+        let logits: Vec<f64> = labels.iter().flat_map(|&l| (0..3).map(move |c| f64::from(c == l) * 60.0)).collect();
+        let (exact, _) = lovasz_softmax_exact(&logits, &labels, 3);
+        assert!(exact.abs() < 1e-12, "{exact}");
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let mut graph = Graph::new();
+        let logits = graph.input("logits", TensorSpec::f32(&[5, 3]));
+        let labels = graph.input("labels", TensorSpec::u32(&[4]));
+        let weights = graph.input("weights", TensorSpec::f32(&[3]));
+        let error = segmentation_loss(&mut graph, logits, labels, weights).unwrap_err().to_string();
+        assert!(error.contains("one for each of the 5 voxels"), "{error}");
+    }
+}

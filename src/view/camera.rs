@@ -1,0 +1,251 @@
+//! An orbit camera: perspective, or orthographic (isometric) at the same scale.
+
+use glam::{Mat4, Vec2, Vec3, Vec4};
+
+/// How depth changes size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// Near things are larger.
+    Perspective,
+    /// Parallel lines stay parallel; the scale is that of the perspective view at the target.
+    Orthographic,
+}
+
+/// A camera that looks at `target_m` from `distance_m` away.
+///
+/// World space is right-handed with z up. Clip space is wgpu's: x right, y up, depth 0 (near) to 1 (far).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Camera {
+    /// The point in the middle of the view and the centre of orbiting, metres.
+    pub target_m: Vec3,
+    /// Direction of view around z, radians; 0 looks along +x, a quarter turn along +y.
+    pub yaw_rad: f32,
+    /// How far the view looks down, radians; 0 is level, a quarter turn is a map.
+    pub pitch_rad: f32,
+    /// Distance from eye to target, metres. Also the zoom of the orthographic view.
+    pub distance_m: f32,
+    /// Full vertical opening angle, radians.
+    pub fov_y_rad: f32,
+    /// Perspective or orthographic.
+    pub projection: Projection,
+    /// Centre of the sphere that holds the scene, metres; it bounds the depth range.
+    pub scene_center_m: Vec3,
+    /// Radius of that sphere, metres.
+    pub scene_radius_m: f32,
+}
+
+impl Camera {
+    /// The view of the pictures: from behind and above, turned a little so that three sides of every voxel show,
+    /// fitted to the box from the origin to `extent_m` in a view of `aspect = width / height`.
+    pub fn three_quarter(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
+        let mut camera = Camera {
+            target_m: extent_m * 0.5,
+            yaw_rad: 24f32.to_radians(),
+            pitch_rad: 50f32.to_radians(),
+            distance_m: extent_m.length().max(1e-3),
+            fov_y_rad: 24f32.to_radians(),
+            projection,
+            scene_center_m: extent_m * 0.5,
+            scene_radius_m: (extent_m.length() * 0.5).max(1e-3),
+        };
+        camera.fit(Vec3::ZERO, extent_m, aspect, 0.04);
+        camera
+    }
+
+    /// Direction of view, of the picture's right and of its up, as unit vectors of the world.
+    pub fn forward_right_up(&self) -> [Vec3; 3] {
+        let (sin_yaw, cos_yaw) = self.yaw_rad.sin_cos();
+        let (sin_pitch, cos_pitch) = self.pitch_rad.sin_cos();
+        let forward = Vec3::new(cos_pitch * cos_yaw, cos_pitch * sin_yaw, -sin_pitch);
+        let right = Vec3::new(sin_yaw, -cos_yaw, 0.0);
+        [forward, right, right.cross(forward)]
+    }
+
+    /// Where the eye is, metres.
+    pub fn eye_m(&self) -> Vec3 {
+        self.target_m - self.forward_right_up()[0] * self.distance_m
+    }
+
+    /// Rigid transform from world to view space (x right, y up, looking along -z).
+    pub fn view_from_world(&self) -> Mat4 {
+        let [forward, right, up] = self.forward_right_up();
+        let eye = self.eye_m();
+        Mat4::from_cols(
+            Vec4::new(right.x, up.x, -forward.x, 0.0),
+            Vec4::new(right.y, up.y, -forward.y, 0.0),
+            Vec4::new(right.z, up.z, -forward.z, 0.0),
+            Vec4::new(-right.dot(eye), -up.dot(eye), forward.dot(eye), 1.0),
+        )
+    }
+
+    /// Projection from view to clip space for a view of `aspect = width / height`.
+    pub fn clip_from_view(&self, aspect: f32) -> Mat4 {
+        let [near, far] = self.depth_range_m();
+        let tan_y = (self.fov_y_rad * 0.5).tan();
+        let depth = far - near;
+        match self.projection {
+            Projection::Perspective => Mat4::from_cols(
+                Vec4::new(1.0 / (tan_y * aspect), 0.0, 0.0, 0.0),
+                Vec4::new(0.0, 1.0 / tan_y, 0.0, 0.0),
+                Vec4::new(0.0, 0.0, -far / depth, -1.0),
+                Vec4::new(0.0, 0.0, -far * near / depth, 0.0),
+            ),
+            Projection::Orthographic => {
+                let half_height_m = tan_y * self.distance_m;
+                Mat4::from_cols(
+                    Vec4::new(1.0 / (half_height_m * aspect), 0.0, 0.0, 0.0),
+                    Vec4::new(0.0, 1.0 / half_height_m, 0.0, 0.0),
+                    Vec4::new(0.0, 0.0, -1.0 / depth, 0.0),
+                    Vec4::new(0.0, 0.0, -near / depth, 1.0),
+                )
+            }
+        }
+    }
+
+    /// From world metres to clip space for a view of `aspect = width / height`.
+    pub fn clip_from_world(&self, aspect: f32) -> Mat4 {
+        self.clip_from_view(aspect) * self.view_from_world()
+    }
+
+    /// The ray under a point of the view: origin in metres and unit direction.
+    ///
+    /// `ndc` runs from -1 (left, bottom) to 1 (right, top).
+    pub fn world_ray_from_ndc(&self, ndc: Vec2, aspect: f32) -> (Vec3, Vec3) {
+        let world_from_clip = self.clip_from_world(aspect).inverse();
+        let near = world_from_clip.project_point3(ndc.extend(0.0));
+        let far = world_from_clip.project_point3(ndc.extend(1.0));
+        (near, (far - near).normalize_or_zero())
+    }
+
+    /// Turns the camera around its target; the pitch stops short of straight up and down.
+    pub fn orbit(&mut self, yaw_rad: f32, pitch_rad: f32) {
+        let limit = 89.5f32.to_radians();
+        self.yaw_rad = (self.yaw_rad + yaw_rad).rem_euclid(std::f32::consts::TAU);
+        self.pitch_rad = (self.pitch_rad + pitch_rad).clamp(-limit, limit);
+    }
+
+    /// Moves the view by a fraction of its height: the scene follows the pointer to the right and up.
+    pub fn pan(&mut self, right_fraction: f32, up_fraction: f32) {
+        let [_, right, up] = self.forward_right_up();
+        let height_m = 2.0 * (self.fov_y_rad * 0.5).tan() * self.distance_m;
+        self.target_m -= (right * right_fraction + up * up_fraction) * height_m;
+    }
+
+    /// Multiplies the distance: below 1 comes closer. Stays within a thousandth and fifty times the scene.
+    pub fn zoom(&mut self, factor: f32) {
+        self.distance_m = (self.distance_m * factor).clamp(self.scene_radius_m * 1e-3, self.scene_radius_m * 50.0);
+    }
+
+    /// Centres the box `min_m..max_m` and comes as close as all its corners allow, from the current direction.
+    ///
+    /// `margin` is the fraction of the half width and half height left free on each side.
+    pub fn fit(&mut self, min_m: Vec3, max_m: Vec3, aspect: f32, margin: f32) {
+        let center = (min_m + max_m) * 0.5;
+        self.scene_center_m = center;
+        self.scene_radius_m = ((max_m - min_m).length() * 0.5).max(1e-3);
+        let [forward, right, up] = self.forward_right_up();
+        let tan_y = (self.fov_y_rad * 0.5).tan() * (1.0 - margin);
+        let depth_scale = if self.projection == Projection::Perspective { 1.0 } else { 0.0 };
+        // Every corner with view coordinates (s, f) must satisfy |s - s0| <= (f + d) * tan: two lines a side,
+        // so the closest distance and the offset that centres the view follow from the two extreme corners.
+        let solve = |axis: Vec3, tan: f32| {
+            let (mut high, mut low) = (f32::MIN, f32::MIN);
+            for corner in box_corners(min_m - center, max_m - center) {
+                let (side, depth) = (corner.dot(axis), corner.dot(forward) * depth_scale);
+                high = high.max(side - tan * depth);
+                low = low.max(-side - tan * depth);
+            }
+            ((high + low) / (2.0 * tan), (high - low) * 0.5)
+        };
+        let (distance_x, offset_x) = solve(right, tan_y * aspect);
+        let (distance_y, offset_y) = solve(up, tan_y);
+        self.distance_m = distance_x.max(distance_y).max(1e-3);
+        self.target_m = center + right * offset_x + up * offset_y;
+    }
+
+    fn depth_range_m(&self) -> [f32; 2] {
+        let to_center = (self.scene_center_m - self.eye_m()).dot(self.forward_right_up()[0]);
+        let reach = self.scene_radius_m * 1.5;
+        match self.projection {
+            Projection::Perspective => {
+                let near = (to_center - reach).max(self.scene_radius_m * 1e-3);
+                [near, (to_center + reach).max(near * 2.0)]
+            }
+            Projection::Orthographic => [to_center - reach, to_center + reach],
+        }
+    }
+}
+
+fn box_corners(min: Vec3, max: Vec3) -> [Vec3; 8] {
+    std::array::from_fn(|i| {
+        let pick = |bit: usize, low: f32, high: f32| if i >> bit & 1 == 1 { high } else { low };
+        Vec3::new(pick(0, min.x, max.x), pick(1, min.y, max.y), pick(2, min.z, max.z))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXTENT_M: Vec3 = Vec3::new(51.2, 51.2, 3.0);
+
+    #[test]
+    fn projecting_a_point_and_following_its_ray_returns_to_it() {
+        for projection in [Projection::Perspective, Projection::Orthographic] {
+            let camera = Camera::three_quarter(EXTENT_M, 1.3, projection);
+            for point in [Vec3::ZERO, EXTENT_M, Vec3::new(12.0, 40.0, 1.0)] {
+                let ndc = camera.clip_from_world(1.3).project_point3(point);
+                assert!((0.0..=1.0).contains(&ndc.z), "{projection:?}: depth {}", ndc.z);
+                let (origin, direction) = camera.world_ray_from_ndc(ndc.truncate(), 1.3);
+                let off_ray = (point - origin).cross(direction).length();
+                assert!(off_ray < 0.02, "{projection:?}: {off_ray} m off the ray");
+            }
+        }
+    }
+
+    #[test]
+    fn fit_touches_the_margin_and_centres() {
+        for projection in [Projection::Perspective, Projection::Orthographic] {
+            for aspect in [0.5, 1.2, 3.0] {
+                let camera = Camera::three_quarter(EXTENT_M, aspect, projection);
+                let clip_from_world = camera.clip_from_world(aspect);
+                let corners = box_corners(Vec3::ZERO, EXTENT_M).map(|c| clip_from_world.project_point3(c));
+                let high = corners.iter().fold(Vec3::MIN, |a, c| a.max(*c));
+                let low = corners.iter().fold(Vec3::MAX, |a, c| a.min(*c));
+                let reach = high.x.max(high.y);
+                assert!((reach - 0.96).abs() < 1e-3, "{projection:?} {aspect}: reaches {reach}");
+                assert!(
+                    (high.x + low.x).abs() < 0.02 || reach > high.x + 1e-3,
+                    "{projection:?} {aspect}: {low} {high}"
+                );
+                assert!(high.x < 0.9601 && high.y < 0.9601 && low.x > -0.9601 && low.y > -0.9601);
+            }
+        }
+    }
+
+    #[test]
+    fn orthographic_keeps_the_scale_of_the_perspective_target() {
+        let mut camera = Camera::three_quarter(EXTENT_M, 1.0, Projection::Perspective);
+        let [_, right, _] = camera.forward_right_up();
+        let at_side = camera.target_m + right * 5.0;
+        let perspective = camera.clip_from_world(1.0).project_point3(at_side);
+        camera.projection = Projection::Orthographic;
+        let orthographic = camera.clip_from_world(1.0).project_point3(at_side);
+        assert!((perspective.x - orthographic.x).abs() < 1e-4);
+    }
+
+    #[test]
+    fn the_pointer_moves_orbit_pan_and_zoom() {
+        let mut camera = Camera::three_quarter(EXTENT_M, 1.0, Projection::Perspective);
+        let before = camera.clip_from_world(1.0).project_point3(camera.target_m);
+        let target = camera.target_m;
+        camera.pan(0.25, 0.0);
+        let after = camera.clip_from_world(1.0).project_point3(target);
+        assert!((after.x - before.x - 0.5).abs() < 1e-3, "a quarter of the view is half of the clip range");
+        camera.orbit(0.0, 9.0);
+        assert!(camera.pitch_rad < std::f32::consts::FRAC_PI_2);
+        let distance_m = camera.distance_m;
+        camera.zoom(0.5);
+        assert!((camera.distance_m - distance_m * 0.5).abs() < 1e-3);
+    }
+}

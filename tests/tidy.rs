@@ -1,0 +1,113 @@
+//! The house rules that a compiler does not enforce: module edges, shader names and imports, file sizes.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The code of a module's files without comments and tests.
+fn code(module: &str) -> Vec<(PathBuf, String)> {
+    let dir = root().join("src").join(module);
+    let strip = |text: String| -> String {
+        let body = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    files(&dir, "rs").into_iter().map(|path| (path.clone(), strip(std::fs::read_to_string(&path).unwrap()))).collect()
+}
+
+#[test]
+fn modules_know_only_what_they_may() {
+    let forbidden: [(&str, &[&str]); 6] = [
+        ("data", &["wgpu", "crate::gpu", "crate::graph", "crate::layers", "crate::models", "crate::train", "crate::view"]),
+        ("graph", &["crate::models", "crate::train", "crate::data", "crate::view"]),
+        ("layers", &["wgpu::", "crate::gpu", "crate::models", "crate::train", "crate::data", "crate::view"]),
+        ("models", &["wgpu::", "crate::gpu", "crate::train", "crate::data", "crate::view"]),
+        ("gpu", &["crate::layers", "crate::models", "crate::train", "crate::data", "crate::view"]),
+        ("view", &["crate::layers", "crate::models", "crate::train", "crate::graph"]),
+    ];
+    for (module, names) in forbidden {
+        for (path, text) in code(module) {
+            for name in names {
+                assert!(!text.contains(name), "{} uses {name}, which {module} must not know", path.display());
+            }
+        }
+    }
+    for (path, text) in code("graph") {
+        let speaks_to_gpu = path.ends_with("execute.rs");
+        assert!(speaks_to_gpu || !text.contains("wgpu::"), "{} names wgpu", path.display());
+    }
+}
+
+#[test]
+fn the_library_neither_prints_nor_exits() {
+    for module in ["data", "gpu", "graph", "layers", "models", "train", "view"] {
+        for (path, text) in code(module) {
+            for call in ["println!", "eprintln!", "print!(", "process::exit", ".unwrap()", "panic!(", "todo!"] {
+                assert!(!text.contains(call), "{} calls {call}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn shaders_stand_beside_their_layers() {
+    for path in files(&root().join("shaders"), "wgsl") {
+        let parent = path.parent().unwrap().file_name().unwrap().to_owned();
+        if parent != "shaders" {
+            continue;
+        }
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let layer = root().join("src/layers").join(format!("{stem}.rs"));
+        assert!(layer.exists(), "{} has no layer {}", path.display(), layer.display());
+        let text = std::fs::read_to_string(&layer).unwrap();
+        assert!(text.contains("pub fn cases()"), "{} has no cases for the self-test", layer.display());
+    }
+}
+
+#[test]
+fn shared_shader_code_is_imported_not_pasted() {
+    let functions = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("fn "))
+            .filter_map(|rest| rest.split('(').next())
+            .map(str::to_owned)
+            .collect()
+    };
+    let shaders = root().join("shaders");
+    let shared: Vec<String> = files(&shaders.join("common"), "wgsl")
+        .iter()
+        .flat_map(|path| functions(&std::fs::read_to_string(path).unwrap()))
+        .collect();
+    assert!(!shared.is_empty());
+    for path in files(&shaders, "wgsl").iter().filter(|path| !path.starts_with(shaders.join("common"))) {
+        for function in functions(&std::fs::read_to_string(path).unwrap()) {
+            assert!(!shared.contains(&function), "{} defines {function} again; include common/", path.display());
+            let last = function.chars().last().unwrap();
+            assert!(!last.is_ascii_digit(), "{}: {function} looks like a version number", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_find_ones_way_in() {
+    let all = files(&root().join("src"), "rs").into_iter().chain(files(&root().join("shaders"), "wgsl"));
+    for path in all.chain(files(&root().join("tests"), "rs")) {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", path.display());
+    }
+}

@@ -1,0 +1,273 @@
+//! Renders small scenes on whatever adapter there is and checks what the pictures show.
+
+use image::{Rgba, RgbaImage};
+use sep4d::view::{
+    Camera, ClassMask, ClassStyle, FramePair, Headless, Look, Palette, PictureInput, Projection, Theme, VoxelOutcome,
+    gif, renderer::extent_m, save_png, sheet, visible_faces,
+};
+
+const SIZE: [usize; 3] = [8, 8, 4];
+const VOXEL_SIZE_M: [f32; 3] = [0.4, 0.4, 0.375];
+const COLORS: [[u8; 3]; 4] = [[255, 255, 255], [200, 60, 60], [60, 160, 80], [60, 90, 200]];
+
+/// A device on the first adapter there is; software adapters count.
+fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let Some(adapter) = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())).into_iter().next()
+    else {
+        println!("skipped: no graphics adapter");
+        return None;
+    };
+    let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()));
+    Some(opened.expect("an adapter opens with WebGPU's default limits"))
+}
+
+fn at(x: usize, y: usize, z: usize) -> usize {
+    (x * SIZE[1] + y) * SIZE[2] + z
+}
+
+/// A floor of class 1 with a tower of class 2 and a block of class 3.
+fn scene() -> Vec<u8> {
+    let mut labels = vec![0; SIZE.iter().product()];
+    for x in 0..SIZE[0] {
+        for y in 0..SIZE[1] {
+            labels[at(x, y, 0)] = 1;
+        }
+    }
+    for z in 1..SIZE[2] {
+        labels[at(6, 2, z)] = 2;
+    }
+    labels[at(2, 5, 1)] = 3;
+    labels
+}
+
+fn classes() -> Vec<ClassStyle> {
+    let names = ["Free", "Road", "Vegetation", "Vehicle"];
+    names.iter().zip(COLORS).map(|(name, color)| ClassStyle { name: (*name).into(), color }).collect()
+}
+
+fn frames(n: usize) -> Vec<FramePair> {
+    (0..n)
+        .map(|i| {
+            let mut reconstruction = scene();
+            reconstruction[at(i % SIZE[0], 0, 1)] = 3;
+            reconstruction[at(6, 2, 3)] = 0;
+            reconstruction[at(0, 7, 0)] = 2;
+            FramePair { original: scene(), reconstruction, observed: None }
+        })
+        .collect()
+}
+
+fn close(pixel: &Rgba<u8>, color: [u8; 3], tolerance: u8) -> bool {
+    pixel.0.iter().zip(color).all(|(a, b)| a.abs_diff(b) <= tolerance)
+}
+
+fn count(image: &RgbaImage, color: [u8; 3]) -> usize {
+    image.pixels().filter(|p| close(p, color, 2)).count()
+}
+
+fn look<'a>(camera: &'a Camera, palette: &'a Palette, theme: Theme) -> Look<'a> {
+    Look { camera, size: SIZE, voxel_size_m: VOXEL_SIZE_M, palette, theme, pixels_per_point: 1.0 }
+}
+
+#[test]
+fn a_panel_shows_sky_and_every_class_in_its_own_colour() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let faces = visible_faces(&scene(), SIZE, &ClassMask::all()).unwrap();
+    for projection in [Projection::Perspective, Projection::Orthographic] {
+        let camera = Camera::three_quarter(extent_m(SIZE, VOXEL_SIZE_M), 1.5, projection);
+        for theme in [Theme::Light, Theme::Dark] {
+            let picture = renderer.render(&faces, &look(&camera, &palette, theme), 300, 200).unwrap();
+            assert_eq!(picture.dimensions(), (300, 200));
+            assert!(picture.pixels().all(|p| p.0[3] == 255), "opaque");
+            for (x, y, sky) in [(0, 0, theme.colors().sky_top), (299, 199, theme.colors().sky_bottom)] {
+                assert!(close(picture.get_pixel(x, y), sky, 4), "{theme:?} corner {:?}", picture.get_pixel(x, y));
+            }
+            for color in &COLORS[1..] {
+                assert!(count(&picture, *color) > 20, "{projection:?} {theme:?}: no top face of {color:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_symmetric_scene_gives_a_symmetric_silhouette_and_fills_the_panel() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let full = vec![1; SIZE.iter().product()];
+    let faces = visible_faces(&full, SIZE, &ClassMask::all()).unwrap();
+    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
+    camera.yaw_rad = std::f32::consts::FRAC_PI_4;
+    camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
+    let palette = Palette::from_colors(COLORS);
+    let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 201, 201).unwrap();
+    let is_voxel = |x: u32, y: u32| {
+        let [r, g, b, _] = picture.get_pixel(x, y).0.map(i32::from);
+        r - g.max(b) > 40
+    };
+    let cells = || (0..201).flat_map(|y| (0..100).map(move |x| (x, y)));
+    let asymmetric = cells().filter(|&(x, y)| is_voxel(x, y) != is_voxel(200 - x, y)).count();
+    assert!(asymmetric < 40, "{asymmetric} pixels differ between the halves");
+    let left = (0..201).find(|&x| (0..201).any(|y| is_voxel(x, y))).unwrap();
+    assert!((3..=6).contains(&left), "the scene begins at {left}, the margin is 4 pixels");
+}
+
+#[test]
+fn nearer_voxels_hide_farther_ones_from_all_six_sides() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let quarter = std::f32::consts::FRAC_PI_2;
+    // Looking along +x, -x, +y, -y, +z, -z: the first slab met is class 1 along the positive axes, class 2 otherwise.
+    let views = [(0.0, 0.0), (2.0, 0.0), (1.0, 0.0), (3.0, 0.0), (0.0, -1.0), (0.0, 1.0)];
+    for (side, (yaw, pitch)) in views.into_iter().enumerate() {
+        let axis = side / 2;
+        let mut labels = vec![0; SIZE.iter().product()];
+        for x in 0..SIZE[0] {
+            for y in 0..SIZE[1] {
+                for z in 0..SIZE[2] {
+                    let along = [x, y, z][axis];
+                    labels[at(x, y, z)] = u8::from(along == 0) + 2 * u8::from(along == SIZE[axis] - 1);
+                }
+            }
+        }
+        let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
+        let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
+        (camera.yaw_rad, camera.pitch_rad) = (yaw * quarter, pitch * quarter);
+        camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
+        let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 100, 100).unwrap();
+        let stronger = |p: &Rgba<u8>, a: usize, b: usize| p.0[a] > p.0[b].max(p.0[2]).saturating_add(30);
+        let red = picture.pixels().filter(|p| stronger(p, 0, 1)).count();
+        let green = picture.pixels().filter(|p| stronger(p, 1, 0)).count();
+        let (near, far) = if side % 2 == 0 { (red, green) } else { (green, red) };
+        assert!(near > 2000 && far == 0, "side {side}: {near} pixels of the near slab, {far} of the far one");
+    }
+}
+
+#[test]
+fn corners_are_darker_beside_walls() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    // A floor with a wall along +x, seen from above: the floor darkens towards the wall and nowhere else.
+    let mut labels = vec![0; SIZE.iter().product()];
+    for x in 0..SIZE[0] {
+        for y in 0..SIZE[1] {
+            labels[at(x, y, 0)] = 1;
+        }
+    }
+    (0..SIZE[1]).for_each(|y| labels[at(7, y, 1)] = 2);
+    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
+    (camera.yaw_rad, camera.pitch_rad) = (0.0, std::f32::consts::FRAC_PI_2);
+    camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.0);
+    let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 160, 160).unwrap();
+    // +x is up in the picture and a voxel covers 20 pixels: the wall is rows 0..20, the floor's first voxel 20..40.
+    let red = |row: u32| picture.get_pixel(90, row).0[0];
+    assert!(close(picture.get_pixel(90, 10), COLORS[2], 2), "the wall's top is fully lit");
+    assert!(red(24) + 15 < red(36), "{} beside the wall, {} further off", red(24), red(36));
+    assert_eq!(red(50), COLORS[1][0], "the next voxel is open");
+}
+
+#[test]
+fn unobserved_voxels_are_not_shown_as_errors() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let classes = classes();
+    let mut pair = frames(1).remove(0);
+    let panel = [240, 180];
+    let invented = VoxelOutcome::Invented.color(Theme::Light);
+    let mut pixels = |pair: &FramePair| {
+        let frames = [pair.clone()];
+        let input = PictureInput { panel_px: panel, ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes) };
+        count(&sheet(&mut renderer, &input).unwrap(), invented)
+    };
+    let judged = pixels(&pair);
+    pair.observed = Some(pair.original.iter().zip(&pair.reconstruction).map(|(a, b)| a == b).collect());
+    let unjudged = pixels(&pair);
+    assert!(judged > unjudged + 20, "{judged} pixels of invented voxels against {unjudged} of the legend alone");
+}
+
+#[test]
+fn a_sheet_has_a_row_a_frame_and_shows_every_error() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let (frames, classes) = (frames(7), classes());
+    let input = |rows, theme| PictureInput {
+        title: "Reconstruction",
+        caption: "step 2500, mIoU 53.1 %",
+        frame_interval_s: Some(0.1),
+        panel_px: [240, 180],
+        max_rows: rows,
+        theme,
+        ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes)
+    };
+    for theme in [Theme::Light, Theme::Dark] {
+        let one = sheet(&mut renderer, &input(1, theme)).unwrap();
+        let three = sheet(&mut renderer, &input(3, theme)).unwrap();
+        assert_eq!(one.width(), three.width());
+        assert!(three.height() - one.height() >= 360, "two more rows of 180 pixels");
+        assert!(close(three.get_pixel(1, 1), theme.colors().page, 0));
+        for outcome in VoxelOutcome::JUDGED {
+            let swatch_and_voxels = count(&three, outcome.color(theme));
+            assert!(swatch_and_voxels > 100, "{theme:?} {outcome:?}: {swatch_and_voxels} pixels");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sheet.png");
+    let picture = sheet(&mut renderer, &input(2, Theme::Light)).unwrap();
+    save_png(&picture, &path).unwrap();
+    assert_eq!(image::open(&path).unwrap().to_rgba8(), picture);
+}
+
+#[test]
+fn a_gif_holds_every_frame_in_the_size_of_its_page_and_loops() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let (frames, classes) = (frames(5), classes());
+    let input = PictureInput {
+        frame_interval_s: Some(0.1),
+        panel_px: [160, 120],
+        max_rows: 1,
+        ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.gif");
+    gif(&mut renderer, &input, &path).unwrap();
+    let page = sheet(&mut renderer, &input).unwrap();
+
+    let mut options = ::gif::DecodeOptions::new();
+    options.set_color_output(::gif::ColorOutput::RGBA);
+    let mut decoder = options.read_info(std::fs::File::open(&path).unwrap()).unwrap();
+    assert_eq!((u32::from(decoder.width()), u32::from(decoder.height())), page.dimensions());
+    assert_eq!(decoder.repeat(), ::gif::Repeat::Infinite);
+    let first = decoder.read_next_frame().unwrap().unwrap();
+    assert_eq!((first.delay, first.width), (10, page.width() as u16));
+    let far_off =
+        first.buffer.chunks_exact(4).zip(page.pixels()).filter(|(a, b)| !close(b, [a[0], a[1], a[2]], 24)).count();
+    assert!(far_off * 200 < page.pixels().len(), "{far_off} pixels of the GIF differ from the sheet");
+    let mut n = 1;
+    while let Some(frame) = decoder.read_next_frame().unwrap() {
+        n += 1;
+        assert!(frame.width < page.width() as u16, "later frames hold only what changed");
+    }
+    assert_eq!(n, 5);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn a_panel_larger_than_the_adapter_draws_is_refused() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let camera = Camera::three_quarter(extent_m(SIZE, VOXEL_SIZE_M), 1.0, Projection::Perspective);
+    let palette = Palette::default();
+    for (width, height) in [(0, 10), (1 << 20, 10)] {
+        let error = renderer.render(&[], &look(&camera, &palette, Theme::Light), width, height).unwrap_err();
+        assert!(matches!(error, sep4d::Error::Usage(_)), "{error}");
+    }
+}
