@@ -12,6 +12,7 @@ pub mod classes;
 mod counts;
 pub mod loader;
 pub mod sampler;
+pub mod synth;
 
 pub use batch::Batch;
 pub use classes::ClassSet;
