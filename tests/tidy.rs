@@ -33,7 +33,10 @@ fn code(module: &str) -> Vec<(PathBuf, String)> {
 #[test]
 fn modules_know_only_what_they_may() {
     let forbidden: [(&str, &[&str]); 6] = [
-        ("data", &["wgpu", "crate::gpu", "crate::graph", "crate::layers", "crate::models", "crate::train", "crate::view"]),
+        (
+            "data",
+            &["wgpu", "crate::gpu", "crate::graph", "crate::layers", "crate::models", "crate::train", "crate::view"],
+        ),
         ("graph", &["crate::models", "crate::train", "crate::data", "crate::view"]),
         ("layers", &["wgpu::", "crate::gpu", "crate::models", "crate::train", "crate::data", "crate::view"]),
         ("models", &["wgpu::", "crate::gpu", "crate::train", "crate::data", "crate::view"]),

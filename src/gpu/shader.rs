@@ -27,9 +27,14 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// # Errors
 /// [`Error::Device`] if the template is missing or does not render.
 pub fn render_shader(kernel: &Kernel) -> Result<String> {
-    TEMPLATES.get_template(kernel.shader).and_then(|template| template.render(context! { entry => kernel.entry, ..Value::from_serialize(&kernel.defines) })).map_err(|why| {
-        Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
-    })
+    TEMPLATES
+        .get_template(kernel.shader)
+        .and_then(|template| {
+            template.render(context! { entry => kernel.entry, ..Value::from_serialize(&kernel.defines) })
+        })
+        .map_err(|why| {
+            Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
+        })
 }
 
 /// Paths and texts of all shader files, for the tests that check imports and names.

@@ -71,6 +71,15 @@ pub struct Index {
     pub best: Option<Best>,
 }
 
+/// What a folder of checkpoints has to go on from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Newest {
+    /// The newest whole pair, with the path of its model file; `None` if there are no pairs at all.
+    pub found: Option<(PathBuf, Checkpoint)>,
+    /// A sentence for each newer pair that is damaged.
+    pub damaged: Vec<String>,
+}
+
 /// The `checkpoints/` folder of a run.
 #[derive(Debug, Clone)]
 pub struct CheckpointFolder {
@@ -90,8 +99,10 @@ impl Weights {
         let file = TensorFile::load(path)?;
         let config = RunConfig::from_toml(file.text("config")?, &format!("the configuration in {}", path.display()))
             .map_err(|why| Error::Data(why.to_string()))?;
-        let checksum = file.verified_checksum()?;
-        Ok((Weights { config, step: file.number("step")?, parameters: file.tensors }, checksum))
+        // A file converted by another program may lack both.
+        let checksum = if file.metadata.contains_key("checksum") { file.verified_checksum()? } else { String::new() };
+        let step = if file.metadata.contains_key("step") { file.number("step")? } else { 0 };
+        Ok((Weights { config, step, parameters: file.tensors }, checksum))
     }
 
     /// A state for a session that only evaluates: these parameters, no moments gathered yet.
@@ -240,16 +251,16 @@ impl CheckpointFolder {
         Ok(())
     }
 
-    /// The newest whole pair with its path, and a sentence for each newer one that is damaged; `None` if there are none.
+    /// The newest whole pair.
     ///
     /// # Errors
     /// [`Error::Data`] if there are pairs, but every one is damaged.
-    pub fn latest(&self) -> Result<(Option<(PathBuf, Checkpoint)>, Vec<String>)> {
+    pub fn latest(&self) -> Result<Newest> {
         let mut damaged = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             let path = self.path_of(step);
             match Checkpoint::load(&path) {
-                Ok(checkpoint) => return Ok((Some((path, checkpoint)), damaged)),
+                Ok(checkpoint) => return Ok(Newest { found: Some((path, checkpoint)), damaged }),
                 Err(why) => damaged.push(format!("{why}; going back to the checkpoint before it")),
             }
         }
@@ -258,7 +269,7 @@ impl CheckpointFolder {
                 "no checkpoint in {} is whole ({first}); start a new run",
                 self.path.display()
             ))),
-            None => Ok((None, damaged)),
+            None => Ok(Newest { found: None, damaged }),
         }
     }
 
@@ -284,8 +295,7 @@ impl CheckpointFolder {
     /// # Errors
     /// [`Error::Data`] if there is none.
     pub fn latest_path(&self) -> Result<PathBuf> {
-        let (latest, _) = self.latest()?;
-        latest.map(|(path, _)| path).ok_or_else(|| {
+        self.latest()?.found.map(|(path, _)| path).ok_or_else(|| {
             Error::Data(format!("{} has no checkpoint yet; train for longer, then try again", self.path.display()))
         })
     }

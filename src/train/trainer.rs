@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -62,8 +62,17 @@ impl Trainer {
     }
 
     /// The next event, if there is one within `timeout`.
-    pub fn next_event(&self, timeout: Duration) -> Option<Event> {
-        self.events.as_ref()?.recv_timeout(timeout).ok()
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the thread has ended without [`Event::Finished`] or [`Event::Failed`].
+    pub fn next_event(&self, timeout: Duration) -> Result<Option<Event>> {
+        match self.events.as_ref().map(|events| events.recv_timeout(timeout)) {
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(RecvTimeoutError::Timeout)) => Ok(None),
+            Some(Err(RecvTimeoutError::Disconnected)) | None => {
+                Err(Error::Device("the trainer ended unexpectedly; go on from its last checkpoint (--resume)".into()))
+            }
+        }
     }
 }
 

@@ -65,7 +65,7 @@ fn the_last_and_the_best_are_kept() {
 #[test]
 fn an_empty_folder_has_no_checkpoint() {
     let (_dir, folder) = folder();
-    assert_eq!(folder.latest().unwrap(), (None, vec![]));
+    assert_eq!(folder.latest().unwrap(), Newest { found: None, damaged: vec![] });
     assert!(sentence(folder.latest_path()).contains("no checkpoint yet"));
 }
 
@@ -89,9 +89,9 @@ fn a_damaged_pair_gives_way_to_the_one_before() {
                 fs::write(&new, bytes).unwrap();
             }
         }
-        let (latest, warnings) = folder.latest().unwrap();
-        let (path, checkpoint) = latest.unwrap();
-        assert_eq!((path, checkpoint.state.steps, warnings.len()), (old.clone(), 10, 1), "damage {damage}");
+        let Newest { found, damaged } = folder.latest().unwrap();
+        let (path, checkpoint) = found.unwrap();
+        assert_eq!((path, checkpoint.state.steps, damaged.len()), (old.clone(), 10, 1), "damage {damage}");
         fs::remove_file(optimiser_path(&old)).unwrap();
         assert!(sentence(folder.latest()).contains("no checkpoint in"));
     }
@@ -134,8 +134,7 @@ fn a_failed_save_leaves_the_old_pair() {
     fs::create_dir(folder.path_of(20)).unwrap();
     assert!(sentence(folder.save(&checkpoint(20), None)).contains("cannot write"));
     assert_eq!(folder.index().latest, Some(10));
-    let (latest, _) = folder.latest().unwrap();
-    assert_eq!(latest.unwrap().1, checkpoint(10));
+    assert_eq!(folder.latest().unwrap().found.unwrap().1, checkpoint(10));
 }
 
 proptest! {

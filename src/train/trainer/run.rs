@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Port, Request};
 use crate::data::{Cursor, Dataset, Loader, LoaderOptions, class_weights};
 use crate::gpu::Context;
-use crate::train::checkpoint::{Best, Checkpoint, conform};
+use crate::train::checkpoint::{Best, Checkpoint, Newest, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Command, Event, Finished, Started, StepMetrics, ValidationMetrics};
 use crate::train::run_folder::{Environment, MetricsLog, Row, RunFolder};
@@ -369,11 +369,11 @@ fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
 
 /// Puts the newest whole checkpoint into the session; returns where the data go on, and the steps skipped before.
 fn restore(session: &mut Session, folder: &RunFolder, port: &mut Port) -> Result<(Cursor, u32)> {
-    let (latest, damaged) = folder.checkpoints().latest()?;
+    let Newest { found, damaged } = folder.checkpoints().latest()?;
     for warning in damaged {
         port.tell(Event::Warning(warning));
     }
-    let Some((path, checkpoint)) = latest else {
+    let Some((path, checkpoint)) = found else {
         port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into()));
         return Ok((Cursor::default(), 0));
     };
