@@ -239,6 +239,13 @@ impl Dataset {
         self.sequences.iter().map(|s| s.numbers.len()).sum()
     }
 
+    /// The sequence of clip `index` and the number of its first frame, without reading it; `None` if there is no such clip.
+    pub fn place(&self, index: usize) -> Option<(&str, usize)> {
+        let &(sequence, start) = self.windows.get(index)?;
+        let sequence = self.sequences.get(sequence)?;
+        Some((&sequence.name, *sequence.numbers.get(start)?))
+    }
+
     /// Reads clip `index` (`0..len()`).
     ///
     /// # Errors
