@@ -188,7 +188,7 @@ mod tests {
     fn symmetries_move_poses_with_the_voxels() {
         // The pose takes the marked point of frame 0 to that of frame 1; it must do so in every symmetry.
         let identity = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-        let pose = [0.0, -1.0, 0.0, 0.5, 1.0, 0.0, 0.0, -0.5, 0.0, 0.0, 1.0, 0.0];
+        let pose = [0.0, -1.0, 0.0, 1.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0];
         let (a, b) = (marked([1, 3, 1]), marked([1, 1, 1]));
         let moved = |p: &Pose, v: [f64; 3]| -> [f64; 3] {
             std::array::from_fn(|r| (0..3).map(|k| p[4 * r + k] * v[k]).sum::<f64>() + p[4 * r + 3])

@@ -12,6 +12,7 @@ pub mod classes;
 mod counts;
 pub mod loader;
 pub mod sampler;
+pub mod synth;
 
 pub use batch::Batch;
 pub use classes::ClassSet;
@@ -236,6 +237,13 @@ impl Dataset {
     /// How many frames the split has in all.
     pub fn frame_count(&self) -> usize {
         self.sequences.iter().map(|s| s.numbers.len()).sum()
+    }
+
+    /// The sequence of clip `index` and the number of its first frame, without reading it; `None` if there is no such clip.
+    pub fn place(&self, index: usize) -> Option<(&str, usize)> {
+        let &(sequence, start) = self.windows.get(index)?;
+        let sequence = self.sequences.get(sequence)?;
+        Some((&sequence.name, *sequence.numbers.get(start)?))
     }
 
     /// Reads clip `index` (`0..len()`).

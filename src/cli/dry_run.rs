@@ -1,0 +1,83 @@
+//! `sep4d --train --dry-run`: what a run would need, without training.
+
+use sep4d::data::{Dataset, Grid};
+use sep4d::gpu::{DeviceChoice, adapters};
+use sep4d::graph::KernelLimits;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::config::RunConfig;
+use sep4d::train::session::preflight;
+use sep4d::{Error, Result};
+
+use super::table::{bytes, table, thousands};
+
+/// Prints parameters, and memory for several T.
+///
+/// # Errors
+/// [`Error::Data`] if a data set was given and cannot be read; [`Error::Memory`] if the configured run does not fit.
+pub fn run(config: &RunConfig) -> Result<()> {
+    let (grid, origin) = if config.data.root.as_os_str().is_empty() {
+        let whole = Grid::CARLA_SC;
+        (
+            config.crop().map_or(Ok(whole), |size| whole.crop(size).map(|(grid, _)| grid))?,
+            "no data set given".to_owned(),
+        )
+    } else {
+        let data = &config.data;
+        let dataset = Dataset::open(&data.root, data.train_split, config.dataset_options())?;
+        (dataset.grid(), format!("{} clips to train on", thousands(dataset.len() as u64)))
+    };
+    let (limits, adapter) = limits(&config.device())?;
+    let preset = |frames: usize| RunConfig::preset(config.train.preset, Some(frames));
+    let follows_preset = config.train.batch == preset(config.data.frames).train.batch;
+
+    let mut frames = vec![4, 8, 16, 32, 64, config.data.frames];
+    frames.sort_unstable();
+    frames.dedup();
+    let mut rows = Vec::new();
+    let mut parameters = None;
+    let mut misfit = None;
+    for frames in frames {
+        let chosen = frames == config.data.frames;
+        let batch = if follows_preset { preset(frames).train.batch } else { config.train.batch };
+        let mark = if chosen { "  <- configured" } else { "" };
+        let mut row = vec![frames.to_string(), batch.to_string()];
+        match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.optimiser(), &limits) {
+            Ok(plan) => {
+                parameters = Some(plan.parameters);
+                row.extend([
+                    bytes(plan.peak_bytes),
+                    bytes(plan.largest_binding),
+                    bytes(plan.largest_tensor),
+                    format!("{}{mark}", thousands(plan.flops_per_step / 1_000_000_000)),
+                ]);
+            }
+            Err(why) => {
+                row.push("does not fit".into());
+                misfit = misfit.or(chosen.then_some(why));
+            }
+        }
+        rows.push(row);
+    }
+    let [x, y, z] = grid.size;
+    println!("preset {}, grid {x}x{y}x{z} ({origin})", config.train.preset.name());
+    println!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes));
+    if let Some(parameters) = parameters {
+        println!("{} parameters", thousands(parameters as u64));
+    }
+    println!();
+    print!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step"], &rows));
+    misfit.map_or(Ok(()), Err)
+}
+
+/// The limits of the chosen adapter and its name; the portable ones where there is no adapter at all.
+fn limits(choice: &DeviceChoice) -> Result<(KernelLimits, String)> {
+    let adapters = adapters();
+    let chosen = match choice {
+        _ if adapters.is_empty() => return Ok((KernelLimits::portable(), "WebGPU (no adapter found)".into())),
+        DeviceChoice::Best => adapters.first(),
+        DeviceChoice::Index(index) => adapters.get(*index),
+        DeviceChoice::Name(name) => adapters.iter().find(|a| a.name.to_lowercase().contains(&name.to_lowercase())),
+    };
+    let chosen = chosen.ok_or_else(|| Error::Device("there is no such adapter; see `sep4d devices`".into()))?;
+    Ok((chosen.limits.clone(), chosen.name.clone()))
+}

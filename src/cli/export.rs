@@ -1,0 +1,173 @@
+//! `sep4d export RUN OUT`: reconstructions and latent planes as files.
+//!
+//! ```text
+//! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.label   reconstructed raw class ids, u32
+//! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.bin     1 where the original was observed, else 0, f32
+//! OUT/<Split>/<Sequence>/cartesian/evaluation/params.json    the grid
+//! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the planes of the clip from frame NNNNNN
+//! ```
+//!
+//! The layout is CarlaSC's, so the exported folder can be read like any data set.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use npyz::WriterBuilder;
+use npyz::npz::NpzWriter;
+use npyz::zip::write::FileOptions;
+use sep4d::data::{ClassSet, Clip, Dataset, Grid};
+use sep4d::files::write_atomically;
+use sep4d::train::session::LatentPlane;
+use sep4d::train::validation::{filled_batch, reconstruct};
+use sep4d::{Error, Result};
+
+use super::console::Console;
+use super::model::{self, Model};
+
+/// Write reconstructions (.label) and latent planes (.npz) of a whole split
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: model::Args,
+    /// Folder to write, in CarlaSC's layout; new or empty
+    out: PathBuf,
+    /// At most this many clips, from the first on
+    #[arg(long)]
+    clips: Option<usize>,
+}
+
+/// Exports.
+///
+/// # Errors
+/// [`Error::Usage`] if the folder is not empty, [`Error::Data`] if a file cannot be written, and as for [`Model::open`].
+pub fn run(args: Args) -> Result<()> {
+    if fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::Usage(format!("{} is not empty; choose a new folder", args.out.display())));
+    }
+    let mut model = Model::open(&args.model)?;
+    let mut clips = covering(&model.dataset);
+    clips.truncate(args.clips.unwrap_or(usize::MAX));
+    let raw = raw_ids(model.dataset.classes())?;
+    let console = Console::new(clips.len() as u64, "clips");
+    // The frames of each sequence that are written already.
+    let mut next_frame: HashMap<String, usize> = HashMap::new();
+    for (done, &index) in clips.iter().enumerate() {
+        let clip = model.dataset.clip(index)?;
+        let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
+        let batch = filled_batch(std::slice::from_ref(&clip), 1, &model.dataset)?;
+        let latents = model.session.latents(&batch)?;
+        let folder = args.out.join(model.dataset.split().folder()).join(&clip.sequence);
+        let first_new = next_frame.entry(clip.sequence.clone()).or_default();
+        write_frames(&folder, &clip, &shown.labels, &raw, &model.dataset.grid(), *first_new)?;
+        *first_new = clip.first_frame + clip.frames.len();
+        write_latents(&folder.join("latents"), clip.first_frame, &latents)?;
+        console.advance(done as u64 + 1, clip.sequence);
+    }
+    console.end();
+    model.context.save_pipeline_cache();
+    println!("exported {} clips to {}", clips.len(), args.out.display());
+    Ok(())
+}
+
+/// Clips that together hold every frame, with as little overlap as possible.
+fn covering(dataset: &Dataset) -> Vec<usize> {
+    let length = dataset.frames_per_clip();
+    let mut clips: Vec<usize> = Vec::new();
+    for index in 0..dataset.len() {
+        let Some((sequence, first)) = dataset.place(index) else { continue };
+        let follows = |other: usize| dataset.place(other).is_some_and(|(s, f)| s == sequence && f == first + 1);
+        let new_ground = clips.last().and_then(|&last| dataset.place(last)).is_none_or(|(other, chosen)| {
+            other != sequence || first >= chosen + length || !follows(index + 1) && first > chosen
+        });
+        if new_ground {
+            clips.push(index);
+        }
+    }
+    clips
+}
+
+/// A raw id for each class that is read as that class.
+fn raw_ids(classes: &ClassSet) -> Result<Vec<u32>> {
+    (0..classes.len())
+        .map(|class| {
+            let raw = classes.class_of_raw.iter().position(|&mapped| usize::from(mapped) == class);
+            raw.map(|raw| raw as u32).ok_or_else(|| {
+                Error::Data(format!("{} has no raw id for the class {}", classes.name, classes.names[class]))
+            })
+        })
+        .collect()
+}
+
+fn write_frames(folder: &Path, clip: &Clip, labels: &[u8], raw: &[u32], grid: &Grid, first_new: usize) -> Result<()> {
+    let evaluation = folder.join("cartesian/evaluation");
+    make_folder(&evaluation)?;
+    let params = serde_json::json!({
+        "grid_size": grid.size.map(|side| side as f64),
+        "min_bound": grid.min_bound_m,
+        "max_bound": grid.max_bound_m(),
+        "coordinates": "cartesian",
+    });
+    write_atomically(&evaluation.join("params.json"), params.to_string().as_bytes())?;
+    for (t, (frame, labels)) in clip.frames.iter().zip(labels.chunks(grid.voxels())).enumerate() {
+        let number = clip.first_frame + t;
+        if number < first_new {
+            continue;
+        }
+        let ids: Vec<u8> = labels
+            .iter()
+            .flat_map(|&class| raw.get(usize::from(class)).copied().unwrap_or_default().to_le_bytes())
+            .collect();
+        let rays: Vec<u8> = frame.observed.iter().flat_map(|&seen| f32::from(u8::from(seen)).to_le_bytes()).collect();
+        write_atomically(&evaluation.join(format!("{number:06}.label")), &ids)?;
+        write_atomically(&evaluation.join(format!("{number:06}.bin")), &rays)?;
+    }
+    Ok(())
+}
+
+fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> Result<()> {
+    make_folder(folder)?;
+    let path = folder.join(format!("{first_frame:06}.npz"));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let write = |bytes: &mut std::io::Cursor<Vec<u8>>| -> std::io::Result<()> {
+        let mut file = NpzWriter::new(bytes);
+        for latent in latents {
+            // Of the batch's one clip.
+            let shape: Vec<u64> = latent.shape.iter().skip(1).map(|&side| side as u64).collect();
+            for (part, values) in [("mu", &latent.mu), ("logvar", &latent.logvar)] {
+                let name = format!("{}_{part}", latent.name);
+                let array = file.array::<f32>(&name, FileOptions::default())?.default_dtype().shape(&shape);
+                let mut array = array.begin_nd()?;
+                array.extend(values.iter().copied())?;
+                array.finish()?;
+            }
+        }
+        Ok(())
+    };
+    write(&mut bytes).map_err(|why| unwritable(&path, &why))?;
+    write_atomically(&path, bytes.get_ref())
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|why| unwritable(path, &why))
+}
+
+fn unwritable(path: &Path, why: &dyn Display) -> Error {
+    Error::Data(format!("cannot write {}: {why}; free some space or choose another folder", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use sep4d::data::classes::CARLA_SC;
+
+    use super::*;
+
+    #[test]
+    fn exported_ids_are_read_as_their_class() {
+        let raw = raw_ids(&CARLA_SC).unwrap();
+        for (class, &id) in raw.iter().enumerate() {
+            assert_eq!(usize::from(CARLA_SC.class_of_raw[id as usize]), class);
+        }
+    }
+}

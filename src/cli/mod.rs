@@ -1,0 +1,82 @@
+//! The command line: one file a command.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use sep4d::Result;
+use sep4d::train::config::{Preset, RunConfig};
+
+mod completions;
+mod console;
+mod devices;
+mod dry_run;
+mod eval;
+mod export;
+mod model;
+mod render;
+mod selftest;
+mod synth;
+mod table;
+mod train;
+
+/// Trains SEP-4D, a variational auto-encoder of moving 3D semantic occupancy
+#[derive(Debug, Parser)]
+#[command(name = "sep4d", version, args_conflicts_with_subcommands = true, after_long_help = keys_help())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Train a model
+    #[arg(long)]
+    train: bool,
+    /// List the adapters, as `sep4d devices` does
+    #[arg(long)]
+    list_devices: bool,
+    #[command(flatten)]
+    training: train::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Synth(synth::Args),
+    Eval(eval::Args),
+    Export(export::Args),
+    Render(render::Args),
+    Selftest(selftest::Args),
+    /// List the adapters and their limits
+    Devices,
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Runs what was asked for.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Some(Command::Synth(args)) => synth::run(args),
+            Some(Command::Eval(args)) => eval::run(args),
+            Some(Command::Export(args)) => export::run(args),
+            Some(Command::Render(args)) => render::run(args),
+            Some(Command::Selftest(args)) => selftest::run(args),
+            Some(Command::Devices) => devices::run(),
+            Some(Command::Completions(args)) => completions::run(args),
+            None if self.list_devices => devices::run(),
+            None if self.train => train::run(self.training),
+            None => {
+                print!("{}", Cli::command().render_help());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// All keys of the configuration, for `--help`.
+fn keys_help() -> String {
+    let defaults = RunConfig::preset(Preset::default(), None).to_toml();
+    format!(
+        "Configuration keys for --config (TOML) and --set, with the values of the preset {}:\n\n{}\n\
+         Exit codes: 0 ok, 2 usage, 3 data, 4 device, 5 memory, 6 non-finite numbers, 130 and 143 stopped by a signal.\n\
+         SIGINT and SIGTERM save a checkpoint and end; SIGUSR1 saves one and goes on.",
+        Preset::default().name(),
+        defaults.lines().map(|line| format!("  {line}\n")).collect::<String>()
+    )
+}

@@ -1,0 +1,111 @@
+//! A trained model with the data it is to see, for `eval`, `export` and `render`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sep4d::data::{Dataset, Split};
+use sep4d::gpu::Context;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::checkpoint::{Weights, conform};
+use sep4d::train::config::RunConfig;
+use sep4d::train::run_folder::RunFolder;
+use sep4d::train::session::Session;
+use sep4d::{Error, Result};
+
+/// Options that choose a model, its data and the adapter.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run folder
+    pub run: PathBuf,
+    /// Which checkpoint: best, last, or a file
+    #[arg(long, default_value = "best")]
+    checkpoint: String,
+    /// Which part of the data [default: that of the run's validations]
+    #[arg(long, value_parser = ["train", "val", "test"])]
+    split: Option<String>,
+    /// Another folder of data than the run's
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Another adapter than the run's: its number or a part of its name
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// A model on a device that takes one clip at a time, and a split.
+pub struct Model {
+    /// The run's folder.
+    pub folder: RunFolder,
+    /// The run's configuration.
+    pub config: RunConfig,
+    /// The model file.
+    pub checkpoint: PathBuf,
+    /// Steps it was trained for.
+    pub step: u32,
+    /// The device.
+    pub context: Arc<Context>,
+    /// The model.
+    pub session: Session,
+    /// The clips.
+    pub dataset: Dataset,
+}
+
+impl Model {
+    /// Opens what `args` ask for.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the run, the checkpoint or the data cannot be read or do not fit together,
+    /// [`Error::Device`] or [`Error::Memory`] if the device does not work or the model does not fit.
+    pub fn open(args: &Args) -> Result<Model> {
+        let folder = RunFolder::open(&args.run)?;
+        let checkpoint = match args.checkpoint.as_str() {
+            "best" => folder.checkpoints().best_path()?,
+            "last" => folder.checkpoints().latest_path()?,
+            path => PathBuf::from(path),
+        };
+        let weights = Weights::load(&checkpoint)?;
+        let (config, step) = (weights.config.clone(), weights.step);
+        let dataset = open_data(args, &config)?;
+        let choice = match &args.device {
+            Some(device) => {
+                let Ok(choice) = device.parse();
+                choice
+            }
+            None => config.device(),
+        };
+        let context = Context::open(&choice)?;
+        let shape = BatchShape { batch: 1, frames: config.data.frames, size: dataset.grid().size };
+        // Scores and reconstructions do not depend on the classes' weights in the loss.
+        let class_weights = vec![1.0; config.model.classes];
+        let optimiser = config.optimiser();
+        let mut session = Session::new(&context, &config.model, &shape, &optimiser, &class_weights, config.train.seed)?;
+        conform(&weights.parameters, &session.export()?.parameters, &checkpoint)?;
+        session.import(&weights.into_state())?;
+        Ok(Model { folder, config, checkpoint, step, context, session, dataset })
+    }
+}
+
+fn open_data(args: &Args, config: &RunConfig) -> Result<Dataset> {
+    let root: &Path = args.data.as_deref().unwrap_or(&config.data.root);
+    let split = match args.split.as_deref() {
+        Some("train") => Split::Train,
+        Some("val") => Split::Val,
+        Some("test") => Split::Test,
+        _ => config.data.val_split,
+    };
+    let dataset = Dataset::open(root, split, config.dataset_options()).map_err(|why| match why {
+        Error::Data(why) if args.data.is_none() => Error::Data(format!("{why}, or give its folder by --data DIR")),
+        why => why,
+    })?;
+    for warning in dataset.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    if dataset.classes().len() != config.model.classes {
+        return Err(Error::Data(format!(
+            "the model has {} classes, but {} has {}; give the data it was trained on",
+            config.model.classes,
+            dataset.classes().name,
+            dataset.classes().len()
+        )));
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,104 @@
+//! `sep4d render RUN`: original, reconstruction and error as a picture and an animation, without a display.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sep4d::train::events::ReconstructedClip;
+use sep4d::train::metrics::Confusion;
+use sep4d::train::validation::{evenly_spaced, reconstruct};
+use sep4d::view::{ClassStyle, FramePair, Headless, PictureInput, Theme, gif, save_png, sheet};
+use sep4d::{Error, Result};
+
+use super::model::{self, Model};
+use super::table::{percent, thousands};
+
+/// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: model::Args,
+    /// Folder for the pictures [default: RUN/renders]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Number of the clip in its split [default: the middle one]
+    #[arg(long)]
+    clip: Option<usize>,
+    /// Light on dark
+    #[arg(long)]
+    dark: bool,
+    /// Colours for colour-blind readers
+    #[arg(long)]
+    safe_colors: bool,
+}
+
+/// Draws one clip.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such clip, [`Error::Data`] if a file cannot be written, and as for [`Model::open`].
+pub fn run(args: Args) -> Result<()> {
+    let mut model = Model::open(&args.model)?;
+    let out = args.out.unwrap_or_else(|| model.folder.renders());
+    fs::create_dir_all(&out)
+        .map_err(|why| Error::Data(format!("cannot make the folder {}: {why}; choose another --out", out.display())))?;
+    let middle = || evenly_spaced(model.dataset.len(), 3).get(1).copied().unwrap_or(0);
+    let index = args.clip.unwrap_or_else(middle);
+    let times = model.dataset.clip(index)?.times_secs;
+    let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
+
+    let classes = model.dataset.classes();
+    let colors = if args.safe_colors { classes.safe_colors } else { classes.colors };
+    let styles: Vec<ClassStyle> =
+        classes.names.iter().zip(colors).map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color }).collect();
+    let frames = pairs(&shown);
+    let grid = model.dataset.grid();
+    let title = format!("{}, frames {} to {}", shown.sequence, shown.first_frame, shown.first_frame + shown.frames - 1);
+    let caption = format!(
+        "{} preset, step {}, mIoU {} over these frames",
+        model.config.train.preset.name(),
+        thousands(model.step.into()),
+        percent(miou(&shown, classes.len()))
+    );
+    let input = PictureInput {
+        first_frame: shown.first_frame,
+        frame_interval_s: times.windows(2).next().map(|pair| (pair[1] - pair[0]) as f32).filter(|s| *s > 0.0),
+        title: &title,
+        caption: &caption,
+        theme: if args.dark { Theme::Dark } else { Theme::Light },
+        ..PictureInput::new(grid.size, grid.voxel_size_m.map(|edge| edge as f32), &frames, &styles)
+    };
+    let mut renderer = Headless::new(&model.context.device, &model.context.queue)?;
+    let stem = format!("{}-{:06}", shown.sequence, shown.first_frame);
+    let (png, animation) = (out.join(format!("{stem}.png")), out.join(format!("{stem}.gif")));
+    save_png(&sheet(&mut renderer, &input)?, &png)?;
+    println!("{}", png.display());
+    gif(&mut renderer, &input, &animation)?;
+    println!("{}", animation.display());
+    model.context.save_pipeline_cache();
+    Ok(())
+}
+
+fn pairs(shown: &ReconstructedClip) -> Vec<FramePair> {
+    let voxels = shown.size.iter().product();
+    let originals = shown.truth.chunks(voxels);
+    let parts = originals.zip(shown.labels.chunks(voxels)).zip(shown.observed.chunks(voxels));
+    parts
+        .map(|((original, reconstruction), observed)| FramePair {
+            original: original.to_vec(),
+            reconstruction: reconstruction.to_vec(),
+            observed: Some(observed.to_vec()),
+        })
+        .collect()
+}
+
+/// mIoU over all observed voxels of the clip.
+fn miou(shown: &ReconstructedClip, classes: usize) -> Option<f64> {
+    let mut counts = vec![0; classes * classes];
+    for ((&truth, &label), _) in
+        shown.truth.iter().zip(&shown.labels).zip(&shown.observed).filter(|(_, observed)| **observed)
+    {
+        counts[usize::from(truth) * classes + usize::from(label)] += 1;
+    }
+    let mut confusion = Confusion::new(classes);
+    confusion.add(&counts);
+    confusion.miou()
+}

@@ -1,0 +1,63 @@
+//! `sep4d selftest`: every kernel against its f64 reference on this adapter.
+
+use sep4d::gpu::Context;
+use sep4d::{Error, Result, layers, selftest};
+
+/// Check every kernel and gradient against an f64 reference on this adapter
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Adapter: its number or a part of its name (see `sep4d devices`)
+    #[arg(long, default_value = "best")]
+    device: String,
+    /// Only the cases whose name contains this
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+/// Prints a row a case as it is done.
+///
+/// # Errors
+/// [`Error::Device`] if a kernel does not run or is not accurate enough, [`Error::Usage`] if no case has that name.
+pub fn run(args: Args) -> Result<()> {
+    let Ok(choice) = args.device.parse();
+    let cases: Vec<_> = layers::cases().into_iter().filter(|case| case.name.contains(&args.filter)).collect();
+    if cases.is_empty() {
+        return Err(Error::Usage(format!(
+            "no case has {:?} in its name; run `sep4d selftest` to see them",
+            args.filter
+        )));
+    }
+    let context = Context::open(&choice)?;
+    let width = cases.iter().map(|case| case.name.chars().count()).max().unwrap_or(0);
+    println!("relative errors against f64 on {} ({})", context.adapter.name, context.adapter.driver.trim());
+    println!("{:<width$}  {:>9}  {:>9}", "op", "forward", "backward");
+    let mut failed = Vec::new();
+    for case in &cases {
+        let verdict = match selftest::compare(&context, case) {
+            Ok(errors) => {
+                let verdict = if errors.acceptable() { "ok" } else { "FAILED" };
+                println!("{:<width$}  {:>9.1e}  {:>9.1e}  {verdict}", case.name, errors.forward, errors.backward);
+                errors.acceptable()
+            }
+            Err(why) => {
+                println!("{:<width$}  FAILED: {why}", case.name);
+                false
+            }
+        };
+        if !verdict {
+            failed.push(case.name.as_str());
+        }
+    }
+    context.save_pipeline_cache();
+    if failed.is_empty() {
+        println!("all {} cases agree", cases.len());
+        return Ok(());
+    }
+    Err(Error::Device(format!(
+        "{} of {} cases failed on {} ({}); update its driver or choose another --device",
+        failed.len(),
+        cases.len(),
+        context.adapter.name,
+        failed.join(", ")
+    )))
+}

@@ -1,0 +1,265 @@
+//! `sep4d --train`: one consumer of the trainer's events.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sep4d::train::config::RunConfig;
+use sep4d::train::events::{Command, Event, Finished, Started, StepMetrics};
+use sep4d::train::run_folder::RunFolder;
+use sep4d::train::trainer::{Request, Trainer};
+use sep4d::{Error, Result};
+
+use super::console::Console;
+use super::dry_run;
+use super::table::{bytes, duration, percent, thousands};
+
+/// Where runs go that were given no folder.
+const RUNS: &str = "runs";
+
+/// Options of --train.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Training (with --train)")]
+pub struct Args {
+    /// Configuration file (TOML); its values replace the preset's
+    #[arg(long, value_name = "FILE", requires = "train")]
+    config: Option<PathBuf>,
+    /// Where the defaults come from
+    #[arg(long, value_parser = ["tiny", "demo", "base", "paper"], requires = "train")]
+    preset: Option<String>,
+    /// Set a key, such as train.steps=1000; may be repeated, and wins over the file
+    #[arg(long, value_name = "KEY=VALUE", requires = "train")]
+    set: Vec<String>,
+    /// Folder of the data set (data.root)
+    #[arg(long, value_name = "DIR", requires = "train")]
+    data: Option<PathBuf>,
+    /// Run folder to make (output.dir)
+    #[arg(long, value_name = "DIR", requires = "train")]
+    output: Option<PathBuf>,
+    /// Go on with a run: this folder, that of --output, or the newest below runs/
+    #[arg(long, value_name = "RUN", requires = "train", conflicts_with_all = ["config", "preset"])]
+    resume: Option<Option<PathBuf>>,
+    /// Print parameters and memory for several T, and stop
+    #[arg(long, requires = "train")]
+    dry_run: bool,
+    /// Seed of everything random (train.seed)
+    #[arg(long, requires = "train")]
+    seed: Option<u64>,
+    /// Adapter: its number or a part of its name (train.device)
+    #[arg(long, requires = "train")]
+    device: Option<String>,
+}
+
+impl Args {
+    /// `--set` and the options that stand for a key.
+    fn settings(&self) -> Vec<String> {
+        let mut settings = self.set.clone();
+        let options = [
+            ("data.root", self.data.as_ref().map(|path| path.display().to_string())),
+            ("train.seed", self.seed.map(|seed| seed.to_string())),
+            ("train.device", self.device.clone()),
+        ];
+        settings.extend(options.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))));
+        settings
+    }
+
+    /// The configuration and the run folder.
+    fn request(&self) -> Result<Request> {
+        let (mut config, folder) = match &self.resume {
+            Some(run) => {
+                let newest = || RunFolder::newest(Path::new(RUNS));
+                let path = run.clone().or_else(|| self.output.clone()).or_else(newest).ok_or_else(|| {
+                    Error::Usage(format!("there is no run below {RUNS}/ to go on with; use --resume RUN"))
+                })?;
+                (RunFolder::open(&path)?.config()?.resumed_with(&self.settings())?, path)
+            }
+            None => {
+                let preset = self.preset.as_deref().map(str::parse).transpose()?;
+                let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.settings())?;
+                if let Some(output) = &self.output {
+                    config.output.dir = output.clone();
+                }
+                if config.output.dir.as_os_str().is_empty() {
+                    let name = format!("{}-t{}", config.train.preset.name(), config.data.frames);
+                    config.output.dir = RunFolder::next_free(Path::new(RUNS), &name);
+                }
+                let folder = config.output.dir.clone();
+                (config, folder)
+            }
+        };
+        let root = &mut config.data.root;
+        if !root.as_os_str().is_empty() {
+            // So that the run can be resumed or repeated from anywhere.
+            *root = std::path::absolute(&*root).unwrap_or_else(|_| root.clone());
+        }
+        Ok(Request { config, folder, resume: self.resume.is_some(), command_line: std::env::args().collect() })
+    }
+}
+
+/// Trains, or says what training would need.
+///
+/// # Errors
+/// [`Error::Usage`] for a wrong configuration, [`Error::Interrupted`] after a signal, and what the trainer fails with.
+pub fn run(args: Args) -> Result<()> {
+    let request = args.request()?;
+    if args.dry_run {
+        return dry_run::run(&request.config);
+    }
+    let signals = Signals::register()?;
+    let steps = request.config.train.steps as u64;
+    let folder = request.folder.clone();
+    let mut reporter = Reporter { console: Console::new(steps, "steps"), config: request.config.clone(), first: true };
+    let trainer = Trainer::start(request)?;
+    let mut stopping = None;
+    loop {
+        match trainer.next_event(Duration::from_millis(100))? {
+            Some(Event::Finished(finished)) => {
+                reporter.console.end();
+                return reporter.finish(&folder, &finished, stopping);
+            }
+            Some(Event::Failed(why)) => {
+                reporter.console.end();
+                return Err(why);
+            }
+            Some(event) => reporter.show(event),
+            None => {}
+        }
+        if signals.take_save() {
+            trainer.send(Command::Save);
+        }
+        if stopping.is_none()
+            && let Some(signal) = signals.stop()
+            && trainer.send(Command::Stop)
+        {
+            reporter.console.line("stopping after this step; saving a checkpoint (press Ctrl-C again to quit at once)");
+            stopping = Some(signal);
+        }
+    }
+}
+
+/// Turns events into lines.
+struct Reporter {
+    console: Console,
+    config: RunConfig,
+    first: bool,
+}
+
+impl Reporter {
+    fn show(&mut self, event: Event) {
+        match event {
+            Event::Preparing(what) => self.console.line(&what),
+            Event::Started(started) => self.started(&started),
+            Event::Step(metrics) => self.step(&metrics),
+            Event::Validation(metrics) => {
+                let (total, clips) = (&metrics.evaluation.total, metrics.evaluation.clips);
+                self.console.line(&format!(
+                    "step {}  mIoU {}  IoU {}  on {clips} held-out clips in {:.1} s{}",
+                    thousands(metrics.step.into()),
+                    percent(total.miou),
+                    percent(total.iou),
+                    metrics.seconds,
+                    if metrics.is_best { ", the best so far" } else { "" }
+                ));
+            }
+            Event::Checkpoint { path, .. } => self.console.line(&format!("saved {}", path.display())),
+            Event::Paused(true) => self.console.line("paused"),
+            Event::Paused(false) => self.console.line("going on"),
+            Event::Warning(text) => self.console.warn(&text),
+            Event::Reconstruction(_) | Event::Finished(_) | Event::Failed(_) => {}
+        }
+    }
+
+    fn started(&self, started: &Started) {
+        let [x, y, z] = started.size;
+        let config = &self.config;
+        self.console.line(&format!(
+            "{} on {}: {} parameters, T = {}, batch {}, grid {x}x{y}x{z}, {} planned",
+            config.train.preset.name(),
+            started.adapter,
+            thousands(started.parameters as u64),
+            config.data.frames,
+            config.train.batch,
+            bytes(started.peak_bytes),
+        ));
+        self.console.line(&format!(
+            "steps {} to {}, {} clips to train on, {} held out; run folder {}",
+            thousands(started.step.into()),
+            thousands(started.steps.into()),
+            thousands(started.train_clips as u64),
+            started.validation_clips,
+            started.folder.display()
+        ));
+        self.console.begin(started.step.into(), started.steps.into());
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        let StepMetrics { step, loss, cross_entropy, lovasz, kl, learning_rate, steps_per_sec, .. } = *metrics;
+        let parts = format!("loss {loss:.4} (ce {cross_entropy:.4}, lovasz {lovasz:.4}, kl {kl:.3})");
+        self.console.advance(step.into(), parts.clone());
+        let steps = self.config.train.steps;
+        let due = self.first || (step as usize).is_multiple_of(self.config.train.log_every) || step as usize == steps;
+        self.first = false;
+        if due && !self.console.has_bar() {
+            let left = (steps as f64 - f64::from(step)) / steps_per_sec;
+            self.console.line(&format!(
+                "step {}/{}  {parts}  lr {learning_rate:.1e}  {steps_per_sec:.2} steps/s  {} left",
+                thousands(step.into()),
+                thousands(steps as u64),
+                duration(left)
+            ));
+        }
+    }
+
+    fn finish(&self, folder: &Path, finished: &Finished, signal: Option<i32>) -> Result<()> {
+        let saved = match &finished.checkpoint {
+            Some(path) => format!("saved {}", path.display()),
+            None => "nothing new to save".into(),
+        };
+        if let (Some(signal), true) = (signal, finished.stopped) {
+            let saved = format!("{saved}; go on with `sep4d --train --resume {}`", folder.display());
+            return Err(Error::Interrupted { signal, saved });
+        }
+        let best = finished.best.map_or(String::new(), |best| {
+            format!(", best mIoU {} at step {}", percent(Some(best.miou)), thousands(best.step.into()))
+        });
+        self.console.line(&format!("done: {} steps{best}; {saved}", thousands(finished.step.into())));
+        self.console.line(&format!("next: sep4d eval {0}, sep4d render {0}", folder.display()));
+        Ok(())
+    }
+}
+
+/// What arrived from outside.
+struct Signals {
+    stop: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    save: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Signals {
+    /// SIGINT and SIGTERM ask for a stop, a second one ends at once; SIGUSR1 asks for a checkpoint.
+    fn register() -> Result<Signals> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        use signal_hook::flag;
+        let signals = Signals { stop: Default::default(), save: Default::default() };
+        let register = || -> std::io::Result<()> {
+            let again = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            for signal in [SIGINT, SIGTERM] {
+                flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
+                flag::register(signal, again.clone())?;
+                flag::register_usize(signal, signals.stop.clone(), signal as usize)?;
+            }
+            #[cfg(unix)]
+            flag::register(signal_hook::consts::SIGUSR1, signals.save.clone())?;
+            Ok(())
+        };
+        register().map_err(|why| Error::Usage(format!("signals cannot be handled here: {why}")))?;
+        Ok(signals)
+    }
+
+    fn stop(&self) -> Option<i32> {
+        let signal = self.stop.load(std::sync::atomic::Ordering::Relaxed);
+        (signal > 0).then_some(signal as i32)
+    }
+
+    fn take_save(&self) -> bool {
+        self.save.swap(false, std::sync::atomic::Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,331 @@
+//! The complete configuration of a run: presets, file, `--set`, in this order.
+//!
+//! A key is documented once, where it is declared; the command line's help and the comments of a run's `config.toml` come
+//! from there.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Schedule;
+use super::session::{LossWeights, OptimiserConfig};
+use crate::data::{DatasetOptions, Split};
+use crate::gpu::DeviceChoice;
+use crate::models::sep4d::ModelConfig;
+use crate::{Error, Result};
+
+mod resolve;
+
+/// Declares a section's struct and the table of its keys from the same doc comments.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $section:literal $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[doc = $doc])+ pub $field: $type,)+ }
+
+        impl $name {
+            const KEYS: &'static [(&'static str, &'static str)] =
+                &[$((concat!($section, ".", stringify!($field)), concat!($($doc),+)),)+];
+        }
+    };
+}
+
+section! {
+    /// What is trained and validated on.
+    "data" DataConfig {
+        /// Folder of a data set in CarlaSC's layout.
+        root: PathBuf,
+        /// T, frames of a clip.
+        frames: usize,
+        /// Middle part of the grid to use, as [X, Y, Z] in even numbers of voxels; [] for all of it.
+        crop: Vec<usize>,
+        /// Split to train on: train, val or test.
+        train_split: Split,
+        /// Split to validate on: train, val or test.
+        val_split: Split,
+        /// Flip and turn clips at random.
+        augment: bool,
+        /// Held-out clips of a validation, evenly spaced over the split.
+        validation_clips: usize,
+    }
+}
+
+section! {
+    /// How it is trained.
+    "train" TrainConfig {
+        /// Preset that the other keys' defaults come from: tiny, demo, base or paper.
+        preset: Preset,
+        /// Length of the run, optimiser steps.
+        steps: usize,
+        /// B, clips of a step.
+        batch: usize,
+        /// Adam's learning rate at the start.
+        learning_rate: f64,
+        /// Fractions of the run at which the learning rate drops.
+        milestones: Vec<f64>,
+        /// Factor by which it drops.
+        decay: f64,
+        /// Weight decay of Adam.
+        weight_decay: f64,
+        /// Largest norm of the gradient; 0 for no limit.
+        clip_norm: f64,
+        /// Weight of the cross entropy in the loss.
+        cross_entropy: f64,
+        /// Weight of the Lovasz-softmax in the loss.
+        lovasz: f64,
+        /// Weight of the KL divergence in the loss.
+        kl: f64,
+        /// Seed of initialisation, shuffling, augmentation and sampling.
+        seed: u64,
+        /// Batches read ahead.
+        prefetch: usize,
+        /// Steps between two lines of metrics.
+        log_every: usize,
+        /// Steps between two validations; 0 for none at all.
+        validate_every: usize,
+        /// Steps between two checkpoints; 0 for one at the end only. The best model and a stopped run are saved anyway.
+        checkpoint_every: usize,
+        /// Checkpoints to keep beside the best one.
+        keep_last: usize,
+        /// The run ends when this many steps in all had to be skipped because of NaN or infinity.
+        max_skipped: usize,
+        /// Adapter: best, its number, or a part of its name (see `sep4d devices`).
+        device: String,
+    }
+}
+
+section! {
+    /// Where the results go.
+    "output" OutputConfig {
+        /// Run folder; empty for the next free one below runs/.
+        dir: PathBuf,
+    }
+}
+
+const MODEL_KEYS: &[(&str, &str)] = &[
+    ("model.classes", "K, classes of the data set."),
+    ("model.latent_channels", "C, channels of the latent planes."),
+    ("model.plane_features", "D, channels of a plane's features."),
+    ("model.hidden", "Width of the decoder at half resolution."),
+    ("model.head", "Width of the decoder at full resolution."),
+];
+
+/// Everything that determines a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What is trained and validated on.
+    pub data: DataConfig,
+    /// The model's widths.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// Where the results go.
+    pub output: OutputConfig,
+}
+
+/// A complete set of defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Seconds on any machine; for tests.
+    Tiny,
+    /// Minutes on a CPU.
+    #[default]
+    Demo,
+    /// The paper's design at half its decoder width.
+    Base,
+    /// The paper's.
+    Paper,
+}
+
+impl Preset {
+    /// All presets, the smallest first.
+    pub const ALL: [Preset; 4] = [Preset::Tiny, Preset::Demo, Preset::Base, Preset::Paper];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Tiny => "tiny",
+            Preset::Demo => "demo",
+            Preset::Base => "base",
+            Preset::Paper => "paper",
+        }
+    }
+}
+
+impl std::str::FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Preset::ALL
+            .into_iter()
+            .find(|preset| preset.name() == name)
+            .ok_or_else(|| Error::Usage(format!("there is no preset {name:?}; choose tiny, demo, base or paper")))
+    }
+}
+
+impl RunConfig {
+    /// The preset's defaults for clips of `frames` frames (the preset's own number if `None`).
+    pub fn preset(preset: Preset, frames: Option<usize>) -> RunConfig {
+        // classes, latent_channels, plane_features, hidden, head
+        let (frames, widths, steps, learning_rate) = match preset {
+            Preset::Tiny => (frames.unwrap_or(2), [11, 4, 6, 8, 4], 40, 3e-3),
+            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 300, 3e-3),
+            Preset::Base => (frames.unwrap_or(4), [11, 16, 32, 64, 32], 20_000, 1e-3),
+            Preset::Paper => (frames.unwrap_or(16), [11, 16, 32, 128, 32], 200_000, 1e-3),
+        };
+        let small = matches!(preset, Preset::Tiny | Preset::Demo);
+        let [classes, latent_channels, plane_features, hidden, head] = widths;
+        RunConfig {
+            data: DataConfig {
+                root: PathBuf::new(),
+                frames,
+                crop: Vec::new(),
+                train_split: Split::Train,
+                val_split: Split::Val,
+                augment: preset == Preset::Base,
+                validation_clips: if small { 8 } else { 64 },
+            },
+            model: ModelConfig { classes, latent_channels, plane_features, hidden, head },
+            train: TrainConfig {
+                preset,
+                steps,
+                batch: if small || frames > 8 { 1 } else { 2 },
+                learning_rate,
+                milestones: vec![0.5, 0.6, 0.7, 0.8, 0.9],
+                decay: 0.7,
+                weight_decay: 0.0,
+                clip_norm: 0.0,
+                cross_entropy: 1.0,
+                lovasz: 1.0,
+                kl: 0.005,
+                seed: 0,
+                prefetch: 2,
+                log_every: if small { 10 } else { 50 },
+                validate_every: if small { (steps / 4).max(1) } else { steps / 100 },
+                checkpoint_every: if small { (steps / 4).max(1) } else { 500 },
+                keep_last: 2,
+                max_skipped: 20,
+                device: "best".into(),
+            },
+            output: OutputConfig { dir: PathBuf::new() },
+        }
+    }
+
+    /// Every key with its documentation, in the order of the file.
+    pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let sections = [DataConfig::KEYS, MODEL_KEYS, TrainConfig::KEYS, OutputConfig::KEYS];
+        sections.into_iter().flatten().map(|(key, doc)| (*key, doc.trim()))
+    }
+
+    /// Checks every value that its type does not confine.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with one sentence about the first key that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let (data, model, train) = (&self.data, &self.model, &self.train);
+        let positive = [
+            ("data.frames", data.frames, "a clip needs at least one frame"),
+            ("model.latent_channels", model.latent_channels, "the latent planes need at least one channel"),
+            ("model.plane_features", model.plane_features, "the planes need at least one feature"),
+            ("model.hidden", model.hidden, "the decoder needs at least one channel"),
+            ("model.head", model.head, "the decoder's head needs at least one channel"),
+            ("train.steps", train.steps, "a run needs at least one step"),
+            ("train.batch", train.batch, "a batch needs at least one clip"),
+            ("train.prefetch", train.prefetch, "at least one batch must be read ahead"),
+            ("train.log_every", train.log_every, "metrics come every so many steps"),
+            ("train.keep_last", train.keep_last, "at least one checkpoint must be kept"),
+            ("train.max_skipped", train.max_skipped, "a run ends after so many skipped steps"),
+        ];
+        for (key, value, why) in positive {
+            if value == 0 {
+                return Err(Error::Usage(format!("{key} is 0, but {why}; set it to 1 or more")));
+            }
+        }
+        if !(data.crop.is_empty() || data.crop.len() == 3 && data.crop.iter().all(|side| *side > 0 && side % 2 == 0)) {
+            return Err(Error::Usage(format!(
+                "data.crop is {:?}, but it must be three even numbers of voxels such as [64, 64, 8], or [] for the whole grid",
+                data.crop
+            )));
+        }
+        if train.validate_every > 0 && data.validation_clips == 0 {
+            return Err(Error::Usage(
+                "data.validation_clips is 0, but a validation needs clips; set it to 1 or more, or train.validate_every to 0"
+                    .into(),
+            ));
+        }
+        if !(2..=256).contains(&model.classes) {
+            return Err(Error::Usage(format!(
+                "model.classes is {}; set it to the data's, from 2 to 256",
+                model.classes
+            )));
+        }
+        if train.steps > u32::MAX as usize || train.seed > i64::MAX as u64 {
+            return Err(Error::Usage(format!(
+                "train.steps must be at most {} and train.seed at most {}",
+                u32::MAX,
+                i64::MAX
+            )));
+        }
+        let ranges = [
+            ("train.learning_rate", train.learning_rate, f64::MIN_POSITIVE, 1.0),
+            ("train.decay", train.decay, f64::MIN_POSITIVE, 1.0),
+            ("train.weight_decay", train.weight_decay, 0.0, 1.0),
+            ("train.clip_norm", train.clip_norm, 0.0, 1e30),
+            ("train.cross_entropy", train.cross_entropy, 0.0, 1e6),
+            ("train.lovasz", train.lovasz, 0.0, 1e6),
+            ("train.kl", train.kl, 0.0, 1e6),
+        ];
+        let milestones = train.milestones.iter().map(|&m| ("train.milestones", m, 0.0, 1.0));
+        for (key, value, low, high) in ranges.into_iter().chain(milestones) {
+            if !(low..=high).contains(&value) {
+                let low = if low > 0.0 { "above 0" } else { "0 or more" };
+                return Err(Error::Usage(format!("{key} has {value}; set it to {low} and at most {high}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// How the data set is cut into clips.
+    pub fn dataset_options(&self) -> DatasetOptions {
+        DatasetOptions { frames_per_clip: self.data.frames, crop: self.crop() }
+    }
+
+    /// `data.crop` as sizes along x, y and z.
+    pub fn crop(&self) -> Option<[usize; 3]> {
+        self.data.crop.as_slice().try_into().ok()
+    }
+
+    /// `train.device` as a choice.
+    pub fn device(&self) -> DeviceChoice {
+        let Ok(choice) = self.train.device.parse();
+        choice
+    }
+
+    /// The optimiser's and the loss's settings.
+    pub fn optimiser(&self) -> OptimiserConfig {
+        let train = &self.train;
+        OptimiserConfig {
+            weight_decay: train.weight_decay as f32,
+            clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm as f32),
+            weights: LossWeights {
+                cross_entropy: train.cross_entropy as f32,
+                lovasz: train.lovasz as f32,
+                kl: train.kl as f32,
+            },
+        }
+    }
+
+    /// The learning rate over the run.
+    pub fn schedule(&self) -> Schedule {
+        let train = &self.train;
+        Schedule {
+            initial: train.learning_rate,
+            decay: train.decay,
+            milestones: train.milestones.clone(),
+            steps: train.steps,
+        }
+    }
+}

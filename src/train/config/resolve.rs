@@ -1,0 +1,381 @@
+//! From presets, files and `key=value` pairs to a checked configuration, and back to a file.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Preset, RunConfig};
+use crate::{Error, Result};
+
+/// What a run keeps until its end: its checkpoints and its order of clips depend on it.
+const FIXED: [&str; 13] = [
+    "data.frames",
+    "data.crop",
+    "data.train_split",
+    "data.augment",
+    "model.classes",
+    "model.latent_channels",
+    "model.plane_features",
+    "model.hidden",
+    "model.head",
+    "train.preset",
+    "train.batch",
+    "train.seed",
+    "output.dir",
+];
+
+/// One value that overrides a preset's, and where it was found, for messages.
+struct Setting {
+    key: String,
+    value: Value,
+    origin: String,
+}
+
+impl RunConfig {
+    /// The configuration from a preset, then a file, then `key=value` pairs; what comes later wins.
+    ///
+    /// Without `preset`, `train.preset` among the pairs or in the file decides; without that, it is `demo`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unreadable file, an unknown key (naming the nearest one), a wrong type or a wrong value.
+    pub fn resolve(preset: Option<Preset>, file: Option<&Path>, set: &[String]) -> Result<RunConfig> {
+        let mut settings = match file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|why| {
+                    Error::Usage(format!("the configuration {} cannot be read: {why}", path.display()))
+                })?;
+                parse(&text, &path.display().to_string())?
+            }
+            None => Vec::new(),
+        };
+        let any = table(&RunConfig::preset(Preset::default(), None))?;
+        for pair in set {
+            settings.push(parse_pair(pair, &any)?);
+        }
+        let last = |key: &str| settings.iter().rev().find(|setting| setting.key == key);
+        let preset = match (preset, last("train.preset")) {
+            (Some(preset), _) => preset,
+            (None, Some(Setting { value: Value::String(name), .. })) => name.parse()?,
+            (None, _) => Preset::default(),
+        };
+        let frames = last("data.frames").and_then(|s| s.value.as_integer()).and_then(|t| usize::try_from(t).ok());
+        settings.retain(|setting| setting.key != "train.preset");
+        overlay(&RunConfig::preset(preset, frames), settings)
+    }
+
+    /// This configuration with `key=value` pairs on top.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as for [`RunConfig::resolve`].
+    pub fn with(&self, set: &[String]) -> Result<RunConfig> {
+        let base = table(self)?;
+        let settings = set.iter().map(|pair| parse_pair(pair, &base)).collect::<Result<Vec<_>>>()?;
+        overlay(self, settings)
+    }
+
+    /// The configuration from the text of a complete file, such as a run's `config.toml`; `origin` is named in messages.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a missing key.
+    pub fn from_toml(text: &str, origin: &str) -> Result<RunConfig> {
+        let settings = parse(text, origin)?;
+        let missing = RunConfig::keys().find(|(key, _)| !settings.iter().any(|setting| setting.key == *key));
+        if let Some((key, _)) = missing {
+            return Err(Error::Usage(format!("{origin} lacks {key}; restore it")));
+        }
+        overlay(&RunConfig::preset(Preset::default(), None), settings)
+    }
+
+    /// This configuration, of a run that was begun, with `key=value` pairs on top.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a key that would make it another run.
+    pub fn resumed_with(&self, set: &[String]) -> Result<RunConfig> {
+        let new = self.with(set)?;
+        let (before, after) = (table(self)?, table(&new)?);
+        match FIXED.iter().find(|key| lookup(&before, key) != lookup(&after, key)) {
+            Some(key) => Err(Error::Usage(format!(
+                "{key} cannot change when a run is resumed; leave it out, or start a new run"
+            ))),
+            None => Ok(new),
+        }
+    }
+
+    /// A complete file with every key documented.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let table = table(self).unwrap_or_default();
+        let mut section = "";
+        for (key, doc) in RunConfig::keys() {
+            let (parent, name) = key.split_once('.').unwrap_or(("", key));
+            if parent != section {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{}[{parent}]", if section.is_empty() { "" } else { "\n" });
+                section = parent;
+            }
+            if let Some(value) = lookup(&table, key) {
+                let _ = writeln!(text, "# {doc}\n{name} = {value}");
+            }
+        }
+        text
+    }
+}
+
+fn table(config: &RunConfig) -> Result<Table> {
+    Table::try_from(config).map_err(|why| Error::Usage(format!("the configuration cannot be written as TOML: {why}")))
+}
+
+fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let (section, name) = key.split_once('.')?;
+    table.get(section)?.as_table()?.get(name)
+}
+
+/// The settings of a TOML text.
+fn parse(text: &str, origin: &str) -> Result<Vec<Setting>> {
+    let table: Table = toml::from_str(text).map_err(|why: toml::de::Error| {
+        let line = why.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Error::Usage(format!("{origin}, line {line}: {}", why.message().replace('\n', ", ")))
+    })?;
+    let mut settings = Vec::new();
+    for (section, value) in table {
+        match value {
+            Value::Table(keys) if !keys.is_empty() => {
+                settings.extend(keys.into_iter().map(|(name, value)| Setting {
+                    key: format!("{section}.{name}"),
+                    value,
+                    origin: origin.to_owned(),
+                }));
+            }
+            Value::Table(_) if RunConfig::keys().any(|(key, _)| key.starts_with(&format!("{section}."))) => {}
+            value => settings.push(Setting { key: section, value, origin: origin.to_owned() }),
+        }
+    }
+    Ok(settings)
+}
+
+/// `key=value`, where the value is TOML, or plain text if the key in `base` holds text.
+fn parse_pair(pair: &str, base: &Table) -> Result<Setting> {
+    let Some((key, text)) = pair.split_once('=') else {
+        return Err(Error::Usage(format!("--set {pair}: write it as key=value, for example --set train.steps=1000")));
+    };
+    let (key, text) = (key.trim().to_owned(), text.trim());
+    let origin = "--set".to_owned();
+    let old = lookup(base, &key).ok_or_else(|| unknown(&key, &origin))?;
+    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let value = match (old, parsed) {
+        (Value::String(_), Some(Value::String(text))) => Value::String(text),
+        (Value::String(_), _) => Value::String(text.to_owned()),
+        (_, Some(value)) => value,
+        (_, None) => Value::String(text.to_owned()),
+    };
+    Ok(Setting { key, value, origin })
+}
+
+fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
+    let mut table = table(base)?;
+    for Setting { key, value, origin } in settings {
+        let old = lookup(&table, &key).ok_or_else(|| unknown(&key, &origin))?;
+        let value = match (old, value) {
+            (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
+            (Value::Array(_), Value::Array(items)) if key == "train.milestones" => Value::Array(
+                items.into_iter().map(|item| item.as_integer().map_or(item, |i| Value::Float(i as f64))).collect(),
+            ),
+            (_, value) => value,
+        };
+        let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {value}"));
+        if !old.same_type(&value) {
+            return Err(wrong(kind(old)));
+        }
+        if matches!(value, Value::Integer(..0)) {
+            return Err(wrong("0 or more"));
+        }
+        if let Some((section, name)) = key.split_once('.')
+            && let Some(Value::Table(section)) = table.get_mut(section)
+        {
+            section.insert(name.to_owned(), value.clone());
+            // The one key that was just changed is the only one that can be wrong.
+            let changed: Result<RunConfig, _> = table.clone().try_into();
+            changed.map_err(|why| {
+                let doc = RunConfig::keys().find(|(other, _)| *other == key).map_or("", |(_, doc)| doc);
+                let reason = why.message().lines().next().unwrap_or_default();
+                Error::Usage(format!("{origin}: {key} cannot be {value} ({reason}); it means: {doc}"))
+            })?;
+        }
+    }
+    let config: RunConfig =
+        table.try_into().map_err(|why: toml::de::Error| Error::Usage(format!("the configuration is wrong: {why}")))?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list such as [64, 64, 8]",
+        Value::Datetime(_) | Value::Table(_) => "of another type",
+    }
+}
+
+fn unknown(key: &str, origin: &str) -> Error {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let nearest = RunConfig::keys()
+        .map(|(known, _)| known)
+        .min_by_key(|known| distance(key, known).min(distance(&last(key), &last(known))))
+        .unwrap_or_default();
+    Error::Usage(format!(
+        "{origin}: there is no key {key}; did you mean {nearest}? `sep4d --train --help` lists all keys"
+    ))
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(pairs: &[&str]) -> Result<RunConfig> {
+        let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
+        RunConfig::resolve(None, None, &pairs)
+    }
+
+    fn message(pairs: &[&str]) -> String {
+        let error = set(pairs).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let message = error.to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    #[test]
+    fn the_documented_keys_are_the_keys() {
+        let table = table(&RunConfig::preset(Preset::Demo, None)).unwrap();
+        let mut keys: Vec<String> = Vec::new();
+        for (section, value) in &table {
+            keys.extend(value.as_table().unwrap().keys().map(|name| format!("{section}.{name}")));
+        }
+        let mut documented: Vec<String> = RunConfig::keys().map(|(key, _)| key.to_owned()).collect();
+        keys.sort();
+        documented.sort();
+        assert_eq!(keys, documented);
+        assert!(RunConfig::keys().all(|(_, doc)| doc.ends_with('.') && !doc.contains('\n')));
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_survives_its_file() {
+        for preset in Preset::ALL {
+            for frames in [1, 4, 8, 16, 64] {
+                let config = RunConfig::preset(preset, Some(frames));
+                config.validate().unwrap();
+                assert_eq!(RunConfig::from_toml(&config.to_toml(), "config.toml").unwrap(), config);
+            }
+        }
+        let paper = |frames| RunConfig::preset(Preset::Paper, Some(frames)).train.batch;
+        assert_eq!([4, 8, 16, 32, 64].map(paper), [2, 2, 1, 1, 1]);
+        assert_eq!(RunConfig::preset(Preset::Paper, None).model.hidden, 128);
+    }
+
+    #[test]
+    fn later_settings_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        std::fs::write(&path, "[data]\nframes = 8\n[train]\npreset = \"paper\"\nsteps = 7\nkl = 1\n").unwrap();
+        let config = RunConfig::resolve(None, Some(&path), &["train.steps=9".into()]).unwrap();
+        assert_eq!((config.train.preset, config.train.steps, config.train.batch), (Preset::Paper, 9, 2));
+        assert_eq!((config.data.frames, config.train.kl, config.model.hidden), (8, 1.0, 128));
+        let config = RunConfig::resolve(Some(Preset::Tiny), Some(&path), &[]).unwrap();
+        assert_eq!((config.train.preset, config.model.hidden, config.train.steps), (Preset::Tiny, 8, 7));
+    }
+
+    #[test]
+    fn values_of_every_type_can_be_set() {
+        let config = set(&[
+            "data.crop=[32, 32,8]",
+            "data.root=some folder",
+            "train.device=1",
+            "train.learning_rate=1",
+            "train.milestones=[0, 0.5, 1]",
+            "data.augment=true",
+            "data.val_split=test",
+            "train.preset=base",
+        ])
+        .unwrap();
+        assert_eq!(config.crop(), Some([32, 32, 8]));
+        assert_eq!(config.data.root, Path::new("some folder"));
+        assert_eq!((config.train.device.as_str(), config.train.learning_rate), ("1", 1.0));
+        assert_eq!(config.train.milestones, [0.0, 0.5, 1.0]);
+        assert_eq!((config.data.val_split, config.train.preset), (crate::data::Split::Test, Preset::Base));
+    }
+
+    #[test]
+    fn mistakes_get_one_clear_sentence() {
+        assert!(message(&["train.step=5"]).contains("did you mean train.steps?"));
+        assert!(message(&["steps=5"]).contains("did you mean train.steps?"));
+        assert!(message(&["model.hiden=5"]).contains("did you mean model.hidden?"));
+        assert!(message(&["train.steps"]).contains("key=value"));
+        assert!(message(&["train.steps=many"]).contains("train.steps must be a whole number, not \"many\""));
+        assert!(message(&["train.steps=1.5"]).contains("a whole number, not 1.5"));
+        assert!(message(&["train.steps=-1"]).contains("0 or more"));
+        assert!(message(&["data.augment=1"]).contains("true or false"));
+        assert!(message(&["data.frames=0"]).contains("at least one frame"));
+        assert!(message(&["data.crop=[31, 32, 8]"]).contains("even numbers"));
+        assert!(message(&["data.crop=[32, 8]"]).contains("three even numbers"));
+        assert!(message(&["data.crop=[32, 8, -2]"]).contains("data.crop"));
+        assert!(message(&["data.crop=[\"a\", 8, 2]"]).contains("data.crop"));
+        assert!(message(&["train.learning_rate=nan"]).contains("train.learning_rate has NaN"));
+        assert!(message(&["train.milestones=[2]"]).contains("train.milestones has 2"));
+        assert!(message(&["data.val_split=holdout"]).contains("train, val or test"));
+        assert!(message(&["train.preset=huge"]).contains("tiny, demo, base or paper"));
+    }
+
+    #[test]
+    fn a_resumed_run_stays_the_same_run() {
+        let config = RunConfig::preset(Preset::Tiny, None);
+        let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
+        assert_eq!(longer.train.steps, 80);
+        for pair in ["train.seed=1", "model.hidden=16", "data.frames=4"] {
+            let error = config.resumed_with(&[pair.into()]).unwrap_err();
+            assert!(error.to_string().contains("cannot change"), "{error}");
+        }
+        assert!(FIXED.iter().all(|key| RunConfig::keys().any(|(known, _)| known == *key)));
+    }
+
+    #[test]
+    fn mistakes_in_a_file_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        for (text, expected) in [
+            ("[train]\nsteps = = 3\n", "line 2"),
+            ("[trian]\nsteps = 3\n", "no key trian.steps; did you mean train.steps?"),
+            ("steps = 3\n", "no key steps"),
+            ("[train]\nsteps = \"3\"\n", "must be a whole number, not \"3\""),
+            ("[trainer]\n", "no key trainer"),
+            ("train = 3\n", "no key train;"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = RunConfig::resolve(None, Some(&path), &[]).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(expected) && message.contains("run.toml"), "{message}");
+        }
+        assert!(RunConfig::resolve(None, Some(Path::new("/nowhere.toml")), &[]).is_err());
+        let incomplete = RunConfig::from_toml("[train]\nsteps = 3\n", "config.toml").unwrap_err();
+        assert!(incomplete.to_string().contains("lacks data.root"), "{incomplete}");
+    }
+}

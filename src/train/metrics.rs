@@ -1,0 +1,185 @@
+//! Intersection over union from confusion counts, as DynamicCity counts it.
+
+use serde::{Deserialize, Serialize};
+
+/// How often each class was predicted as each other, over observed voxels. Class 0 is free space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    classes: usize,
+    /// `[K, K]`: row truth, column prediction.
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// Nothing counted yet, for `classes` classes.
+    pub fn new(classes: usize) -> Self {
+        Confusion { classes, counts: vec![0; classes * classes] }
+    }
+
+    /// K, the number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Voxels of class `truth` that were predicted as `prediction`.
+    pub fn count(&self, truth: usize, prediction: usize) -> u64 {
+        self.counts[truth * self.classes + prediction]
+    }
+
+    /// Adds counts `[K, K]`, row truth, column prediction.
+    pub fn add(&mut self, counts: &[u64]) {
+        self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+
+    /// Voxels of class `class` in the ground truth.
+    pub fn truth(&self, class: usize) -> u64 {
+        (0..self.classes).map(|p| self.count(class, p)).sum()
+    }
+
+    /// IoU of one class, `tp / (tp + fp + fn)`; `None` if the ground truth has no voxel of it.
+    pub fn class_iou(&self, class: usize) -> Option<f64> {
+        let truth = self.truth(class);
+        let predicted: u64 = (0..self.classes).map(|t| self.count(t, class)).sum();
+        let hit = self.count(class, class);
+        (truth > 0).then(|| hit as f64 / (truth + predicted - hit) as f64)
+    }
+
+    /// IoU of occupied (class 1 and above) against free; `None` if nothing is or was thought to be occupied.
+    pub fn iou(&self) -> Option<f64> {
+        let occupied = 1..self.classes;
+        let hit: u64 = occupied.clone().map(|t| (1..self.classes).map(|p| self.count(t, p)).sum::<u64>()).sum();
+        let missed: u64 = occupied.clone().map(|t| self.count(t, 0)).sum();
+        let invented: u64 = occupied.map(|p| self.count(0, p)).sum();
+        let union = hit + missed + invented;
+        (union > 0).then(|| hit as f64 / union as f64)
+    }
+
+    /// Mean IoU over the classes 1.. that occur in the ground truth; `None` if there are none.
+    pub fn miou(&self) -> Option<f64> {
+        let ious: Vec<f64> = (1..self.classes).filter_map(|class| self.class_iou(class)).collect();
+        (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+
+    /// All of it as one record.
+    pub fn scores(&self) -> Scores {
+        Scores {
+            iou: self.iou(),
+            miou: self.miou(),
+            per_class: (0..self.classes).map(|class| self.class_iou(class)).collect(),
+        }
+    }
+}
+
+/// What a confusion matrix amounts to; fractions of 1, `None` where there was nothing to score.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Occupied against free.
+    pub iou: Option<f64>,
+    /// Mean over the classes 1.. that occur in the ground truth.
+    pub miou: Option<f64>,
+    /// IoU of every class, `[K]`, free space included.
+    pub per_class: Vec<Option<f64>>,
+}
+
+/// Scores of a set of clips, and of each place in a clip.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Clips that were scored.
+    pub clips: usize,
+    /// Over all frames.
+    pub total: Scores,
+    /// Over the t-th frames of all clips, `[T]`.
+    pub per_frame: Vec<Scores>,
+}
+
+/// Sums confusion counts over clips, frame by frame.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    clips: usize,
+    total: Confusion,
+    per_frame: Vec<Confusion>,
+}
+
+impl Tally {
+    /// Nothing counted yet, for clips of `frames` frames.
+    pub fn new(classes: usize, frames: usize) -> Self {
+        Tally { clips: 0, total: Confusion::new(classes), per_frame: vec![Confusion::new(classes); frames] }
+    }
+
+    /// Adds one clip's counts, `[T, K, K]`.
+    pub fn add_clip(&mut self, counts: &[u64]) {
+        let each = self.total.classes * self.total.classes;
+        for (frame, counts) in self.per_frame.iter_mut().zip(counts.chunks(each)) {
+            frame.add(counts);
+            self.total.add(counts);
+        }
+        self.clips += 1;
+    }
+
+    /// The sum over all frames.
+    pub fn total(&self) -> &Confusion {
+        &self.total
+    }
+
+    /// Scores of what was added.
+    pub fn evaluation(&self) -> Evaluation {
+        Evaluation {
+            clips: self.clips,
+            total: self.total.scores(),
+            per_frame: self.per_frame.iter().map(Confusion::scores).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn confusion(counts: &[u64]) -> Confusion {
+        let mut confusion = Confusion::new(counts.len().isqrt());
+        confusion.add(counts);
+        confusion
+    }
+
+    #[test]
+    fn hand_made_matrix() {
+        // Truth: 10 free, 6 of class 1, 4 of class 2; class 3 never occurs but is predicted once.
+        let matrix = confusion(&[8, 1, 0, 1, 2, 3, 1, 0, 0, 1, 3, 0, 0, 0, 0, 0]);
+        assert_eq!(matrix.class_iou(0), Some(8.0 / 12.0));
+        assert_eq!(matrix.class_iou(1), Some(3.0 / 8.0));
+        assert_eq!(matrix.class_iou(2), Some(3.0 / 5.0));
+        assert_eq!(matrix.class_iou(3), None);
+        assert_eq!(matrix.miou(), Some((3.0 / 8.0 + 3.0 / 5.0) / 2.0));
+        // Occupied in both: 3 + 1 + 1 + 3 = 8; missed 2; invented 2.
+        assert_eq!(matrix.iou(), Some(8.0 / 12.0));
+    }
+
+    #[test]
+    fn perfect_and_empty() {
+        let perfect = confusion(&[5, 0, 0, 2]).scores();
+        assert_eq!((perfect.iou, perfect.miou), (Some(1.0), Some(1.0)));
+        let free = confusion(&[5, 0, 0, 0]).scores();
+        assert_eq!((free.iou, free.miou, free.per_class), (None, None, vec![Some(1.0), None]));
+        assert_eq!(Confusion::new(3).scores().per_class, vec![None; 3]);
+    }
+
+    #[test]
+    fn frames_are_scored_apart_and_together() {
+        let mut tally = Tally::new(2, 2);
+        tally.add_clip(&[0, 0, 0, 4, 0, 0, 4, 0]);
+        tally.add_clip(&[0, 0, 0, 4, 0, 0, 2, 2]);
+        let evaluation = tally.evaluation();
+        assert_eq!(evaluation.clips, 2);
+        assert_eq!(evaluation.per_frame[0].miou, Some(1.0));
+        assert_eq!(evaluation.per_frame[1].miou, Some(0.25));
+        assert_eq!(evaluation.total.miou, Some(10.0 / 16.0));
+        assert_eq!(tally.total().truth(1), 16);
+    }
+
+    #[test]
+    fn scores_survive_json() {
+        let scores = confusion(&[8, 1, 2, 3]).scores();
+        let text = serde_json::to_string(&scores).unwrap();
+        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), scores);
+    }
+}

@@ -1,0 +1,348 @@
+//! The folder of a run: configuration, environment, metrics, checkpoints, renders.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::CheckpointFolder;
+use super::config::RunConfig;
+use super::events::{StepMetrics, ValidationMetrics};
+use crate::files::write_atomically;
+use crate::{Error, Result};
+
+/// Columns of `metrics.csv`; those that a row does not have are empty.
+const CSV_HEADER: &str =
+    "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped,miou,iou";
+
+/// Where a run, or its continuation, ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of this program.
+    pub version: String,
+    /// Operating system and architecture.
+    pub system: String,
+    /// CPU cores available.
+    pub cores: usize,
+    /// Name of the adapter.
+    pub adapter: String,
+    /// Vulkan, Metal, D3D12...
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// The command line.
+    pub command_line: Vec<String>,
+    /// When it started, seconds since 1970 (UTC).
+    pub started_unix_secs: u64,
+    /// Steps done before.
+    pub from_step: u32,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Row {
+    /// A training step.
+    Step(StepMetrics),
+    /// A validation.
+    Validation(ValidationMetrics),
+}
+
+impl Row {
+    fn step(&self) -> u32 {
+        match self {
+            Row::Step(metrics) => metrics.step,
+            Row::Validation(metrics) => metrics.step,
+        }
+    }
+
+    fn csv(&self) -> String {
+        match self {
+            Row::Step(m) => format!(
+                "{},step,{},{},{},{},{},{},{},{},{},,",
+                m.step,
+                m.elapsed_secs,
+                m.steps_per_sec,
+                m.learning_rate,
+                m.loss,
+                m.cross_entropy,
+                m.lovasz,
+                m.kl,
+                m.gradient_norm,
+                m.skipped
+            ),
+            Row::Validation(m) => {
+                let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+                let total = &m.evaluation.total;
+                format!("{},validation,,,,,,,,,,{},{}", m.step, number(total.miou), number(total.iou))
+            }
+        }
+    }
+}
+
+/// A run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is a run already, [`Error::Data`] if something cannot be written.
+    pub fn create(path: &Path, config: &RunConfig) -> Result<RunFolder> {
+        if path.join("config.toml").exists() {
+            return Err(Error::Usage(format!(
+                "{} already holds a run; go on with it by --resume {}, or choose another --output",
+                path.display(),
+                path.display()
+            )));
+        }
+        let folder = RunFolder { path: path.to_path_buf() };
+        for part in ["checkpoints", "renders"] {
+            fs::create_dir_all(path.join(part)).map_err(|why| {
+                Error::Data(format!("cannot make the run folder {}: {why}; choose another --output", path.display()))
+            })?;
+        }
+        folder.write_config(config)?;
+        Ok(folder)
+    }
+
+    /// An existing run's folder.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if there is no run.
+    pub fn open(path: &Path) -> Result<RunFolder> {
+        if path.join("config.toml").is_file() {
+            return Ok(RunFolder { path: path.to_path_buf() });
+        }
+        Err(Error::Data(format!("{} holds no run: it has no config.toml; give a run folder", path.display())))
+    }
+
+    /// The run in `parent` that was written to last, if there is any.
+    pub fn newest(parent: &Path) -> Option<PathBuf> {
+        let entries = fs::read_dir(parent).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let changed = |path: &PathBuf| {
+            let newest = |name: &str| fs::metadata(path.join(name)).and_then(|file| file.modified()).ok();
+            newest("metrics.jsonl").max(newest("config.toml"))
+        };
+        entries.filter(|path| path.join("config.toml").is_file()).max_by_key(changed)
+    }
+
+    /// The first folder `parent/name-001`, `-002`... that does not exist.
+    pub fn next_free(parent: &Path, name: &str) -> PathBuf {
+        let mut number = 1;
+        loop {
+            let path = parent.join(format!("{name}-{number:03}"));
+            if !path.exists() {
+                return path;
+            }
+            number += 1;
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of its checkpoints.
+    pub fn checkpoints(&self) -> CheckpointFolder {
+        CheckpointFolder::new(self.path.join("checkpoints"))
+    }
+
+    /// The folder of its pictures.
+    pub fn renders(&self) -> PathBuf {
+        self.path.join("renders")
+    }
+
+    /// Its configuration.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the file is unreadable, [`Error::Usage`] if something in it is wrong.
+    pub fn config(&self) -> Result<RunConfig> {
+        let path = self.path.join("config.toml");
+        RunConfig::from_toml(&read(&path)?, &path.display().to_string())
+    }
+
+    /// Writes its configuration.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be written.
+    pub fn write_config(&self, config: &RunConfig) -> Result<()> {
+        write_atomically(&self.path.join("config.toml"), config.to_toml().as_bytes())
+    }
+
+    /// Adds where the run is running now to `environment.json`, a list of one entry a start.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be written.
+    pub fn add_environment(&self, environment: Environment) -> Result<()> {
+        let path = self.path.join("environment.json");
+        let mut all: Vec<serde_json::Value> =
+            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let json = |why: serde_json::Error| Error::Data(format!("{} cannot be written: {why}", path.display()));
+        all.push(serde_json::to_value(environment).map_err(json)?);
+        write_atomically(&path, &serde_json::to_vec_pretty(&all).map_err(json)?)
+    }
+
+    /// All rows of `metrics.jsonl`; a last line that was cut off is left out.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the file is unreadable.
+    pub fn metrics(&self) -> Result<Vec<Row>> {
+        let path = self.path.join("metrics.jsonl");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        Ok(read(&path)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Opens both metrics files for appending, without the rows after `step`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if they cannot be read or written.
+    pub fn open_metrics(&self, step: u32) -> Result<MetricsLog> {
+        let rows: Vec<Row> = self.metrics()?.into_iter().filter(|row| row.step() <= step).collect();
+        let (mut lines, mut table) = (String::new(), format!("{CSV_HEADER}\n"));
+        for row in &rows {
+            lines += &json_line(row)?;
+            table += &(row.csv() + "\n");
+        }
+        let open = |name: &str, text: &str| -> Result<(File, PathBuf)> {
+            let path = self.path.join(name);
+            write_atomically(&path, text.as_bytes())?;
+            let file = OpenOptions::new().append(true).open(&path);
+            Ok((file.map_err(|why| Error::Data(format!("cannot write {}: {why}", path.display())))?, path))
+        };
+        Ok(MetricsLog { jsonl: open("metrics.jsonl", &lines)?, csv: open("metrics.csv", &table)? })
+    }
+}
+
+/// `metrics.jsonl` and `metrics.csv`, open for appending.
+#[derive(Debug)]
+pub struct MetricsLog {
+    jsonl: (File, PathBuf),
+    csv: (File, PathBuf),
+}
+
+impl MetricsLog {
+    /// Appends a row to both files.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if they cannot be written.
+    pub fn append(&mut self, row: &Row) -> Result<()> {
+        let lines = [json_line(row)?, row.csv() + "\n"];
+        for ((file, path), line) in [&mut self.jsonl, &mut self.csv].into_iter().zip(lines) {
+            file.write_all(line.as_bytes()).map_err(|why| {
+                Error::Data(format!("cannot write {}: {why}; free some space, then --resume", path.display()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn json_line(row: &Row) -> Result<String> {
+    let line = serde_json::to_string(row).map_err(|why| Error::Data(format!("metrics cannot be written: {why}")))?;
+    Ok(line + "\n")
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|why| Error::Data(format!("{} cannot be read: {why}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::Preset;
+    use crate::train::metrics::{Evaluation, Scores};
+
+    fn step(step: u32) -> Row {
+        Row::Step(StepMetrics {
+            step,
+            elapsed_secs: 1.5,
+            steps_per_sec: 2.0,
+            learning_rate: 1e-3,
+            loss: 1.25,
+            cross_entropy: 0.5,
+            lovasz: 0.75,
+            kl: 0.1,
+            gradient_norm: 3.0,
+            skipped: 0,
+        })
+    }
+
+    fn validation(step: u32) -> Row {
+        let total = Scores { iou: Some(0.5), miou: Some(0.25), per_class: vec![None, Some(0.25)] };
+        let evaluation = Evaluation { clips: 2, total, per_frame: vec![] };
+        Row::Validation(ValidationMetrics { step, seconds: 0.5, is_best: true, evaluation })
+    }
+
+    #[test]
+    fn a_run_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = RunConfig::preset(Preset::Tiny, None);
+        let path = RunFolder::next_free(dir.path(), "tiny");
+        assert!(path.ends_with("tiny-001"));
+        assert_eq!(RunFolder::open(&path).unwrap_err().exit_code(), 3);
+        let folder = RunFolder::create(&path, &config).unwrap();
+        assert_eq!(folder.config().unwrap(), config);
+        let error = RunFolder::create(&path, &config).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("--resume"), "{error}");
+        assert!(RunFolder::next_free(dir.path(), "tiny").ends_with("tiny-002"));
+        assert_eq!(RunFolder::newest(dir.path()), Some(path));
+    }
+
+    #[test]
+    fn metrics_are_cut_back_to_the_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let mut log = folder.open_metrics(0).unwrap();
+        for row in [step(10), validation(10), step(20), step(30)] {
+            log.append(&row).unwrap();
+        }
+        fs::write(
+            dir.path().join("metrics.jsonl"),
+            read(&dir.path().join("metrics.jsonl")).unwrap() + "{\"kind\":\"st",
+        )
+        .unwrap();
+        let mut log = folder.open_metrics(20).unwrap();
+        log.append(&step(25)).unwrap();
+        assert_eq!(folder.metrics().unwrap(), [step(10), validation(10), step(20), step(25)]);
+        let csv = read(&dir.path().join("metrics.csv")).unwrap();
+        let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [13; 5]);
+        assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
+    }
+
+    #[test]
+    fn what_is_not_a_number_survives() {
+        let Row::Step(metrics) = step(1) else { return };
+        let line = json_line(&Row::Step(StepMetrics { loss: f32::NAN, ..metrics })).unwrap();
+        let Row::Step(back) = serde_json::from_str(&line).unwrap() else { return };
+        assert!(back.loss.is_nan() && back.kl == metrics.kl);
+    }
+
+    #[test]
+    fn every_start_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let environment = Environment {
+            version: "1".into(),
+            system: "linux".into(),
+            cores: 2,
+            adapter: "a".into(),
+            backend: "b".into(),
+            driver: "c".into(),
+            command_line: vec!["sep4d".into()],
+            started_unix_secs: 0,
+            from_step: 0,
+        };
+        folder.add_environment(environment.clone()).unwrap();
+        folder.add_environment(Environment { from_step: 20, ..environment }).unwrap();
+        let all: Vec<Environment> = serde_json::from_str(&read(&dir.path().join("environment.json")).unwrap()).unwrap();
+        assert_eq!((all.len(), all[1].from_step), (2, 20));
+    }
+}
