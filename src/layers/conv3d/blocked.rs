@@ -146,7 +146,7 @@ impl WeightBlocks {
         let ci_vectors = g.i.div_ceil(4);
         let most = if g.pointwise() { 8 } else { 4 / width };
         let civ = ci_vectors.div_ceil(ci_vectors.div_ceil(most));
-        let block = VoxelBlock::new(g, if g.pointwise() { 16_usize.div_ceil(civ) } else { 8 });
+        let block = VoxelBlock::new(g, if g.pointwise() { 32_usize.div_ceil(civ) } else { 8 });
         let [kx, ky, kz] = g.kernel;
         let ci_blocks = ci_vectors.div_ceil(civ);
         let members = ci_blocks * kx * (ky * kz * civ * 4 + 1) * LANES;
