@@ -484,7 +484,7 @@ impl Session {
         }
     }
 
-    /// Times each kernel of a training step; the step is carried out, so use it on a session that is thrown away.
+    /// Times each kernel of a training step on the last batch. Parameters change, so use a session that is thrown away.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
