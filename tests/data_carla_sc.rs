@@ -1,5 +1,7 @@
 //! The reader against well-formed, odd and damaged folders.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -46,8 +46,7 @@ pub struct Args {
 /// What [`synth::grid`] and [`synth::write`] return.
 pub fn run(args: Args) -> sep4d::Result<()> {
     let grid = synth::grid(args.grid, args.voxel_size)?;
-    let mut levels = args.scenes;
-    levels.dedup();
+    let levels = Level::ALL.into_iter().filter(|level| args.scenes.contains(level)).collect();
     let towns = [args.towns, args.val_towns, args.test_towns];
     let options = SynthOptions { grid, seed: args.seed, frames: args.frames, towns, levels };
     let total = towns.iter().sum::<usize>() * options.levels.len() * args.frames;
@@ -90,4 +89,20 @@ fn triple<V: std::str::FromStr + Copy>(text: &str) -> Result<[V; 3], String> {
 fn level(text: &str) -> Result<Level, String> {
     let found = Level::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("{text} is not light, medium or heavy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_levels_are_parsed() {
+        assert_eq!(triple::<usize>("32x16x8"), Ok([32, 16, 8]));
+        assert_eq!(triple::<f64>("0.4x0.4x0.375"), Ok([0.4, 0.4, 0.375]));
+        for wrong in ["32x16", "32x16x8x4", "axbxc", "", "-1x2x3"] {
+            assert!(triple::<usize>(wrong).is_err());
+        }
+        assert_eq!(level("heavy"), Ok(Level::Heavy));
+        assert!(level("rush").is_err());
+    }
 }

@@ -85,7 +85,10 @@ fn places(dataset: &Dataset) -> Vec<PathBuf> {
     let split = dataset.split.folder().to_lowercase();
     let crop =
         if dataset.grid == dataset.file_grid { String::new() } else { format!("-{}", super::by(dataset.grid.size)) };
-    let mut places = vec![dataset.root.join(format!(".sep4d-class-counts-{split}{crop}.json"))];
+    // A folder marked read-only stays untouched even where this user could write to it all the same.
+    let writable = fs::metadata(&dataset.root).is_ok_and(|metadata| !metadata.permissions().readonly());
+    let beside = dataset.root.join(format!(".sep4d-class-counts-{split}{crop}.json"));
+    let mut places: Vec<PathBuf> = writable.then_some(beside).into_iter().collect();
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))) {
         let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
@@ -120,5 +123,25 @@ mod tests {
         assert_eq!(class_weights(&[u64::MAX, 0]), [1.0, 100.0]);
         assert_eq!(class_weights(&[0, 0]), [1.0, 1.0]);
         assert!(class_weights(&CARLA_SC.published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_read_only_data_set_is_left_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        use crate::data::{DatasetOptions, Split, synth};
+
+        let dir = tempfile::TempDir::new().unwrap();
+        let grid = synth::grid([4, 4, 4], [0.8, 0.8, 0.375]).unwrap();
+        let options = synth::SynthOptions { grid, frames: 1, towns: [1, 0, 0], ..Default::default() };
+        synth::write(dir.path(), &options, |_| {}).unwrap();
+        let options = DatasetOptions { frames_per_clip: 1, crop: None };
+        let dataset = Dataset::open(dir.path(), Split::Train, options).unwrap();
+        let beside = |dataset: &Dataset| places(dataset).iter().any(|place| place.starts_with(dir.path()));
+        assert!(beside(&dataset));
+        fs::set_permissions(&dataset.root, fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(!beside(&dataset));
+        fs::set_permissions(&dataset.root, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }

@@ -189,7 +189,7 @@ impl<'a> Canvas<'a> {
                     } else {
                         let height = (z as f64 + 0.5) * dz + self.grid.min_bound_m[2];
                         let near = 400.0 / (u * u + v * v + height * height).max(2.0);
-                        rays[i] = rays[i] * (1 + near as u16);
+                        rays[i] *= 1 + near as u16;
                     }
                 }
             }
@@ -209,7 +209,7 @@ impl<'a> Canvas<'a> {
         let [sx, sy] = source.map(|v| v as i64);
         let (nx, ny) = (nx as i64, ny as i64);
         let column = source[0] * ny as usize + source[1];
-        horizon[column] = -STEEPEST;
+        horizon[column] = f64::MIN;
         rays[column * nz..][..nz].iter_mut().for_each(|count| *count += 1);
         let mut visit = |x: i64, y: i64, ring: i64| {
             let (ox, oy) = (x - sx, y - sy);

@@ -104,7 +104,7 @@ impl Roads {
                         phase: rng.uniform(0.0, TAU),
                         lanes,
                         parking: lanes == 1 && rng.chance(0.6),
-                        median: if lanes == 2 && rng.chance(0.4) { 1.6 } else { 0.0 },
+                        median: if lanes == 2 && rng.chance(0.5) { 1.6 } else { 0.0 },
                         present: [true; LINES],
                     }
                 })
@@ -183,6 +183,15 @@ impl Roads {
         let rounding = (CORNER_M - (kerbs[0] - kerbs[1]).abs()).max(0.0);
         let kerb = kerbs[0].min(kerbs[1]) - rounding * rounding / (4.0 * CORNER_M);
         Ground { kerb, marking: centre < 0.2 && kerbs[0].max(kerbs[1]) > 4.0 }
+    }
+
+    /// Distance to the nearest kerb, and the direction in which it grows.
+    pub fn slope(&self, at: Vec2) -> (f64, Vec2) {
+        let kerb = |x: f64, y: f64| self.ground([at[0] + x, at[1] + y]).kerb;
+        let here = kerb(0.0, 0.0);
+        let d = [kerb(0.1, 0.0) - here, kerb(0.0, 0.1) - here];
+        let length = d[0].hypot(d[1]).max(1e-9);
+        (here, [d[0] / length, d[1] / length])
     }
 
     /// The block a point lies in, by the lines to its left and above.

@@ -104,7 +104,9 @@ impl Kind {
         let mut part = |from: f64, to: f64, width: f64, bottom: f64, top: f64| {
             let raw = if self == Kind::Pedestrian { raw::PEDESTRIAN } else { raw::VEHICLE };
             let middle = along(at, heading, (from + to) / 2.0);
-            solids.push(Solid::block(raw, middle, heading, [(to - from) / 2.0, width / 2.0], [bottom, top]));
+            let block = Solid::block(raw, middle, heading, [(to - from) / 2.0, width / 2.0], [bottom, top]);
+            // Rays pass beside what is narrow, so it casts no shadow.
+            solids.push(if width < 1.0 { block.porous() } else { block });
         };
         let half = length / 2.0;
         match self {

@@ -21,6 +21,21 @@ enum Zone {
     Lot,
 }
 
+/// The zones in the proportions they occur in.
+const ZONES: [Zone; 8] =
+    [Zone::Shops, Zone::Shops, Zone::Houses, Zone::Houses, Zone::Houses, Zone::Walled, Zone::Park, Zone::Lot];
+
+/// What runs along the back of the pavement around a block.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    raw: u8,
+    height: f64,
+    /// How far behind the pavement it runs, metres.
+    setback: f64,
+    /// How often a gate begins, for every 2 m.
+    gates: f64,
+}
+
 /// The static world of a town.
 pub(super) struct Town {
     /// The road network.
@@ -39,15 +54,12 @@ impl Town {
         let rng = &mut Rng::new(seed, 1);
         let roads = Roads::new(rng);
         let pavement = rng.uniform(3.4, 4.4);
-        let zones: Vec<Zone> = (0..LINES * LINES)
-            .map(|_| {
-                [Zone::Shops, Zone::Shops, Zone::Houses, Zone::Houses, Zone::Walled, Zone::Park, Zone::Lot]
-                    [rng.below(7)]
-            })
-            .collect();
+        let zones: Vec<Zone> = (0..LINES * LINES).map(|_| ZONES[rng.below(ZONES.len())]).collect();
         let ground = paint(&roads, pavement, &zones);
         let mut builder = Builder {
+            fences: zones.iter().map(|&zone| fence(zone, rng)).collect(),
             built: vec![false; PLOTS * PLOTS],
+            fenced: vec![false; PLOTS * PLOTS],
             solids: Vec::new(),
             roads: &roads,
             pavement,
@@ -79,6 +91,24 @@ impl Town {
     }
 }
 
+fn fence(zone: Zone, rng: &mut Rng) -> Option<Fence> {
+    let (raw, height, gates) = match zone {
+        Zone::Shops if rng.chance(0.5) => (raw::WALL, 2.3, 0.02),
+        Zone::Shops => return None,
+        Zone::Houses => match rng.unit() {
+            style if style < 0.6 => (raw::FENCE, 1.5, 0.06),
+            style if style < 0.8 => (raw::WALL, 1.25, 0.06),
+            _ => (raw::VEGETATION, 1.3, 0.08),
+        },
+        Zone::Walled => (raw::WALL, 2.5, 0.02),
+        Zone::Park => (raw::FENCE, 1.25, 0.05),
+        Zone::Lot => (raw::FENCE, 2.0, 0.05),
+    };
+    // Behind the shops' fronts it closes the gaps between them.
+    let setback = if zone == Zone::Shops { 2.4 } else { 0.3 };
+    Some(Fence { raw, height, setback, gates })
+}
+
 fn paint(roads: &Roads, pavement: f64, zones: &[Zone]) -> Vec<u8> {
     let mut ground = vec![0u8; CELLS * CELLS];
     let step = PERIOD_M / CELLS as f64;
@@ -103,9 +133,17 @@ fn paint(roads: &Roads, pavement: f64, zones: &[Zone]) -> Vec<u8> {
     ground
 }
 
+fn rail(at: Vec2, heading: Vec2) -> Solid {
+    Solid::block(raw::GUARD_RAIL, at, heading, [1.05, 0.12], [-0.2, 0.9]).porous()
+}
+
 /// Places solids along the roads.
 struct Builder<'a> {
+    /// What surrounds each block.
+    fences: Vec<Option<Fence>>,
+    /// Where something stands behind the pavement, and where a fence has been drawn.
     built: Vec<bool>,
+    fenced: Vec<bool>,
     solids: Vec<Solid>,
     roads: &'a Roads,
     pavement: f64,
@@ -133,8 +171,9 @@ impl Builder<'_> {
             let [v, h] = self.roads.block(middle);
             let zone = zones[v * LINES + h];
             self.kerb(side, zone);
+            self.kerb_rail(side);
             self.parked(side);
-            self.frontage(side, zone);
+            self.frontage(side, zone, self.fences[v * LINES + h]);
         }
         self.median(family, line, start, end);
     }
@@ -186,11 +225,11 @@ impl Builder<'_> {
         // Traffic lights stand where the lanes end: at the far end on the right, at the near end on the left.
         let end = if side.sign > 0.0 { side.to - 3.0 } else { side.from + 3.0 };
         self.on_pavement(side, end, 0.7, |at, _| vec![Solid::post(raw::TRAFFIC_LIGHT, at, 0.15, 3.2)]);
-        let leafy = matches!(zone, Zone::Park | Zone::Houses) || self.rng.chance(0.3);
+        let leafy = matches!(zone, Zone::Park | Zone::Houses) || self.rng.chance(0.5);
         let mut t = side.from + self.rng.uniform(2.0, 8.0);
         while t < side.to {
             let kind = self.rng.unit();
-            let (radius, bottom) = (self.rng.uniform(1.3, 2.1), self.rng.uniform(1.9, 2.5));
+            let (radius, bottom) = (self.rng.uniform(1.5, 2.4), self.rng.uniform(1.8, 2.4));
             let inner = self.pavement - 0.7;
             match kind {
                 k if k < 0.3 && leafy => self.on_pavement(side, t, 0.9, |at, _| tree(at, radius, bottom).to_vec()),
@@ -220,7 +259,7 @@ impl Builder<'_> {
                 }),
                 _ => {}
             }
-            t += self.rng.uniform(4.0, 8.0);
+            t += self.rng.uniform(3.0, 6.0);
         }
     }
 
@@ -250,42 +289,53 @@ impl Builder<'_> {
 
     /// A guard rail between the directions of a wide road.
     fn median(&mut self, family: usize, line: usize, start: f64, end: f64) {
-        if self.roads.lines[family][line].median == 0.0 {
+        if self.roads.lines[family][line].median > 0.0 {
+            let mut t = start + 15.0;
+            while t < end - 15.0 {
+                let (at, heading) = self.roads.point(family, line, t);
+                self.solids.push(rail(at, heading));
+                t += 2.0;
+            }
+        }
+    }
+
+    /// A guard rail along the kerb of some wide roads, with openings.
+    fn kerb_rail(&mut self, side: Side) {
+        if self.roads.lines[side.family][side.line].lanes < 2 || !self.rng.chance(0.5) {
             return;
         }
-        let mut t = start + 15.0;
-        while t < end - 15.0 {
-            let (at, heading) = self.roads.point(family, line, t);
-            self.solids.push(Solid::block(raw::GUARD_RAIL, at, heading, [1.05, 0.15], [-0.2, 0.9]).porous());
-            t += 2.0;
+        let mut t = side.from + 7.0;
+        while t < side.to - 7.0 {
+            for _ in 0..6 {
+                self.on_pavement(side, t, 0.3, |at, heading| vec![rail(at, heading)]);
+                t += 2.0;
+            }
+            t += self.rng.uniform(1.0, 4.0);
         }
     }
 
     /// Buildings, gardens, fences and walls behind the pavement.
-    fn frontage(&mut self, side: Side, zone: Zone) {
+    fn frontage(&mut self, side: Side, zone: Zone, fence: Option<Fence>) {
+        if let Some(fence) = fence {
+            self.barrier(side, fence);
+        }
         match zone {
-            Zone::Shops => self.buildings(side, 0.1, [9.0, 18.0], [4.0, 15.0], 0.5),
+            Zone::Shops => {
+                self.buildings(side, 0.1, [9.0, 18.0], [4.0, 15.0], 0.4);
+                self.buildings(side, 0.1, [5.0, 7.0], [4.0, 9.0], 0.6);
+            }
             Zone::Houses => {
-                let style = self.rng.unit();
-                match style {
-                    s if s < 0.5 => self.barrier(side, raw::FENCE, 1.3, 0.16),
-                    s if s < 0.8 => self.barrier(side, raw::WALL, 1.1, 0.16),
-                    _ => self.barrier(side, raw::VEGETATION, 1.2, 0.2),
-                }
-                self.buildings(side, 5.0, [8.0, 12.0], [5.0, 7.5], 0.9);
-                self.garden(side, 0.35, 0.5);
+                self.buildings(side, 3.5, [9.0, 13.0], [5.0, 7.5], 0.7);
+                self.garden(side, 0.7, 0.6);
             }
             Zone::Walled => {
-                self.barrier(side, raw::WALL, 2.4, 0.06);
-                self.buildings(side, 4.0, [10.0, 20.0], [5.0, 10.0], 0.4);
-                self.garden(side, 0.5, 0.1);
+                self.buildings(side, 3.0, [10.0, 20.0], [5.0, 10.0], 0.4);
+                self.garden(side, 0.7, 0.1);
             }
             Zone::Park => {
-                self.barrier(side, raw::FENCE, 1.1, 0.1);
-                self.garden(side, 0.5, 0.6);
+                self.garden(side, 0.9, 0.8);
             }
             Zone::Lot => {
-                self.barrier(side, raw::FENCE, 1.9, 0.12);
                 let mut t = side.from + 6.0;
                 while t < side.to - 6.0 {
                     let (at, heading) = self.at(side, t, self.pavement + 4.0);
@@ -297,7 +347,7 @@ impl Builder<'_> {
                     t += 2.9;
                 }
                 self.buildings(side, 12.0, [14.0, 24.0], [5.0, 9.0], 0.6);
-                self.garden(side, 0.06, 0.2);
+                self.garden(side, 0.15, 0.2);
             }
         }
     }
@@ -311,41 +361,50 @@ impl Builder<'_> {
             let step = if self.rng.chance(0.5) { 0.0 } else { self.rng.uniform(0.0, 1.5) };
             let tall = self.rng.uniform(height[0], height[1]);
             let (at, heading) = self.at(side, t + wide / 2.0, self.pavement + setback + step + deep / 2.0 + 0.3);
-            self.build(Solid::block(raw::BUILDING, at, heading, [wide / 2.0, deep / 2.0], [-0.2, tall]));
-            t += wide + if self.rng.chance(gaps) { self.rng.uniform(2.0, 7.0) } else { 0.1 };
+            let gap = if self.rng.chance(gaps) { self.rng.uniform(2.0, 7.0) } else { 0.1 };
+            let fits = self.build(Solid::block(raw::BUILDING, at, heading, [wide / 2.0, deep / 2.0], [-0.2, tall]));
+            t += if fits { wide + gap } else { 1.5 };
         }
     }
 
-    /// A fence, wall or hedge along the back of the pavement, with gates.
-    fn barrier(&mut self, side: Side, raw: u8, height: f64, gates: f64) {
-        let mut t = side.from - 12.0;
-        let mut open = 0.0;
-        while t < side.to + 12.0 {
-            let (at, heading) = self.at(side, t, self.pavement + 0.3);
-            if open <= 0.0 && self.rng.chance(gates * 0.4) {
-                open = self.rng.uniform(2.0, 4.5);
+    /// A fence, wall or hedge that follows the back of the pavement around the block, with gates.
+    fn barrier(&mut self, side: Side, fence: Fence) {
+        let distance = self.pavement + fence.setback;
+        let start = self.at(side, (side.from + side.to) / 2.0, distance).0;
+        let block = self.roads.block(start);
+        for turn in [-1.0, 1.0] {
+            let (mut at, mut open) = (start, 0.0);
+            for step in 0..100 {
+                let (kerb, uphill) = self.roads.slope(at);
+                at = along(at, uphill, distance - kerb);
+                let cell = at.map(|v| (v.rem_euclid(PERIOD_M) as usize).min(PLOTS - 1));
+                let fenced = &mut self.fenced[cell[0] * PLOTS + cell[1]];
+                if (*fenced && step > 0) || self.roads.block(at) != block {
+                    break;
+                }
+                *fenced = true;
+                if open <= 0.0 && self.rng.chance(fence.gates) {
+                    open = self.rng.uniform(2.0, 4.5);
+                }
+                let way = right(uphill);
+                if open <= 0.0 && (kerb - distance).abs() < 1.0 {
+                    let width = if fence.raw == raw::VEGETATION { 0.45 } else { 0.12 };
+                    let panel = Solid::block(fence.raw, at, way, [1.05, width], [-0.2, fence.height]);
+                    self.solids.push(if fence.raw == raw::FENCE { panel.porous() } else { panel });
+                }
+                open -= 2.0;
+                at = along(at, way, 2.0 * turn);
             }
-            if open <= 0.0 && self.behind(at, self.pavement + 0.15) {
-                let panel = Solid::block(raw, at, heading, [1.05, 0.12], [-0.2, height]);
-                let thick = Solid { half: [1.05, 0.45], ..panel };
-                self.solids.push(match raw {
-                    raw::FENCE => panel.porous(),
-                    raw::VEGETATION => thick,
-                    _ => panel,
-                });
-            }
-            open -= 2.0;
-            t += 2.0;
         }
     }
 
-    /// Trees and bushes behind the pavement, as shares of places along the road.
+    /// Trees and bushes behind the pavement, as shares of places along the road, and things left lying about.
     fn garden(&mut self, side: Side, trees: f64, bushes: f64) {
         let mut t = side.from;
         while t < side.to {
             let d = self.pavement + self.rng.uniform(1.6, 9.0);
             let at = self.at(side, t, d).0;
-            let (radius, bottom) = (self.rng.uniform(1.4, 2.6), self.rng.uniform(1.8, 2.4));
+            let (radius, bottom) = (self.rng.uniform(1.6, 3.0), self.rng.uniform(1.7, 2.3));
             let trunk = Solid::post(raw::VEGETATION, at, 0.3, 2.0);
             if self.rng.chance(trees) && self.build(trunk) {
                 self.solids.extend(tree(at, radius, bottom));
@@ -356,6 +415,13 @@ impl Builder<'_> {
             let bush = Solid::foliage(at, radius, [-radius, 0.7 + 0.4 * radius]);
             if self.rng.chance(bushes) {
                 self.build(bush);
+            }
+            let d = self.pavement + self.rng.uniform(1.5, 6.0);
+            let (at, heading) = self.at(side, t + 1.2, d);
+            let half = [self.rng.uniform(0.5, 1.4), self.rng.uniform(0.4, 0.9)];
+            let thing = Solid::block(raw::STATIC, at, heading, half, [0.0, self.rng.uniform(0.7, 2.2)]);
+            if self.rng.chance(0.22) {
+                self.build(thing);
             }
             t += self.rng.uniform(4.0, 7.0);
         }

@@ -328,7 +328,7 @@ impl<'a> Traffic<'a> {
     /// People follow the kerb at their own distance.
     fn walk(&mut self) {
         for walker in &mut self.walkers {
-            let (kerb, uphill) = slope(self.town, walker.at);
+            let (kerb, uphill) = self.town.roads.slope(walker.at);
             let way = right(uphill).map(|v| v * walker.sign);
             let aside = ((walker.distance - kerb) * 0.6).clamp(-0.7, 0.7);
             let sought = along(way, uphill, aside);
@@ -358,15 +358,6 @@ fn room(vehicles: &[Vehicle], legs: &[Leg], i: usize) -> bool {
     room > coming
 }
 
-/// Distance to the kerb, and the direction in which it grows.
-fn slope(town: &Town, at: Vec2) -> (f64, Vec2) {
-    let kerb = |x: f64, y: f64| town.roads.ground([at[0] + x, at[1] + y]).kerb;
-    let here = kerb(0.0, 0.0);
-    let d = [kerb(0.1, 0.0) - here, kerb(0.0, 0.1) - here];
-    let length = d[0].hypot(d[1]).max(1e-9);
-    (here, [d[0] / length, d[1] / length])
-}
-
 fn walkers(town: &Town, count: usize, rng: &mut Rng) -> Vec<Walker> {
     let mut walkers = Vec::new();
     for _ in 0..count * 200 {
@@ -377,7 +368,7 @@ fn walkers(town: &Town, count: usize, rng: &mut Rng) -> Vec<Walker> {
         let kerb = town.roads.ground(at).kerb;
         if kerb > 1.0 && kerb < town.pavement - 0.6 {
             let sign = if rng.chance(0.5) { 1.0 } else { -1.0 };
-            let heading = right(slope(town, at).1).map(|v| v * sign);
+            let heading = right(town.roads.slope(at).1).map(|v| v * sign);
             walkers.push(Walker { at, heading, speed: rng.uniform(1.0, 1.6), sign, distance: kerb });
         }
     }
@@ -428,5 +419,24 @@ mod tests {
             }
         }
         assert!(off * 100 < vehicles && on * 50 < walkers, "{off} of {vehicles} off the road, {on} of {walkers} on it");
+    }
+
+    #[test]
+    fn vehicles_hardly_ever_drive_through_each_other() {
+        let (mut met, mut seen) = (0, 0);
+        for seed in 0..3 {
+            let town = Town::new(20 + seed);
+            let mut traffic = Traffic::new(&town, Level::Heavy, seed);
+            for _ in 0..300 {
+                let actors = traffic.next_moment().actors;
+                let vehicles: Vec<&Actor> = actors.iter().filter(|a| a.kind != Kind::Pedestrian).collect();
+                for (i, a) in vehicles.iter().enumerate() {
+                    let close = |b: &&&Actor| wrap(a.at[0] - b.at[0]).hypot(wrap(a.at[1] - b.at[1])) < 2.2;
+                    met += vehicles[..i].iter().filter(close).count();
+                    seen += 1;
+                }
+            }
+        }
+        assert!(met * 500 < seen, "{met} meetings in {seen} sightings");
     }
 }

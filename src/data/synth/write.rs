@@ -205,6 +205,9 @@ impl Summary {
             self.frames,
             by(grid.size)
         );
+        if *grid != Grid::CARLA_SC {
+            lines += "(the shares are made to agree at CarlaSC's own grid, 128x128x8 voxels of 0.4x0.4x0.375 m)\n";
+        }
         lines
     }
 }
