@@ -9,6 +9,7 @@ use std::time::Duration;
 use sep4d::train::checkpoint::Checkpoint;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, Finished};
+use sep4d::train::metrics::Confusion;
 use sep4d::train::run_folder::{Row, RunFolder};
 use sep4d::train::trainer::{Request, Trainer};
 
@@ -128,6 +129,17 @@ fn commands_are_obeyed_between_steps() {
     let clip = wait(&trainer, |event| if let Event::Reconstruction(clip) = event { Some(clip.clone()) } else { None });
     let voxels = clip.size.iter().product::<usize>() * clip.frames;
     assert_eq!((clip.clip, clip.truth.len(), clip.labels.len(), clip.observed.len()), (1, voxels, voxels, voxels));
+    // The labels, counted here, give the scores that the device counted.
+    for (t, expected) in clip.scores.iter().enumerate() {
+        let frame = t * voxels / clip.frames..(t + 1) * voxels / clip.frames;
+        let mut counts = vec![0; 11 * 11];
+        for i in frame.filter(|&i| clip.observed[i]) {
+            counts[usize::from(clip.truth[i]) * 11 + usize::from(clip.labels[i])] += 1;
+        }
+        let mut confusion = Confusion::new(11);
+        confusion.add(&counts);
+        assert_eq!(&confusion.scores(), expected, "frame {t}");
+    }
     trainer.send(Command::Reconstruct { clip: 1000 });
     let warning = wait(&trainer, |event| if let Event::Warning(text) = event { Some(text.clone()) } else { None });
     assert!(warning.contains("no clip 1000"), "{warning}");

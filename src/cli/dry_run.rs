@@ -3,8 +3,9 @@
 use sep4d::data::{Dataset, Grid};
 use sep4d::gpu::{DeviceChoice, adapters};
 use sep4d::graph::KernelLimits;
+use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::RunConfig;
-use sep4d::train::session::{BatchShape, preflight};
+use sep4d::train::session::preflight;
 use sep4d::{Error, Result};
 
 use super::table::{bytes, table, thousands};
@@ -39,7 +40,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
         let chosen = frames == config.data.frames;
         let batch = if follows_preset { preset(frames).train.batch } else { config.train.batch };
         let mut row = vec![frames.to_string(), batch.to_string()];
-        match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &limits) {
+        match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.optimiser(), &limits) {
             Ok(plan) => {
                 parameters = Some(plan.parameters);
                 row.extend([
@@ -49,6 +50,9 @@ pub fn run(config: &RunConfig) -> Result<()> {
                     thousands(plan.flops_per_step / 1_000_000_000),
                 ]);
                 row.extend(chosen.then(|| "<- configured".to_owned()));
+                if let (true, Some(budget)) = (chosen, config.memory_budget_bytes()) {
+                    misfit = plan.check(budget).err();
+                }
             }
             Err(why) => {
                 row.push("does not fit".into());

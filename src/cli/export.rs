@@ -19,7 +19,7 @@ use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
 use sep4d::data::{ClassSet, Clip, Dataset, Grid};
 use sep4d::files::write_atomically;
-use sep4d::train::session::Latent;
+use sep4d::train::session::LatentPlane;
 use sep4d::train::validation::{filled_batch, reconstruct};
 use sep4d::{Error, Result};
 
@@ -126,7 +126,7 @@ fn write_frames(folder: &Path, clip: &Clip, labels: &[u8], raw: &[u32], grid: &G
     Ok(())
 }
 
-fn write_latents(folder: &Path, first_frame: usize, latents: &[Latent]) -> Result<()> {
+fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> Result<()> {
     make_folder(folder)?;
     let path = folder.join(format!("{first_frame:06}.npz"));
     let mut bytes = std::io::Cursor::new(Vec::new());

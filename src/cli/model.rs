@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sep4d::data::{Dataset, Split};
 use sep4d::gpu::Context;
+use sep4d::models::sep4d::BatchShape;
 use sep4d::train::checkpoint::{Weights, conform};
 use sep4d::train::config::RunConfig;
 use sep4d::train::run_folder::RunFolder;
-use sep4d::train::session::{BatchShape, Session};
+use sep4d::train::session::Session;
 use sep4d::{Error, Result};
 
 /// Options that choose a model, its data and the adapter.

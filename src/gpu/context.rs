@@ -330,8 +330,16 @@ impl Context {
     /// # Errors
     /// [`Error::Device`] if the device was lost meanwhile.
     pub fn wait(&self) -> Result<()> {
+        self.wait_for(None)
+    }
+
+    /// Waits until `submission` is done, or everything submitted so far.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost meanwhile.
+    pub fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         self.device
-            .poll(wgpu::PollType::wait_indefinitely())
+            .poll(wgpu::PollType::Wait { submission_index: submission, timeout: None })
             .map_err(|why| Error::Device(format!("waiting for {} failed: {why}", self.adapter.name)))?;
         self.check()
     }

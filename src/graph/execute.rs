@@ -1,7 +1,7 @@
 //! The executor: pipelines, buffers and bind groups are made once; a step only encodes dispatches.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::util::DeviceExt;
 
@@ -152,6 +152,7 @@ pub struct Executor {
     memory: Arc<Memory>,
     persistent: Vec<wgpu::Buffer>,
     encoded: Vec<Encoded>,
+    in_flight: Mutex<Option<wgpu::SubmissionIndex>>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -170,8 +171,15 @@ impl Executor {
         for (i, &bytes) in plan.persistent.iter().enumerate() {
             persistent.push(allocate(context, BufferId::Persistent(i), bytes)?);
         }
-        let mut executor =
-            Executor { context: context.clone(), graph, plan, memory: memory.clone(), persistent, encoded: Vec::new() };
+        let mut executor = Executor {
+            context: context.clone(),
+            graph,
+            plan,
+            memory: memory.clone(),
+            persistent,
+            encoded: Vec::new(),
+            in_flight: Mutex::default(),
+        };
         executor.encode_steps()?;
         for (i, tensor) in executor.graph.tensors.iter().enumerate() {
             if let (Storage::Constant(values), true) = (&tensor.storage, tensor.root.0 == i) {
@@ -310,12 +318,14 @@ impl Executor {
         read(&self.context, self.buffer(place.buffer)?, place.offset, place.bytes)
     }
 
-    /// Encodes and submits one step; returns before it is done.
+    /// Encodes and submits one step; returns before it is done, but not before the one before the last is, so that a host
+    /// that never waits cannot pile up work.
     ///
     /// # Errors
     /// [`Error::Device`] if the device reported a failure.
     pub fn run(&self) -> Result<()> {
         let mut start = 0;
+        let mut last = None;
         while start < self.encoded.len() {
             let mut flops = 0;
             let mut end = start;
@@ -329,13 +339,17 @@ impl Executor {
                 }
                 end += 1;
             }
-            self.submit(&self.encoded[start..end]);
+            last = Some(self.submit(&self.encoded[start..end]));
             start = end;
+        }
+        let before = std::mem::replace(&mut *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner), last);
+        if let Some(before) = before {
+            self.context.wait_for(Some(before))?;
         }
         self.context.check()
     }
 
-    fn submit(&self, steps: &[Encoded]) {
+    fn submit(&self, steps: &[Encoded]) -> wgpu::SubmissionIndex {
         let mut encoder = self.context.device.create_command_encoder(&Default::default());
         let mut pass: Option<wgpu::ComputePass> = None;
         for step in steps {
@@ -354,7 +368,7 @@ impl Executor {
             }
         }
         drop(pass);
-        self.context.queue.submit([encoder.finish()]);
+        self.context.queue.submit([encoder.finish()])
     }
 
     /// Runs one step launch by launch and times each, waiting in between. Times include the driver's overhead of a

@@ -75,6 +75,12 @@ impl Graph {
         Ok(self.add_tensor(name, TensorSpec::f32(shape), Storage::Parameter(index)))
     }
 
+    /// The tensor of parameter number `index`, and of its gradient once [`Graph::backward`] has run.
+    pub fn parameter_tensors(&self, index: usize) -> (Option<TensorId>, Option<TensorId>) {
+        let find = |storage| self.tensors.iter().position(|t| t.storage == storage).map(|i| self.tensors[i].root);
+        (find(Storage::Parameter(index)), find(Storage::Gradient(index)))
+    }
+
     /// Number of parameter values (without the padding between parameters).
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(ParameterSpec::elements).sum()

@@ -1,6 +1,6 @@
 //! Instance norm with the activations and the residual sum that surround it in the model.
 
-use super::pointwise::{lrelu, lrelu_slope};
+use super::pointwise::{Add, lrelu, lrelu_slope};
 use super::reduction::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
@@ -354,6 +354,22 @@ pub fn cases() -> Vec<Case> {
         case("plain in windows", &[5, 5, 3, 10, 32], false, false, false).windowed(40_000),
         case("activated sum in windows", &[5, 5, 3, 10, 32], true, false, true).windowed(40_000),
         case("long", &[1, 64, 66, 4, 2], true, true, false),
+        // The gradient between the two is overwritten; so is the sum where nothing is differentiated.
+        Case::new("instance_norm in place, backward", |b| {
+            let shape = [5, 75, 64];
+            let (x, residual) = (b.normal("x", &shape), b.normal("residual", &shape));
+            let y = instance_norm(&mut b.graph, x, Some(residual), false, true)?;
+            let y = instance_norm(&mut b.graph, y, None, true, false)?;
+            Ok(vec![instance_norm(&mut b.graph, y, None, false, false)?])
+        })
+        .windowed(40_000),
+        Case::new("instance_norm in place, forward", |b| {
+            let shape = [5, 75, 64];
+            let (x0, x1) = (b.constant_normal("x0", &shape), b.constant_normal("x1", &shape));
+            let x = b.graph.push_one(Add, &[x0, x1])?;
+            Ok(vec![instance_norm(&mut b.graph, x, None, true, false)?])
+        })
+        .windowed(40_000),
         Case::new("instance_norm mean 100 deviations", |b| {
             let (shape, scale) = ([2, 300, 7], [0.01, 1.0, 3.0, 10.0, 0.5, 2.0, 100.0]);
             let count = shape.iter().product::<usize>();

@@ -1,6 +1,8 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod adam;
 pub mod axis_mean;
+pub mod axis_pool;
 pub mod broadcast_add;
 mod common;
 pub mod concat;
@@ -22,7 +24,9 @@ use crate::selftest::Case;
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
     [
+        adam::cases(),
         axis_mean::cases(),
+        axis_pool::cases(),
         broadcast_add::cases(),
         concat::cases(),
         conv3d::cases(),

@@ -1,18 +1,280 @@
-//! SEP-4D: planar factorisation of 4D occupancy with a structure-equivalence prior.
+//! SEP-4D (docs: `design` section 2; equation numbers of the paper).
 
 use serde::{Deserialize, Serialize};
 
-/// The widths of SEP-4D.
+use super::fusion;
+use super::modules::{Kernel, LinearOptions, conv_layer, default_init, linear_layer, positional_code, residual_block};
+use crate::graph::{Graph, Init, TensorId, TensorSpec};
+use crate::layers::axis_pool::axis_pool;
+use crate::layers::instance_norm::instance_norm;
+use crate::layers::label_table::label_table;
+use crate::layers::linear::linear;
+use crate::layers::permute::{permute, tile};
+use crate::layers::pointwise::{Add, Lrelu};
+use crate::layers::reparameterise::{mean, reparameterise};
+use crate::{Error, Result};
+
+/// Widths of the model. No parameter depends on T, X, Y or Z.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// K, the number of classes.
+    /// K: semantic classes, free included.
     pub classes: usize,
-    /// C, the latent channels.
+    /// C: channels of the latent planes.
     pub latent_channels: usize,
-    /// D, the channels of a plane's features.
+    /// D: features of the planes after their blocks.
     pub plane_features: usize,
-    /// hid, the decoder's width.
+    /// hid: width of the decoder at half resolution.
     pub hidden: usize,
-    /// hr, the width at full resolution.
+    /// hr: width of the head at full resolution.
     pub head: usize,
+}
+
+/// Extents of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchShape {
+    /// B: clips.
+    pub batch: usize,
+    /// T: frames per clip.
+    pub frames: usize,
+    /// X, Y, Z: voxels, all even.
+    pub size: [usize; 3],
+}
+
+impl BatchShape {
+    /// X', Y', Z': cells at half resolution.
+    pub fn cells(&self) -> [usize; 3] {
+        self.size.map(|extent| extent / 2)
+    }
+
+    /// N = B * T.
+    pub fn total_frames(&self) -> usize {
+        self.batch * self.frames
+    }
+
+    /// Voxels of the whole batch.
+    pub fn voxels(&self) -> usize {
+        self.total_frames() * self.size.iter().product::<usize>()
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] naming the extent that does not work.
+    pub fn check(&self) -> Result<()> {
+        if self.batch == 0 || !(2..=64).contains(&self.frames) {
+            return Err(Error::Usage(format!(
+                "a batch of {} clips of {} frames cannot be trained; use at least 1 clip and 2 to 64 frames (data.frames)",
+                self.batch, self.frames
+            )));
+        }
+        match self.size.iter().zip(["X", "Y", "Z"]).find(|(extent, _)| **extent == 0 || !extent.is_multiple_of(2)) {
+            Some((extent, axis)) => Err(Error::Usage(format!(
+                "{axis} = {extent} voxels cannot be halved; crop the grid to even extents (data.crop)"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names of the planes in the order used everywhere.
+pub const PLANES: [&str; 6] = ["xy", "xz", "yz", "tx", "ty", "tz"];
+
+/// One tensor per plane: `xy [B, X', Y', .]`, `tx [B, T, X', .]` and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct Planes {
+    /// Over x and y.
+    pub xy: TensorId,
+    /// Over x and z.
+    pub xz: TensorId,
+    /// Over y and z.
+    pub yz: TensorId,
+    /// Over t and x.
+    pub tx: TensorId,
+    /// Over t and y.
+    pub ty: TensorId,
+    /// Over t and z.
+    pub tz: TensorId,
+}
+
+impl Planes {
+    /// In the order of [`PLANES`].
+    pub fn all(&self) -> [TensorId; 6] {
+        [self.xy, self.xz, self.yz, self.tx, self.ty, self.tz]
+    }
+
+    /// `f` of every plane, with its name.
+    fn try_map(&self, mut f: impl FnMut(usize, &'static str, TensorId) -> Result<TensorId>) -> Result<Planes> {
+        let planes = self.all();
+        let mut map = |i: usize| f(i, PLANES[i], planes[i]);
+        Ok(Planes { xy: map(0)?, xz: map(1)?, yz: map(2)?, tx: map(3)?, ty: map(4)?, tz: map(5)? })
+    }
+}
+
+/// What the latent planes are replaced by before fusion.
+#[derive(Debug, Clone, Copy)]
+pub enum Latent {
+    /// `mu + eps * sigma`, with eps from the Philox key and step in this tensor (`u32 [3]`: seed low, seed high, step).
+    Sample(TensorId),
+    /// `mu`.
+    Mean,
+}
+
+/// The tensors of a built model.
+#[derive(Debug, Clone)]
+pub struct Sep4d {
+    /// Input: labels `u32 [N, X', Y', Z', 8]` in blocked order.
+    pub labels: TensorId,
+    /// `(mu, logvar)` of each plane, `[B, ., ., 2C]`.
+    pub distributions: Planes,
+    /// KL divergence of each plane, `[1]`, summing to the mean over all plane elements; empty for [`Latent::Mean`].
+    pub kl: Vec<TensorId>,
+    /// `[N, X', Y', Z', 8, K]` in blocked order.
+    pub logits: TensorId,
+}
+
+/// Appends the whole model to `g`.
+///
+/// # Errors
+/// [`Error::Usage`] for extents that do not work, [`Error::Shape`] otherwise.
+pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: Latent) -> Result<Sep4d> {
+    shape.check()?;
+    let [x, y, z] = shape.cells();
+    let labels = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8]));
+    let features = extractor(g, config, labels)?;
+    let planes = g.scope("planes", |g| factorise(g, config, shape, features))?;
+    let distributions = g.scope("distributions", |g| {
+        planes.try_map(|_, name, plane| g.scope(name, |g| distribution(g, config, plane)))
+    })?;
+
+    let elements: usize = distributions.all().iter().map(|&d| g.tensor(d).spec.elements() / 2).sum();
+    let mut kl = Vec::new();
+    let samples = distributions.try_map(|i, _, distribution| match latent {
+        Latent::Mean => mean(g, distribution),
+        Latent::Sample(rng) => {
+            let (sample, divergence) = reparameterise(g, distribution, rng, i as u32, elements)?;
+            kl.push(divergence);
+            Ok(sample)
+        }
+    })?;
+    let blocks =
+        g.scope("blocks", |g| samples.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, config, plane))))?;
+    let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
+    let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, config.plane_features])?;
+    let logits = g.scope("decoder", |g| decoder(g, config, fused))?;
+    Ok(Sep4d { labels, distributions, kl, logits })
+}
+
+/// Width of the extractor before its output layer, fixed by the design.
+const EXTRACTOR_WIDTH: usize = 32;
+/// Size of a class embedding, fixed by the design.
+const EMBEDDING: usize = 4;
+
+/// f_theta: `[N, X', Y', Z', C]` from labels. The embedding and the k2 s2 convolution fold into one table of
+/// K x 8 sub-positions x 32 values, so that nothing is ever stored at full resolution.
+fn extractor(g: &mut Graph, config: &ModelConfig, labels: TensorId) -> Result<TensorId> {
+    g.scope("extractor", |g| {
+        let embedding = g.scope("embedding", |g| g.parameter("weight", &[config.classes, EMBEDDING], Init::Normal))?;
+        let x = g.scope("down", |g| {
+            let init = default_init(EMBEDDING * 8);
+            let weight = g.parameter("weight", &[EXTRACTOR_WIDTH, EMBEDDING, 2, 2, 2], init.clone())?;
+            let bias = g.parameter("bias", &[EXTRACTOR_WIDTH], init)?;
+            let weight = permute(g, weight, &[2, 3, 4, 0, 1])?;
+            let weight = g.reshape(weight, &[8 * EXTRACTOR_WIDTH, EMBEDDING])?;
+            let table = linear(g, embedding, weight, None, false)?;
+            let table = g.reshape(table, &[config.classes, 8, EXTRACTOR_WIDTH])?;
+            label_table(g, labels, table, bias)
+        })?;
+        let x = instance_norm(g, x, None, false, false)?;
+        let x = residual_block(g, x, "res", Kernel::Three, false, true)?;
+        linear_layer(g, x, "out", config.latent_channels, LinearOptions::default())
+    })
+}
+
+/// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', C]` onto six planes of C channels.
+fn factorise(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, features: TensorId) -> Result<Planes> {
+    let c = config.latent_channels;
+    let [x, y, z] = shape.cells();
+    let t = shape.frames;
+    let volume = g.reshape(features, &[shape.batch, t, x, y, z, c])?;
+    let pooled = pool(g, c, volume, "volume", &[("t", &[t]), ("yz", &[y, z]), ("xz", &[x, z]), ("xy", &[x, y])])?;
+    let flat = pool(g, c, pooled[0], "static", &[("z", &[z]), ("y", &[y]), ("x", &[x])])?;
+    Ok(Planes { xy: flat[0], xz: flat[1], yz: flat[2], tx: pooled[1], ty: pooled[2], tz: pooled[3] })
+}
+
+/// One attention pooling per `(axes, extents)`, with values, scores and positional biases of its own.
+fn pool(g: &mut Graph, c: usize, from: TensorId, name: &str, pools: &[(&str, &[usize])]) -> Result<Vec<TensorId>> {
+    let width = pools.len() * c;
+    let zero = || Some(Init::Constant(0.0));
+    let (values, scores) = g.scope(name, |g| {
+        let values = linear_layer(g, from, "values", width, LinearOptions::default())?;
+        let flat = LinearOptions { weight: zero(), bias: zero(), ..Default::default() };
+        Ok((values, linear_layer(g, from, "scores", width, flat)?))
+    })?;
+    let mut biases = Vec::new();
+    for (axes, extents) in pools {
+        let bias = g.scope(&format!("bias.{axes}"), |g| {
+            let code = g.constant("code", &[extents.iter().product(), 9 * extents.len()], positional_code(extents))?;
+            let hidden = LinearOptions { activation: true, ..Default::default() };
+            let hidden = linear_layer(g, code, "hidden", 2 * c, hidden)?;
+            linear_layer(g, hidden, "out", c, LinearOptions::default())
+        })?;
+        biases.push((['t', 'x', 'y', 'z'].map(|axis| axes.contains(axis)), bias));
+    }
+    axis_pool(g, values, scores, &biases)
+}
+
+/// E_k (Eq. 7): `(mu, logvar)` of one plane, `[.., 2C]`. The log-variances start near -4.
+fn distribution(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<TensorId> {
+    let c = config.latent_channels;
+    let hidden = linear_layer(g, plane, "hidden", c, LinearOptions { activation: true, ..Default::default() })?;
+    let bound = 1.0 / (c as f64).sqrt();
+    let options = LinearOptions {
+        weight: Some(Init::Runs(vec![(c * c, Init::Uniform(bound)), (c * c, Init::Uniform(0.1 * bound))])),
+        bias: Some(Init::Runs(vec![(c, Init::Uniform(bound)), (c, Init::Constant(-4.0))])),
+        ..Default::default()
+    };
+    linear_layer(g, hidden, "out", 2 * c, options)
+}
+
+/// `1x1(C->D) + conv3x3(D->D)(lrelu(IN(conv3x3(C->D))))`; the second convolution starts at zero.
+fn plane_block(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<TensorId> {
+    let d = config.plane_features;
+    let skip = linear_layer(g, plane, "skip", d, LinearOptions::default())?;
+    let &[b, rows, columns, c] = g.shape(plane) else {
+        return Err(Error::Shape(format!("{} is not a plane", g.describe(plane))));
+    };
+    let x = g.reshape(plane, &[b, 1, rows, columns, c])?;
+    let x = conv_layer(g, x, "conv1", d, [1, 3, 3], None)?;
+    let x = instance_norm(g, x, None, true, false)?;
+    let x = conv_layer(g, x, "conv2", d, [1, 3, 3], Some(Init::Constant(0.0)))?;
+    let x = g.reshape(x, &[b, rows, columns, d])?;
+    g.push_one(Add, &[x, skip])
+}
+
+/// Logits `[N, X', Y', Z', 8, K]` from `z [N, X', Y', Z', D]` (Eq. 11).
+///
+/// The transposed k2 s2 convolution is a linear layer to 8 sub-voxels, and the head is pointwise, so full resolution keeps the
+/// blocked order `[cell, sub-voxel]` from here to the loss.
+fn decoder(g: &mut Graph, config: &ModelConfig, z: TensorId) -> Result<TensorId> {
+    let (hid, hr) = (config.hidden, config.head);
+    let x = linear_layer(g, z, "in", hid, LinearOptions { activation: true, ..Default::default() })?;
+    let x = residual_block(g, x, "res3", Kernel::Three, true, false)?;
+    let x = residual_block(g, x, "res1", Kernel::One, true, false)?;
+    let x = g.scope("up", |g| {
+        // PyTorch's fan-in of a transposed convolution counts its output channels.
+        let init = default_init(hr * 8);
+        let weight = g.parameter("weight", &[hid, hr, 2, 2, 2], init.clone())?;
+        let bias = g.parameter("bias", &[hr], init)?;
+        let weight = permute(g, weight, &[2, 3, 4, 1, 0])?;
+        let weight = g.reshape(weight, &[8 * hr, hid])?;
+        let bias = tile(g, bias, 8)?;
+        linear(g, x, weight, Some(bias), true)
+    })?;
+    let shape = g.shape(x).to_vec();
+    let x = g.reshape(x, &[&shape[..4], &[8, hr]].concat())?;
+    g.scope("head", |g| {
+        let mix = linear_layer(g, x, "mix", hr, LinearOptions::default())?;
+        let sum = g.push_one(Add, &[mix, x])?;
+        let x = g.push_one(Lrelu, &[sum])?;
+        linear_layer(g, x, "out", config.classes, LinearOptions::default())
+    })
 }

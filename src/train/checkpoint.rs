@@ -113,7 +113,6 @@ impl Weights {
             second_moments: moments,
             parameters: self.parameters,
             steps: self.step,
-            taken_steps: self.step,
             skipped: 0,
         }
     }
@@ -145,7 +144,6 @@ impl Checkpoint {
             first_moments: moments(FIRST)?,
             second_moments: moments(SECOND)?,
             steps: file.number("step")?,
-            taken_steps: file.number("taken_steps")?,
             skipped: file.number("skipped")?,
             parameters: weights.parameters,
         };
@@ -213,7 +211,6 @@ impl CheckpointFolder {
             .collect();
         let optimiser = [
             ("step", state.steps.to_string()),
-            ("taken_steps", state.taken_steps.to_string()),
             ("skipped", state.skipped.to_string()),
             ("cursor_epoch", checkpoint.cursor.epoch.to_string()),
             ("cursor_position", checkpoint.cursor.position.to_string()),
@@ -353,7 +350,6 @@ mod tests {
                 first_moments: tensors(-1.0),
                 second_moments: tensors(1e-9),
                 steps: step,
-                taken_steps: step - 1,
                 skipped: 1,
             },
             cursor: Cursor { epoch: 3, position: 7 },

@@ -1,0 +1,129 @@
+// Kernels of src/layers/adam.rs.
+{% include "common/index.wgsl" %}
+{% include "common/reduce.wgsl" %}
+
+struct Parameters {
+    elements: u32,
+    elements_per_invocation: u32,
+    first_group: u32,
+    groups: u32,
+    beta1: f32,
+    beta2: f32,
+    // 1 - beta, rounded once: the difference of rounded values would be off by 5e-5 for beta2 = 0.999.
+    rest1: f32,
+    rest2: f32,
+    epsilon: f32,
+    weight_decay: f32,
+    // Zero: the gradient is not clipped.
+    clip_norm: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+
+// By its bits, because compilers may assume that there is nothing but numbers.
+fn is_finite(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
+}
+
+@group(0) @binding(1) var<storage, read_write> gradients: array<f32>;
+@group(0) @binding(2) var<storage, read_write> partials: array<vec2<f32>>;
+
+// Sum of squares and number of elements that are not finite, of one workgroup.
+@compute @workgroup_size(64)
+fn gradient_norm_partial(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let group = workgroup_index(workgroup, grid);
+    var sum = vec2(0.0);
+    for (var k = 0u; k < p.elements_per_invocation; k += 1u) {
+        let i = (group * p.elements_per_invocation + k) * 64u + local;
+        if i >= p.elements {
+            break;
+        }
+        let g = gradients[i];
+        sum += vec2(g * g, select(1.0, 0.0, is_finite(g)));
+    }
+    let group_sum = workgroup_sum(sum, local);
+    if local == 0u && group < p.groups {
+        partials[p.first_group + group] = group_sum;
+    }
+}
+
+@group(0) @binding(1) var<storage, read_write> all_partials: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> norm: array<f32>;
+
+@compute @workgroup_size(64)
+fn gradient_norm_finish(@builtin(local_invocation_index) local: u32) {
+    var sum = vec2(0.0);
+    for (var i = local; i < p.groups; i += 64u) {
+        sum += all_partials[i];
+    }
+    let total = workgroup_sum(sum, local);
+    if local == 0u {
+        norm[0] = sqrt(total.x);
+        norm[1] = select(0.0, 1.0, total.y == 0.0 && is_finite(total.x));
+    }
+}
+
+@group(0) @binding(2) var<storage, read_write> first: array<f32>;
+@group(0) @binding(3) var<storage, read_write> second: array<f32>;
+@group(0) @binding(4) var<storage, read_write> state: array<f32>;
+@group(0) @binding(5) var<storage, read_write> new_first: array<f32>;
+@group(0) @binding(6) var<storage, read_write> new_second: array<f32>;
+
+@compute @workgroup_size(64)
+fn adam_moments(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    if i < p.elements {
+        var m = first[i];
+        var v = second[i];
+        if state[1] > 0.5 {
+            var g = gradients[i];
+            if p.clip_norm > 0.0 {
+                g *= min(1.0, p.clip_norm / (state[0] + 1e-6));
+            }
+            m = p.beta1 * m + p.rest1 * g;
+            v = p.beta2 * v + p.rest2 * g * g;
+        }
+        new_first[i] = m;
+        new_second[i] = v;
+    }
+}
+
+@group(0) @binding(1) var<storage, read_write> parameters: array<f32>;
+// (learning rate, 1 - beta1^t, 1 - beta2^t, unused)
+@group(0) @binding(5) var<storage, read_write> hyper: array<f32>;
+@group(0) @binding(6) var<storage, read_write> new_parameters: array<f32>;
+
+@compute @workgroup_size(64)
+fn adam_parameters(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    if i < p.elements {
+        var w = parameters[i];
+        if state[1] > 0.5 {
+            let rate = hyper[0];
+            w -= rate * p.weight_decay * w;
+            w -= rate / hyper[1] * first[i] / (sqrt(second[i] / hyper[2]) + p.epsilon);
+        }
+        new_parameters[i] = w;
+    }
+}
+
+@group(0) @binding(1) var<storage, read_write> norm_state: array<f32>;
+@group(0) @binding(2) var<storage, read_write> skipped: array<u32>;
+@group(0) @binding(3) var<storage, read_write> new_skipped: array<u32>;
+
+@compute @workgroup_size(1)
+fn adam_skipped() {
+    new_skipped[0] = skipped[0] + select(1u, 0u, norm_state[1] > 0.5);
+}

@@ -1,0 +1,124 @@
+//! Modules that several models share: layers with their parameters, under PyTorch's names and initial values.
+
+use crate::Result;
+use crate::graph::{Graph, Init, TensorId};
+use crate::layers::conv3d::conv3d;
+use crate::layers::instance_norm::instance_norm;
+use crate::layers::linear::linear;
+
+/// PyTorch's default for a layer with `fan_in` inputs per output.
+pub fn default_init(fan_in: usize) -> Init {
+    Init::Uniform(1.0 / (fan_in as f64).sqrt())
+}
+
+/// How [`linear_layer`] differs from `nn.Linear`.
+#[derive(Debug, Clone, Default)]
+pub struct LinearOptions {
+    /// No bias parameter.
+    pub no_bias: bool,
+    /// Leaky ReLU after it.
+    pub activation: bool,
+    /// Initial weight where it is not PyTorch's.
+    pub weight: Option<Init>,
+    /// Initial bias where it is not PyTorch's.
+    pub bias: Option<Init>,
+}
+
+/// `nn.Linear(I, outputs)` on the channel axis of `x`, parameters `name.weight`, `name.bias`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken.
+pub fn linear_layer(
+    g: &mut Graph,
+    x: TensorId,
+    name: &str,
+    outputs: usize,
+    options: LinearOptions,
+) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    g.scope(name, |g| {
+        let weight =
+            g.parameter("weight", &[outputs, inputs], options.weight.unwrap_or_else(|| default_init(inputs)))?;
+        let bias = match options.no_bias {
+            true => None,
+            false => Some(g.parameter("bias", &[outputs], options.bias.unwrap_or_else(|| default_init(inputs)))?),
+        };
+        linear(g, x, weight, bias, options.activation)
+    })
+}
+
+/// `nn.Conv3d(I, outputs, kernel, padding="same")`, or `nn.Conv2d` for kernel `[1, 3, 3]`, on `x [N, X, Y, Z, I]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken.
+pub fn conv_layer(
+    g: &mut Graph,
+    x: TensorId,
+    name: &str,
+    outputs: usize,
+    kernel: [usize; 3],
+    init: Option<Init>,
+) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    let init = init.unwrap_or_else(|| default_init(inputs * kernel.iter().product::<usize>()));
+    let spatial = if kernel[0] == 1 { &kernel[1..] } else { &kernel[..] };
+    g.scope(name, |g| {
+        let weight = g.parameter("weight", &[&[outputs, inputs], spatial].concat(), init.clone())?;
+        let bias = g.parameter("bias", &[outputs], init)?;
+        conv3d(g, x, weight, bias, kernel)
+    })
+}
+
+/// Kernel of a residual block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kernel {
+    /// 1x1x1.
+    One,
+    /// 3x3x3.
+    Three,
+}
+
+/// `x + act(IN(conv2(lrelu(IN(conv1(x))))))` of equal width, with leaky ReLU for `act` if `branch_activation`, and leaky
+/// ReLU of the sum if `post_activation` (design: `Res3(c)`).
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken.
+pub fn residual_block(
+    g: &mut Graph,
+    x: TensorId,
+    name: &str,
+    kernel: Kernel,
+    branch_activation: bool,
+    post_activation: bool,
+) -> Result<TensorId> {
+    let width = g.tensor(x).spec.channels();
+    let conv = |g: &mut Graph, x, name: &str| match kernel {
+        Kernel::One => linear_layer(g, x, name, width, LinearOptions::default()),
+        Kernel::Three => conv_layer(g, x, name, width, [3, 3, 3], None),
+    };
+    g.scope(name, |g| {
+        let h = conv(g, x, "conv1")?;
+        let h = instance_norm(g, h, None, true, false)?;
+        let h = conv(g, h, "conv2")?;
+        instance_norm(g, h, Some(x), branch_activation, post_activation)
+    })
+}
+
+/// `pe(u) = [2u-1, sin(2^f pi u), cos(2^f pi u)]`, f = 0..3, at the cell centres `u = (i + 1/2)/n` of every axis, the codes
+/// of the axes concatenated: `[prod(extents), 9 * extents.len()]`.
+pub fn positional_code(extents: &[usize]) -> Vec<f32> {
+    let cells: usize = extents.iter().product();
+    let mut codes = Vec::with_capacity(cells * 9 * extents.len());
+    for cell in 0..cells {
+        for (axis, &extent) in extents.iter().enumerate() {
+            let stride: usize = extents[axis + 1..].iter().product();
+            let u = ((cell / stride % extent) as f64 + 0.5) / extent as f64;
+            codes.push((2.0 * u - 1.0) as f32);
+            for f in 0..4 {
+                let angle = f64::from(1 << f) * std::f64::consts::PI * u;
+                codes.extend([angle.sin() as f32, angle.cos() as f32]);
+            }
+        }
+    }
+    codes
+}

@@ -1,0 +1,245 @@
+//! The whole model against the independent PyTorch implementation in `tests/golden`.
+
+use std::sync::Arc;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use sep4d::data::batch::{Batch, to_blocked};
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::execute::{Executor, Memory};
+use sep4d::graph::interpret::{self, Values};
+use sep4d::graph::plan::Plan;
+use sep4d::graph::{Block, Graph, TensorId, TensorSpec};
+use sep4d::layers::pointwise::weighted_sum;
+use sep4d::layers::segmentation_loss::segmentation_loss;
+use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, Sep4d, build};
+use sep4d::selftest::relative_error;
+use sep4d::train::session::{LossWeights, NamedTensor, OptimiserConfig, Session, TrainingState};
+
+const CONFIG: ModelConfig = ModelConfig { classes: 11, latent_channels: 4, plane_features: 6, hidden: 8, head: 4 };
+const SIZE: [usize; 3] = [8, 6, 4];
+const SEED: u32 = 7;
+
+struct Golden {
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn load() -> Golden {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/model.safetensors");
+        Golden { bytes: std::fs::read(path).unwrap() }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
+        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        self.f32(name).into_iter().map(f64::from).collect()
+    }
+
+    /// Labels `[N, X', Y', Z', 8]`.
+    fn labels(&self) -> Vec<u32> {
+        let plain: Vec<u32> = self.tensors().tensor("labels").unwrap().data().iter().map(|&b| u32::from(b)).collect();
+        plain.chunks(SIZE.iter().product()).flat_map(|frame| to_blocked(frame, SIZE)).collect()
+    }
+
+    /// Parameters whose gradient is rounding noise, because they have no effect.
+    fn no_effect(&self) -> Vec<String> {
+        let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        metadata["no_effect"].split(' ').map(str::to_owned).collect()
+    }
+
+    fn parameter(&self, name: &str) -> Vec<f32> {
+        self.f32(&format!("param.{name}"))
+    }
+}
+
+fn shape() -> BatchShape {
+    BatchShape { batch: 2, frames: 3, size: SIZE }
+}
+
+/// Logits in blocked order from the fixture's `[N, X, Y, Z, K]`.
+fn blocked_logits(golden: &Golden) -> Vec<f64> {
+    let plain = golden.f64("eval.logits");
+    let voxels: usize = SIZE.iter().product();
+    let frames = plain.len() / (voxels * CONFIG.classes);
+    let rows: Vec<usize> = (0..frames * voxels).collect();
+    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, SIZE)).collect();
+    order.iter().flat_map(|row| plain[row * CONFIG.classes..(row + 1) * CONFIG.classes].to_vec()).collect()
+}
+
+struct Training {
+    graph: Graph,
+    model: Sep4d,
+    rng: TensorId,
+    class_weights: TensorId,
+    losses: [TensorId; 4],
+}
+
+fn training_graph() -> Training {
+    let mut g = Graph::new();
+    let class_weights = g.input("class_weights", TensorSpec::f32(&[CONFIG.classes]));
+    let rng = g.input("rng", TensorSpec::u32(&[3]));
+    let model = build(&mut g, &CONFIG, &shape(), Latent::Sample(rng)).unwrap();
+    let (ce, lovasz) = segmentation_loss(&mut g, model.logits, model.labels, class_weights).unwrap();
+    let kl = weighted_sum(&mut g, &model.kl.iter().map(|&kl| (1.0, kl)).collect::<Vec<_>>()).unwrap();
+    let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (0.005, kl)]).unwrap();
+    let seed = g.constant("d_loss", &[1], vec![1.0]).unwrap();
+    g.backward(&[(total, seed)], &[]).unwrap();
+    let losses = [total, ce, lovasz, kl];
+    losses.iter().for_each(|&loss| g.keep(loss));
+    Training { graph: g, model, rng, class_weights, losses }
+}
+
+fn on_device(graph: &Graph, golden: &Golden) -> (Executor, Arc<Memory>) {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let plan = Plan::new(graph, context.limits()).unwrap();
+    let memory = Memory::new(&context, &[&plan]).unwrap();
+    let mut block = vec![0.0; graph.block_elements()];
+    for p in graph.parameters() {
+        block[p.offset..p.offset + p.elements()].copy_from_slice(&golden.parameter(&p.name));
+    }
+    memory.write_block(Block::Parameters, &block).unwrap();
+    (Executor::new(&context, graph.clone(), plan, &memory).unwrap(), memory)
+}
+
+fn twin_values(graph: &Graph, golden: &Golden) -> Values {
+    let mut values = Values::default();
+    for (i, p) in graph.parameters().iter().enumerate() {
+        let (tensor, _) = graph.parameter_tensors(i);
+        values.set(graph, tensor.unwrap(), golden.f64(&format!("param.{}", p.name)));
+    }
+    values
+}
+
+#[test]
+fn every_parameter_has_its_pytorch_name_and_shape() {
+    let golden = Golden::load();
+    let mut graph = Graph::new();
+    build(&mut graph, &CONFIG, &shape(), Latent::Mean).unwrap();
+    let tensors = golden.tensors();
+    let mut expected: Vec<(String, Vec<usize>)> = tensors
+        .iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix("param.")?.to_owned(), t.shape().to_vec())))
+        .collect();
+    let mut actual: Vec<_> = graph.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+    expected.sort();
+    actual.sort();
+    assert_eq!(actual, expected);
+}
+
+#[test]
+fn presets_have_the_published_parameter_counts() {
+    for (hidden, count) in [(128, 1_215_095), (64, 508_215)] {
+        let config = ModelConfig { classes: 11, latent_channels: 16, plane_features: 32, hidden, head: 32 };
+        let mut graph = Graph::new();
+        build(&mut graph, &config, &shape(), Latent::Mean).unwrap();
+        assert_eq!(graph.parameter_count(), count);
+    }
+}
+
+#[test]
+fn logits_agree() {
+    let golden = Golden::load();
+    let expected = blocked_logits(&golden);
+    let mut graph = Graph::new();
+    let model = build(&mut graph, &CONFIG, &shape(), Latent::Mean).unwrap();
+    graph.keep(model.logits);
+
+    let mut values = twin_values(&graph, &golden);
+    values.set(&graph, model.labels, golden.labels().into_iter().map(f64::from).collect());
+    interpret::run(&graph, &mut values).unwrap();
+    let twin = relative_error(values.get(&graph, model.logits).unwrap(), &expected);
+
+    let (executor, _memory) = on_device(&graph, &golden);
+    executor.write(model.labels, &golden.labels()).unwrap();
+    executor.run().unwrap();
+    let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
+    let device = relative_error(&logits, &expected);
+    println!("logits: twin {twin:.1e}, device {device:.1e}");
+    assert!(twin < 1e-6 && device < 1e-4);
+}
+
+#[test]
+fn losses_and_gradients_agree() {
+    let golden = Golden::load();
+    let Training { graph, model, rng, class_weights, losses } = training_graph();
+    let key = [SEED, 0, 0];
+
+    let mut values = twin_values(&graph, &golden);
+    values.set(&graph, model.labels, golden.labels().into_iter().map(f64::from).collect());
+    values.set(&graph, rng, key.map(f64::from).to_vec());
+    values.set(&graph, class_weights, golden.f64("class_weights"));
+    interpret::run(&graph, &mut values).unwrap();
+
+    let (executor, memory) = on_device(&graph, &golden);
+    executor.write(model.labels, &golden.labels()).unwrap();
+    executor.write(rng, &key).unwrap();
+    executor.write(class_weights, &golden.f32("class_weights")).unwrap();
+    executor.run().unwrap();
+
+    for (loss, name) in losses.into_iter().zip(["total", "ce", "lovasz", "kl"]) {
+        let expected = golden.f64(&format!("loss.{name}"))[0];
+        let twin = values.get(&graph, loss).unwrap()[0];
+        let device = f64::from(executor.read::<f32>(loss).unwrap()[0]);
+        println!("{name}: {expected} twin {twin} device {device}");
+        assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
+        assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
+    }
+
+    let no_effect = golden.no_effect();
+    let block = memory.read_block(Block::Gradients).unwrap();
+    let mut worst = (0.0, 0.0, String::new());
+    for (i, p) in graph.parameters().iter().enumerate() {
+        let expected = golden.f64(&format!("grad.{}", p.name));
+        let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
+        let twin = values.get(&graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
+        if no_effect.contains(&p.name) {
+            let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
+            assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
+            continue;
+        }
+        let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
+        assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}: {errors:?}", p.name);
+        if errors.1 > worst.1 {
+            worst = (errors.0, errors.1, p.name.clone());
+        }
+    }
+    println!("worst gradient: {worst:?}");
+}
+
+#[test]
+fn ten_adam_losses_agree() {
+    let golden = Golden::load();
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let optimiser = OptimiserConfig {
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
+        weight_decay: 0.0,
+        clip_norm: None,
+    };
+    let weights = golden.f32("class_weights");
+    let mut session = Session::new(&context, &CONFIG, &shape(), &optimiser, &weights, u64::from(SEED)).unwrap();
+    let fresh = session.export().unwrap();
+    let parameters: Vec<NamedTensor> =
+        fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();
+    session.import(&TrainingState { parameters, ..fresh }).unwrap();
+
+    let labels = golden.labels();
+    let observed = vec![1; labels.len()];
+    let batch = Batch { labels, observed, poses: None, batch: 2, frames: 3, size: SIZE };
+    for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
+        session.train_step(&batch, 1e-3).unwrap();
+        let loss = session.report().unwrap().loss;
+        println!("step {step}: {loss} against {expected}");
+        assert!((loss - expected).abs() <= 1e-4 * expected, "step {step}: {loss} instead of {expected}");
+    }
+}
