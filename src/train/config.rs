@@ -174,7 +174,7 @@ impl RunConfig {
         // classes, latent_channels, plane_features, hidden, head
         let (frames, widths, steps, learning_rate) = match preset {
             Preset::Tiny => (frames.unwrap_or(2), [11, 4, 6, 8, 4], 40, 3e-3),
-            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 300, 3e-3),
+            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 2_500, 3e-3),
             Preset::Base => (frames.unwrap_or(4), [11, 16, 32, 64, 32], 20_000, 1e-3),
             Preset::Paper => (frames.unwrap_or(16), [11, 16, 32, 128, 32], 200_000, 1e-3),
         };
@@ -206,8 +206,8 @@ impl RunConfig {
                 seed: 0,
                 prefetch: 2,
                 log_every: if small { 10 } else { 50 },
-                validate_every: if small { (steps / 4).max(1) } else { steps / 100 },
-                checkpoint_every: if small { (steps / 4).max(1) } else { 500 },
+                validate_every: if small { (steps / 5).max(1) } else { steps / 100 },
+                checkpoint_every: if small { (steps / 5).max(1) } else { 500 },
                 keep_last: 2,
                 max_skipped: 20,
                 memory_budget: 0.0,
