@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use sep4d::train::checkpoint::Checkpoint;
+use sep4d::train::checkpoint::{Checkpoint, CheckpointFolder};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, Finished};
 use sep4d::train::metrics::Confusion;
@@ -167,4 +167,31 @@ fn a_run_of_another_model_is_not_resumed() {
     };
     assert_eq!(why.exit_code(), 3);
     assert!(why.to_string().contains("but the model needs"), "{why}");
+}
+
+#[test]
+fn a_run_that_only_makes_nan_ends_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&common::town(dir.path()));
+    config.train.steps = 1;
+    config.train.max_skipped = 3;
+    let folder = dir.path().join("run");
+    finished(&start(&config, &folder, false));
+    let mut poisoned = checkpoint(&folder, 1);
+    poisoned.state.parameters[0].values.fill(f32::NAN);
+    CheckpointFolder::new(folder.join("checkpoints")).save(&poisoned, None).unwrap();
+
+    config.train.steps = 40;
+    let trainer = start(&config, &folder, true);
+    let mut warnings = 0;
+    let why = loop {
+        match trainer.next_event(Duration::from_secs(60)).unwrap() {
+            Some(Event::Failed(why)) => break why,
+            Some(Event::Warning(_)) => warnings += 1,
+            _ => {}
+        }
+    };
+    assert_eq!(why.exit_code(), 6, "{why}");
+    assert!(warnings > 0 && why.to_string().contains("train.learning_rate"), "{warnings}: {why}");
+    assert_eq!(checkpoint(&folder, 1).state.steps, 1);
 }
