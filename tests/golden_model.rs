@@ -1,5 +1,7 @@
 //! The whole model against the independent PyTorch implementation in `tests/golden`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
