@@ -5,14 +5,15 @@ RUN   := runs/demo
 
 .PHONY: demo test setup check
 
-# Generates a town, trains the demo model on it, measures it on held-out towns and draws original beside reconstruction.
+# Generates towns, trains the demo model on eight of them, measures it on one that was held out and draws original beside
+# reconstruction.
 demo: setup
 	cargo build --release
 	rm -rf $(RUN)
-	$(SEP4D) synth $(TOWN) --preset demo
+	$(SEP4D) synth $(TOWN) --grid 32x32x8 --voxel-size 0.8x0.8x0.375 --towns 8 --frames 60
 	$(SEP4D) --train --preset demo --data $(TOWN) --output $(RUN)
-	$(SEP4D) eval $(RUN)
-	$(SEP4D) render $(RUN)
+	$(SEP4D) eval $(RUN) --split test --clips 0
+	$(SEP4D) render $(RUN) --split test
 
 test: setup
 	cargo test

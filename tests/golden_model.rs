@@ -1,5 +1,7 @@
 //! The whole model against the independent PyTorch implementation in `tests/golden`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
@@ -218,8 +220,34 @@ fn losses_and_gradients_agree() {
 }
 
 #[test]
-fn ten_adam_losses_agree() {
+fn reconstructions_are_the_largest_logits_in_plain_order() {
     let golden = Golden::load();
+    let mut session = session(&golden);
+    let batch = batch(&golden);
+    let plain = golden.f32("eval.logits");
+    let largest = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u8;
+    let expected: Vec<u8> = plain.chunks(CONFIG.classes).map(largest).collect();
+
+    let reconstruction = session.reconstruct(&batch).unwrap();
+    assert_eq!(reconstruction.labels, expected);
+
+    let truth: Vec<u8> = golden.tensors().tensor("labels").unwrap().data().to_vec();
+    let voxels: usize = SIZE.iter().product();
+    let mut confusion = vec![0u64; 6 * 11 * 11];
+    for (i, (&truth, &predicted)) in truth.iter().zip(&expected).enumerate() {
+        confusion[(i / voxels * 11 + usize::from(truth)) * 11 + usize::from(predicted)] += 1;
+    }
+    assert_eq!(reconstruction.confusion, confusion);
+}
+
+fn batch(golden: &Golden) -> Batch {
+    let labels = golden.labels();
+    let observed = vec![1; labels.len()];
+    Batch { labels, observed, poses: None, batch: 2, frames: 3, size: SIZE }
+}
+
+/// A session that starts from the fixture's parameters.
+fn session(golden: &Golden) -> Session {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let optimiser = OptimiserConfig {
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
@@ -232,10 +260,14 @@ fn ten_adam_losses_agree() {
     let parameters: Vec<NamedTensor> =
         fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();
     session.import(&TrainingState { parameters, ..fresh }).unwrap();
+    session
+}
 
-    let labels = golden.labels();
-    let observed = vec![1; labels.len()];
-    let batch = Batch { labels, observed, poses: None, batch: 2, frames: 3, size: SIZE };
+#[test]
+fn ten_adam_losses_agree() {
+    let golden = Golden::load();
+    let mut session = session(&golden);
+    let batch = batch(&golden);
     for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
         session.train_step(&batch, 1e-3).unwrap();
         let loss = session.report().unwrap().loss;

@@ -1,5 +1,5 @@
-// Register-blocked kernels for CPU adapters. A lane owns a block of voxels; the weights of one step are loaded once per
-// subgroup, a vec4 in each lane, and broadcast from there, so loops stay loops and no weight is loaded twice.
+// Register-blocked kernels for CPU adapters. In the products a lane owns a block of voxels, in the weight gradient a few
+// output channels. What all lanes need is loaded once per subgroup, a vec4 in each lane, and broadcast from there.
 
 struct Parameters {
     size: vec3<i32>, // X, Y, Z; a linear layer has its rows along Z
@@ -246,31 +246,41 @@ fn {{ entry }}(
 }
 {% endif %}
 
+{% if entry is endingwith("backward_weight") or entry is endingwith("reduce_weight") %}
+{% set outputs = {"1": "f32", "2": "vec2<f32>", "4": "vec4<f32>"}[width ~ ""] %}
+{# Inputs of one tap, and the bias after the last tap. #}
+{% set members = ky * kz * civ * 4 + 1 %}
+{% endif %}
+
 {% if entry is endingwith("backward_weight") %}
-// One lane: the sums over every eighth voxel block of one chunk, for {{ 4 * ni }} input x {{ 4 * no }} output channels and the
-// ky x kz taps of one kx. Partial results are [chunk][8 lanes][co block][ci block][kx][tap, input][output].
+// One workgroup of eight lanes: {{ 4 * civ }} input x {{ 8 * width }} output channels, {{ width }} of these a lane, and the ky x kz
+// taps of one kx, summed over the voxel blocks of one chunk. x is loaded once by all lanes together and broadcast. Partial
+// results are [chunk][co block][ci block][kx][tap, input][lane].
 @group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<f32>" if vin else "f32" }}>;
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
-@group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ outputs if vout else "f32" }}>;
+@group(0) @binding(3) var<storage, read_write> partial: array<{{ outputs }}>;
 
 {% set loaded = bz + 2 * halo %}
 {% set rows = by + ky - 1 %}
-// Four channels of x; those past the end repeat the last and are never read.
-fn x_channels(base: i32, c: i32) -> vec4<f32> {
+{% set vectors = rows * loaded * civ %}
+
+// Four channels of x at `voxel`; those past the end repeat the last and are never read.
+fn x_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return xs[base + min(c, p.ci / 4 - 1)];
+    return xs[voxel * (p.ci / 4) + min(c, p.ci / 4 - 1)];
     {% else %}
-    let at = base + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.ci - 1));
+    let at = voxel * p.ci + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.ci - 1));
     return vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]);
     {% endif %}
 }
 
-fn d_y_channels(base: i32, c: i32) -> vec4<f32> {
+// This lane's channels of d_y.
+fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     {% if vout %}
-    return d_ys[base + min(c, p.co / 4 - 1)];
+    return d_ys[voxel * (p.co / {{ width }}) + min(c, p.co / {{ width }} - 1)];
     {% else %}
-    let at = base + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.co - 1));
-    return vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]);
+    let base = voxel * p.co;
+    return {{ outputs }}({% for k in range(width) %}d_ys[base + min({{ width }} * c + {{ k }}, p.co - 1)]{{ ", " if not loop.last }}{% endfor %});
     {% endif %}
 }
 
@@ -278,32 +288,31 @@ fn d_y_channels(base: i32, c: i32) -> vec4<f32> {
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
+    let lane = i32(subgroup_lane);
     let kx = i32(workgroup.x) % p.kx;
     let ci_block = i32(workgroup.x) / p.kx;
-    let co_block = i32(workgroup.z) + p.co_first;
+    let co_block = i32(workgroup.z);
     let chunk = i32(workgroup.y);
-    let stride = {{ "p.ci / 4" if vin else "p.ci" }};
-    let d_stride = {{ "p.co / 4" if vout else "p.co" }};
+    let d_c = (co_block + p.co_first) * 8 + lane;
     {% for t in range(ky * kz) %}
-    {% for i in range(4 * ni) %}
-    {% for o in range(no) %}
-    var sum_{{ t }}_{{ i }}_{{ o }} = vec4(0.0);
+    {% for i in range(4 * civ) %}
+    var sum_{{ t }}_{{ i }} = {{ outputs }}(0.0);
     {% endfor %}
     {% endfor %}
-    {% endfor %}
-    {% for o in range(no) %}
-    var bias_{{ o }} = vec4(0.0);
+    var sum_bias = {{ outputs }}(0.0);
+    // Which vector of x this lane loads, in each of the common loads.
+    {% for load in range((vectors + 7) // 8) %}
+    let vector_{{ load }} = min(lane + {{ 8 * load }}, {{ vectors - 1 }});
+    let load_c_{{ load }} = ci_block * {{ civ }} + vector_{{ load }} % {{ civ }};
+    let load_z_{{ load }} = vector_{{ load }} / {{ civ }} % {{ loaded }} - {{ halo }};
+    let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ ky // 2 }};
     {% endfor %}
     let end = min(p.count, (chunk + 1) * p.chunk);
-    for (var item = chunk * p.chunk + i32(local); item < end; item += 8) {
+    for (var item = chunk * p.chunk; item < end; item += 1) {
         {% if pointwise %}
         let z0 = item * {{ bz }};
-        {% for z in range(bz) %}
-        let at_0_{{ z }} = min(z0 + {{ z }}, p.size.z - 1);
-        let x_0_{{ z }}_inside = z0 + {{ z }} < p.size.z;
-        {% endfor %}
         {% else %}
         let z_blocks = (p.size.z + {{ bz - 1 }}) / {{ bz }};
         let y_blocks = (p.size.y + {{ by - 1 }}) / {{ by }};
@@ -314,76 +323,67 @@ fn {{ entry }}(
         let frame = (rest / p.size.x) * p.size.x * p.size.y * p.size.z;
         let x = x0 + kx - p.kx / 2;
         let x_inside = x >= 0 && x < p.size.x;
-        {% for z in range(loaded if zcheck else 0) %}
-        let z_{{ z }} = z0 + {{ z - halo }};
-        let z_inside_{{ z }} = z_{{ z }} >= 0 && z_{{ z }} < p.size.z;
-        let z_at_{{ z }} = clamp(z_{{ z }}, 0, p.size.z - 1);
-        {% endfor %}
-        {% for r in range(rows) %}
-        let y_{{ r }} = y0 + {{ r - ky // 2 }};
-        let inside_{{ r }} = x_inside && y_{{ r }} >= 0 && y_{{ r }} < p.size.y;
-        let row_{{ r }} = select(0, frame + (x * p.size.y + y_{{ r }}) * p.size.z, inside_{{ r }});
-        {% for z in range(loaded) %}
-        let at_{{ r }}_{{ z }} = row_{{ r }} + {% if zcheck %}z_at_{{ z }}{% else %}z0 + {{ z }}{% endif %};
-        let x_{{ r }}_{{ z }}_inside = inside_{{ r }}{% if zcheck %} && z_inside_{{ z }}{% endif %};
-        {% endfor %}
-        {% endfor %}
         {% endif %}
-        {% for r in range(rows) %}
-        {% for z in range(loaded) %}
-        {% for i in range(ni) %}
-        let x_{{ r }}_{{ z }}_{{ i }} = select(vec4(0.0), x_channels(at_{{ r }}_{{ z }} * stride, ci_block * {{ ni }} + {{ i }}), x_{{ r }}_{{ z }}_inside);
-        {% endfor %}
-        {% endfor %}
+        {% for load in range((vectors + 7) // 8) %}
+        {% if pointwise %}
+        let inside_{{ load }} = z0 + load_z_{{ load }} < p.size.z;
+        let from_{{ load }} = select(0, z0 + load_z_{{ load }}, inside_{{ load }});
+        {% else %}
+        let y_{{ load }} = y0 + load_y_{{ load }};
+        let z_{{ load }} = z0 + load_z_{{ load }};
+        let inside_{{ load }} = x_inside && y_{{ load }} >= 0 && y_{{ load }} < p.size.y{% if zcheck %} && z_{{ load }} >= 0 && z_{{ load }} < p.size.z{% endif %};
+        let from_{{ load }} = select(0, frame + (x * p.size.y + y_{{ load }}) * p.size.z + z_{{ load }}, inside_{{ load }});
+        {% endif %}
+        let x_{{ load }} = select(vec4(0.0), x_channels(from_{{ load }}, load_c_{{ load }}), inside_{{ load }});
         {% endfor %}
         {% for y in range(by) %}
         {% for z in range(bz) %}
-        {% for o in range(no) %}
+        {% if pointwise %}
+        let to_{{ y }}_{{ z }} = z0 + {{ z }};
+        let within_{{ y }}_{{ z }} = z0 + {{ z }} < p.size.z;
+        {% else %}
+        let to_{{ y }}_{{ z }} = frame + (x0 * p.size.y + y0 + {{ y }}) * p.size.z + z0 + {{ z }};
+        let within_{{ y }}_{{ z }} = y0 + {{ y }} < p.size.y{% if zcheck %} && z0 + {{ z }} < p.size.z{% endif %};
+        {% endif %}
+        let d_{{ y }}_{{ z }} = select({{ outputs }}(0.0), d_y_channels(select(0, to_{{ y }}_{{ z }}, within_{{ y }}_{{ z }}), d_c), within_{{ y }}_{{ z }});
+        sum_bias += d_{{ y }}_{{ z }};
+        {% endfor %}
+        {% endfor %}
+        {% for vector in range(vectors) %}
+        {% set c = vector % civ %}
+        {% set from_z = vector // civ % loaded - halo %}
+        {% set from_y = vector // (civ * loaded) - ky // 2 %}
         {
-            {% if pointwise %}
-            let inside = z0 + {{ z }} < p.size.z;
-            let to = at_0_{{ z }};
-            {% else %}
-            let inside = y0 + {{ y }} < p.size.y{% if zcheck %} && z0 + {{ z }} < p.size.z{% endif %};
-            let to = select(0, frame + (x0 * p.size.y + y0 + {{ y }}) * p.size.z + z0 + {{ z }}, inside);
-            {% endif %}
-            let d_y = select(vec4(0.0), d_y_channels(to * d_stride, co_block * {{ no }} + {{ o }}), inside);
-            bias_{{ o }} += d_y;
+            let q = subgroupBroadcast(x_{{ vector // 8 }}, {{ vector % 8 }}u);
             {% for ty in range(ky) %}
             {% for tz in range(kz) %}
-            {% set from = z + tz - kz // 2 + halo %}
-            {% if from >= 0 and from < loaded %}
-            {% for i in range(4 * ni) %}
-            {% set sum = "sum_" ~ (ty * kz + tz) ~ "_" ~ i ~ "_" ~ o %}
-            {{ sum }} = fma(d_y, vec4(x_{{ y + ty }}_{{ from }}_{{ i // 4 }}.{{ "xyzw"[i % 4] }}), {{ sum }});
+            {% set y = from_y - ty + ky // 2 %}
+            {% set z = from_z - tz + kz // 2 %}
+            {% if y >= 0 and y < by and z >= 0 and z < bz %}
+            {% for k in range(4) %}
+            {% set sum = "sum_" ~ (ty * kz + tz) ~ "_" ~ (4 * c + k) %}
+            {{ sum }} = fma(d_{{ y }}_{{ z }}, {{ outputs }}(q.{{ "xyzw"[k] }}), {{ sum }});
             {% endfor %}
             {% endif %}
             {% endfor %}
             {% endfor %}
         }
         {% endfor %}
-        {% endfor %}
-        {% endfor %}
     }
-    let ci_blocks = (p.ci + {{ 4 * ni - 1 }}) / {{ 4 * ni }};
-    let part = chunk * 8 + i32(local);
-    let base = (((part * i32(grid.z) + i32(workgroup.z)) * ci_blocks + ci_block) * p.kx + kx) * {{ (ky * kz * 4 * ni + 1) * no }};
+    let ci_blocks = i32(grid.x) / p.kx;
+    let base = (((chunk * i32(grid.z) + co_block) * ci_blocks + ci_block) * p.kx + kx) * {{ members * 8 }} + lane;
     {% for t in range(ky * kz) %}
-    {% for i in range(4 * ni) %}
-    {% for o in range(no) %}
-    partial[base + {{ (t * 4 * ni + i) * no + o }}] = sum_{{ t }}_{{ i }}_{{ o }};
+    {% for i in range(4 * civ) %}
+    partial[base + {{ (t * 4 * civ + i) * 8 }}] = sum_{{ t }}_{{ i }};
     {% endfor %}
     {% endfor %}
-    {% endfor %}
-    {% for o in range(no) %}
-    partial[base + {{ ky * kz * 4 * ni * no + o }}] = bias_{{ o }};
-    {% endfor %}
+    partial[base + {{ (members - 1) * 8 }}] = sum_bias;
 }
 {% endif %}
 
 {% if entry is endingwith("reduce_weight") %}
-// Adds the partial results in a fixed order; one invocation has four output channels of one input channel and tap.
-@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+// Adds the partial results in a fixed order; one invocation has one lane's output channels of one input channel and tap.
+@group(0) @binding(1) var<storage, read_write> partial: array<{{ outputs }}>;
 @group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
 {% if bias %}
 @group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
@@ -399,32 +399,37 @@ fn {{ entry }}(
     if index >= p.count {
         return;
     }
-    var sum = vec4(0.0);
+    var sum = {{ outputs }}(0.0);
     for (var part = 0; part < p.parts; part += 1) {
         sum += partial[part * p.count + index];
     }
-    // index = [co block][ci block][kx][tap, input][output / 4], after the last tap the bias
-    let ci_blocks = (p.ci + {{ 4 * ni - 1 }}) / {{ 4 * ni }};
-    let within = index % {{ (ky * kz * 4 * ni + 1) * no }};
-    let block = index / {{ (ky * kz * 4 * ni + 1) * no }};
+    let ci_blocks = (p.ci + {{ 4 * civ - 1 }}) / {{ 4 * civ }};
+    let member = index / 8 % {{ members }};
+    let block = index / {{ 8 * members }};
     let kx = block % p.kx;
-    let i = block / p.kx % ci_blocks * {{ 4 * ni }} + within / {{ no }} % {{ 4 * ni }};
-    let o = ((block / (p.kx * ci_blocks) + p.co_first) * {{ no }} + within % {{ no }}) * 4;
-    let tap = kx * {{ ky * kz }} + within / {{ 4 * ni * no }};
-    let is_bias = within >= {{ ky * kz * 4 * ni * no }};
-    for (var k = 0; k < 4; k += 1) {
-        if o + k < p.co {
-            if is_bias {
+    let ci_block = block / p.kx % ci_blocks;
+    let first = ((block / (p.kx * ci_blocks) + p.co_first) * 8 + index % 8) * {{ width }};
+    let i = ci_block * {{ 4 * civ }} + member % {{ 4 * civ }};
+    let tap = kx * {{ ky * kz }} + member / {{ 4 * civ }};
+    {% for k in range(width) %}
+    {
+        let o = first + {{ k }};
+        let value = sum{{ "[" ~ k ~ "]" if width > 1 }};
+        if o < p.co {
+            if member < {{ members - 1 }} {
+                if i < p.ci {
+                    let at = (o * p.ci + i) * p.kx * {{ ky * kz }} + tap;
+                    d_weight[at] = value + select(0.0, d_weight[at], p.accumulate == 1u);
+                }
+            } else {
                 {% if bias %}
-                if kx == 0 && block / p.kx % ci_blocks == 0 {
-                    d_bias[o + k] = sum[k] + select(0.0, d_bias[o + k], p.accumulate == 1u);
+                if kx == 0 && ci_block == 0 {
+                    d_bias[o] = value + select(0.0, d_bias[o], p.accumulate == 1u);
                 }
                 {% endif %}
-            } else if i < p.ci {
-                let at = ((o + k) * p.ci + i) * p.kx * {{ ky * kz }} + tap;
-                d_weight[at] = sum[k] + select(0.0, d_weight[at], p.accumulate == 1u);
             }
         }
     }
+    {% endfor %}
 }
 {% endif %}

@@ -39,7 +39,6 @@ pub fn run(config: &RunConfig) -> Result<()> {
     for frames in frames {
         let chosen = frames == config.data.frames;
         let batch = if follows_preset { preset(frames).train.batch } else { config.train.batch };
-        let mark = if chosen { "  <- configured" } else { "" };
         let mut row = vec![frames.to_string(), batch.to_string()];
         match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.optimiser(), &limits) {
             Ok(plan) => {
@@ -48,8 +47,12 @@ pub fn run(config: &RunConfig) -> Result<()> {
                     bytes(plan.peak_bytes),
                     bytes(plan.largest_binding),
                     bytes(plan.largest_tensor),
-                    format!("{}{mark}", thousands(plan.flops_per_step / 1_000_000_000)),
+                    thousands(plan.flops_per_step / 1_000_000_000),
                 ]);
+                row.extend(chosen.then(|| "<- configured".to_owned()));
+                if let (true, Some(budget)) = (chosen, config.memory_budget_bytes()) {
+                    misfit = plan.check(budget).err();
+                }
             }
             Err(why) => {
                 row.push("does not fit".into());
@@ -65,7 +68,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
         println!("{} parameters", thousands(parameters as u64));
     }
     println!();
-    print!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step"], &rows));
+    print!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step", ""], &rows));
     misfit.map_or(Ok(()), Err)
 }
 

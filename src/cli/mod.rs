@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use sep4d::Result;
 use sep4d::train::config::{Preset, RunConfig};
 
+mod bench;
 mod completions;
 mod console;
 mod devices;
@@ -40,6 +41,7 @@ enum Command {
     Export(export::Args),
     Render(render::Args),
     Selftest(selftest::Args),
+    Bench(bench::Args),
     /// List the adapters and their limits
     Devices,
     Completions(completions::Args),
@@ -57,6 +59,7 @@ impl Cli {
             Some(Command::Export(args)) => export::run(args),
             Some(Command::Render(args)) => render::run(args),
             Some(Command::Selftest(args)) => selftest::run(args),
+            Some(Command::Bench(args)) => bench::run(args),
             Some(Command::Devices) => devices::run(),
             Some(Command::Completions(args)) => completions::run(args),
             None if self.list_devices => devices::run(),

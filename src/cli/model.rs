@@ -14,6 +14,7 @@ use sep4d::{Error, Result};
 
 /// Options that choose a model, its data and the adapter.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Run folder
     pub run: PathBuf,

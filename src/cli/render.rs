@@ -77,17 +77,24 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// The clip's frames for the renderer. CarlaSC's y axis points right, the renderer's left, so y is mirrored: otherwise
+/// traffic would keep to the wrong side.
 fn pairs(shown: &ReconstructedClip) -> Vec<FramePair> {
     let voxels = shown.size.iter().product();
     let originals = shown.truth.chunks(voxels);
     let parts = originals.zip(shown.labels.chunks(voxels)).zip(shown.observed.chunks(voxels));
     parts
         .map(|((original, reconstruction), observed)| FramePair {
-            original: original.to_vec(),
-            reconstruction: reconstruction.to_vec(),
-            observed: Some(observed.to_vec()),
+            original: mirrored(original, shown.size),
+            reconstruction: mirrored(reconstruction, shown.size),
+            observed: Some(mirrored(observed, shown.size)),
         })
         .collect()
+}
+
+/// A volume `[X, Y, Z]` with y the other way round.
+fn mirrored<V: Copy>(volume: &[V], [_, y, z]: [usize; 3]) -> Vec<V> {
+    volume.chunks(y * z).flat_map(|slab| slab.chunks(z).rev().flatten().copied()).collect()
 }
 
 /// mIoU over all observed voxels of the clip.

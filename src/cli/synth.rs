@@ -81,7 +81,7 @@ pub fn run(args: Args) -> sep4d::Result<()> {
 }
 
 /// Parses `AxBxC`.
-fn triple<V: std::str::FromStr + Copy>(text: &str) -> Result<[V; 3], String> {
+pub fn triple<V: std::str::FromStr + Copy>(text: &str) -> Result<[V; 3], String> {
     let parts: Option<Vec<V>> = text.split('x').map(|part| part.parse().ok()).collect();
     parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("{text} is not of the form 128x128x8"))
 }

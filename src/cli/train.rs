@@ -18,6 +18,7 @@ const RUNS: &str = "runs";
 
 /// Options of --train.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Training (with --train)")]
 pub struct Args {
     /// Configuration file (TOML); its values replace the preset's

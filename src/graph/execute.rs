@@ -16,6 +16,9 @@ const PARAMETER_STRIDE: usize = 256;
 /// Work of one submission, so that no driver's watchdog takes a long step for a hang.
 const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
 
+/// Launches timed at once: wgpu's query sets hold 4,096 stamps, two a launch.
+const LAUNCHES_PER_QUERY_SET: usize = 2048;
+
 /// The buffers that outlive a step and are shared by the plans of a run: flat blocks and arenas.
 #[derive(Debug)]
 pub struct Memory {
@@ -371,23 +374,83 @@ impl Executor {
         self.context.queue.submit([encoder.finish()])
     }
 
-    /// Runs one step launch by launch and times each, waiting in between. Times include the driver's overhead of a
-    /// submission, which is small beside the kernels worth looking at.
+    /// Runs one step with each launch in a pass of its own and times it: by timestamp queries where the adapter has them,
+    /// else by the clock, waiting in between, which adds the driver's overhead of a submission to each.
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
     pub fn profile(&self) -> Result<Vec<ProfileRow>> {
-        let mut rows = Vec::new();
-        for step in &self.encoded {
+        let stamped = self.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let mut rows = Vec::with_capacity(self.encoded.len());
+        for steps in self.encoded.chunks(if stamped { LAUNCHES_PER_QUERY_SET } else { 1 }) {
             self.context.wait()?;
             let start = std::time::Instant::now();
-            self.submit(std::slice::from_ref(step));
-            self.context.wait()?;
-            let elapsed_secs = start.elapsed().as_secs_f64();
-            if let Encoded::Dispatch { node, entry, .. } = step {
-                rows.push(ProfileRow { kernel: entry, scope: self.graph.nodes()[*node].scope.clone(), elapsed_secs });
+            let seconds = if stamped {
+                self.submit_stamped(steps)?
+            } else {
+                self.submit(steps);
+                self.context.wait()?;
+                vec![start.elapsed().as_secs_f64()]
+            };
+            for (step, elapsed_secs) in steps.iter().zip(seconds) {
+                if let Encoded::Dispatch { node, entry, .. } = step {
+                    rows.push(ProfileRow {
+                        kernel: entry,
+                        scope: self.graph.nodes()[*node].scope.clone(),
+                        elapsed_secs,
+                    });
+                }
             }
         }
         Ok(rows)
+    }
+
+    /// Seconds of each of `steps`; zero for clears, which are no passes.
+    fn submit_stamped(&self, steps: &[Encoded]) -> Result<Vec<f64>> {
+        let device = &self.context.device;
+        let count = 2 * steps.len() as u32;
+        let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let bytes = usize::try_from(count).unwrap_or(0) * size_of::<u64>();
+        let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("profile"),
+            size: bytes as u64,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        for (i, step) in steps.iter().enumerate() {
+            let stamps = wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: Some(2 * i as u32),
+                end_of_pass_write_index: Some(2 * i as u32 + 1),
+            };
+            match step {
+                Encoded::Dispatch { pipeline, bind_group, workgroups: [x, y, z], .. } => {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(stamps),
+                    });
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[]);
+                    pass.dispatch_workgroups(*x, *y, *z);
+                }
+                Encoded::Clear { buffer, offset, bytes } => {
+                    encoder.clear_buffer(buffer, *offset, Some(*bytes));
+                    drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(stamps),
+                    }));
+                }
+            }
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        self.context.queue.submit([encoder.finish()]);
+        let stamps = read::<u64>(&self.context, &resolved, 0, bytes)?;
+        let period_secs = f64::from(self.context.queue.get_timestamp_period()) * 1e-9;
+        Ok(stamps.chunks(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period_secs).collect())
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pointwise::Add;
-use super::reduction::run_length;
+use super::reduce::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;

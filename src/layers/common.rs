@@ -1,9 +1,9 @@
-//! What several layers share: shape messages, windows of frames, and the second stage of reductions.
+//! What several layers share: shape messages and windows of frames.
 
 use std::ops::Range;
 
 use crate::Result;
-use crate::graph::{Kernel, OpContext, Operand, Program, TensorSpec};
+use crate::graph::{OpContext, TensorSpec};
 
 /// Checks that `given` is f32, of shape `needed` and not empty; the message says both.
 pub(super) fn expect(name: &str, given: &TensorSpec, needed: &[usize]) -> Result<(), String> {
@@ -45,35 +45,4 @@ pub(super) fn frame_windows(
         .into_iter()
         .map(|frames| FrameWindow { sequences: frames.start / time..frames.end.div_ceil(time), frames })
         .collect())
-}
-
-/// Partial sums `[chunks, stride]` of which `count` columns from `offset` on are added up.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Chunks {
-    /// Number of partial sums of each column.
-    pub chunks: usize,
-    /// Elements from one chunk to the next.
-    pub stride: usize,
-    /// First column.
-    pub first: usize,
-    /// Where the first sum goes in the target.
-    pub target: usize,
-    /// Number of columns.
-    pub count: usize,
-    /// Adds to what `target` holds instead of overwriting it.
-    pub accumulate: bool,
-}
-
-/// Appends `target[at + i] (+)= sum over chunks of partial[chunk, first + i]`: the second stage of a reduction.
-pub(super) fn sum_chunks(
-    program: &mut Program,
-    context: &OpContext,
-    chunks: Chunks,
-    partial: Operand,
-    target: Operand,
-) {
-    let Chunks { chunks: chunk_count, stride, first, target: at, count, accumulate } = chunks;
-    let parameters = [count, chunk_count, stride, first, at, usize::from(accumulate)].map(|v| v as u32);
-    let grid = context.grid_for(chunks.count);
-    program.dispatch(Kernel::new("reduce.wgsl", "reduce_chunks"), parameters.to_vec(), vec![partial, target], grid);
 }

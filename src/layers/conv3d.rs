@@ -1,6 +1,8 @@
 //! 3D convolution, stride 1, zero-padded to equal size, over channels-last tensors.
 
+mod blocked;
 mod program;
+mod tiled;
 
 pub(super) use program::{backward_data_program, backward_weight_program, forward_program};
 
@@ -272,10 +274,15 @@ pub fn cases() -> Vec<Case> {
         case([2, 5, 3, 4], 3, 5, [3, 3, 3]),
         case([2, 4, 6, 4], 16, 16, [3, 3, 3]),
         case([50, 2, 2, 4], 4, 8, [3, 3, 3]).windowed(15_000),
+        case([60, 3, 3, 2], 16, 64, [3, 3, 3]).windowed(112_000),
         case([1, 7, 5, 3], 17, 11, [3, 3, 3]),
         case([1, 4, 4, 4], 32, 40, [3, 3, 3]),
+        case([2, 3, 5, 8], 16, 16, [3, 3, 3]),
+        case([1, 3, 2, 11], 12, 32, [3, 3, 3]),
         case([2, 1, 9, 7], 8, 12, [1, 3, 3]),
         case([3, 1, 5, 16], 4, 6, [1, 3, 3]),
+        case([2, 3, 4, 9], 5, 64, [3, 1, 1]),
+        case([3, 5, 2, 3], 9, 7, [1, 1, 1]),
         case([1, 1, 1, 2], 5, 3, [3, 3, 3]),
     ]
 }

@@ -1,6 +1,7 @@
 //! The gated product: per-cell gates weigh the space-time planes of each frame.
 
-use super::common::{Chunks, expect, frame_windows, sum_chunks};
+use super::common::{expect, frame_windows};
+use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
 use crate::selftest::Case;

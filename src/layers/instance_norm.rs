@@ -1,7 +1,7 @@
 //! Instance norm with the activations and the residual sum that surround it in the model.
 
 use super::pointwise::{Add, lrelu, lrelu_slope};
-use super::reduction::run_length;
+use super::reduce::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
 use crate::selftest::Case;

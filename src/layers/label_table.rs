@@ -1,6 +1,7 @@
 //! Labels straight to features: embedding and k2s2 convolution folded into one table per sub-voxel.
 
-use super::common::{Chunks, expect, sum_chunks};
+use super::common::expect;
+use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{
     CpuTensor, DType, ELEMENT_BYTES, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec,

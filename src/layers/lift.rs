@@ -1,6 +1,7 @@
 //! Outer-product lift-and-add: three spatial planes, each times a factor along its missing axis, become one volume.
 
-use super::common::{Chunks, expect, sum_chunks};
+use super::common::expect;
+use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
 use crate::selftest::Case;

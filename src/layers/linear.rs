@@ -212,6 +212,7 @@ pub fn cases() -> Vec<Case> {
         case(&[150, 3], 7, 5, true, false).windowed(4096),
         case(&[301], 32, 48, true, true).windowed(32 << 10),
         case(&[2, 67], 17, 11, false, false),
+        case(&[70], 73, 129, true, false),
         case(&[1], 8, 16, true, true),
         case(&[1031], 16, 11, true, false),
     ]

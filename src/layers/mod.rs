@@ -15,7 +15,7 @@ pub mod linear;
 pub mod metrics;
 pub mod permute;
 pub mod pointwise;
-mod reduction;
+mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
 

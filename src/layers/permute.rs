@@ -1,6 +1,7 @@
 //! Rearranged copies of parameter-sized tensors: axis permutation and repetition.
 
-use super::common::{Chunks, expect, sum_chunks};
+use super::common::expect;
+use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
 use crate::selftest::Case;

@@ -90,6 +90,8 @@ section! {
         keep_last: usize,
         /// The run ends when this many steps in all had to be skipped because of NaN or infinity.
         max_skipped: usize,
+        /// Device memory that training may plan for, GiB; 0 for no limit.
+        memory_budget: f64,
         /// Adapter: best, its number, or a part of its name (see `sep4d devices`).
         device: String,
     }
@@ -172,7 +174,7 @@ impl RunConfig {
         // classes, latent_channels, plane_features, hidden, head
         let (frames, widths, steps, learning_rate) = match preset {
             Preset::Tiny => (frames.unwrap_or(2), [11, 4, 6, 8, 4], 40, 3e-3),
-            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 300, 3e-3),
+            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 2_500, 3e-3),
             Preset::Base => (frames.unwrap_or(4), [11, 16, 32, 64, 32], 20_000, 1e-3),
             Preset::Paper => (frames.unwrap_or(16), [11, 16, 32, 128, 32], 200_000, 1e-3),
         };
@@ -204,10 +206,11 @@ impl RunConfig {
                 seed: 0,
                 prefetch: 2,
                 log_every: if small { 10 } else { 50 },
-                validate_every: if small { (steps / 4).max(1) } else { steps / 100 },
-                checkpoint_every: if small { (steps / 4).max(1) } else { 500 },
+                validate_every: if small { (steps / 5).max(1) } else { steps / 100 },
+                checkpoint_every: if small { (steps / 5).max(1) } else { 500 },
                 keep_last: 2,
                 max_skipped: 20,
+                memory_budget: 0.0,
                 device: "best".into(),
             },
             output: OutputConfig { dir: PathBuf::new() },
@@ -277,6 +280,7 @@ impl RunConfig {
             ("train.cross_entropy", train.cross_entropy, 0.0, 1e6),
             ("train.lovasz", train.lovasz, 0.0, 1e6),
             ("train.kl", train.kl, 0.0, 1e6),
+            ("train.memory_budget", train.memory_budget, 0.0, 1e6),
         ];
         let milestones = train.milestones.iter().map(|&m| ("train.milestones", m, 0.0, 1.0));
         for (key, value, low, high) in ranges.into_iter().chain(milestones) {
@@ -296,6 +300,12 @@ impl RunConfig {
     /// `data.crop` as sizes along x, y and z.
     pub fn crop(&self) -> Option<[usize; 3]> {
         self.data.crop.as_slice().try_into().ok()
+    }
+
+    /// `train.memory_budget` in bytes, if there is a limit.
+    pub fn memory_budget_bytes(&self) -> Option<usize> {
+        let gib = self.train.memory_budget;
+        (gib > 0.0).then_some((gib * f64::from(1 << 30)) as usize)
     }
 
     /// `train.device` as a choice.

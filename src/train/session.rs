@@ -382,7 +382,11 @@ impl Session {
     pub fn reconstruct(&mut self, batch: &Batch) -> Result<Reconstruction> {
         self.evaluate(batch)?;
         let blocked = self.evaluation.read::<u32>(self.ids.predicted)?;
-        let labels = from_blocked(&blocked, self.shape.size).into_iter().map(|label| label as u8).collect();
+        let labels = blocked
+            .chunks(self.shape.size.iter().product())
+            .flat_map(|frame| from_blocked(frame, self.shape.size))
+            .map(|label| label as u8)
+            .collect();
         let confusion = self.evaluation.read::<u32>(self.ids.confusion)?.into_iter().map(u64::from).collect();
         let losses = self.evaluation.read::<f32>(self.ids.losses)?;
         Ok(Reconstruction { labels, confusion, cross_entropy: losses[0], lovasz: losses[1] })
@@ -487,7 +491,7 @@ impl Session {
         }
     }
 
-    /// Times each kernel of a training step; the step is carried out, so use it on a session that is thrown away.
+    /// Times each kernel of a training step on the last batch. Parameters change, so use a session that is thrown away.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.

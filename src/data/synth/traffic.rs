@@ -420,4 +420,23 @@ mod tests {
         }
         assert!(off * 100 < vehicles && on * 50 < walkers, "{off} of {vehicles} off the road, {on} of {walkers} on it");
     }
+
+    #[test]
+    fn vehicles_hardly_ever_drive_through_each_other() {
+        let (mut met, mut seen) = (0, 0);
+        for seed in 0..3 {
+            let town = Town::new(20 + seed);
+            let mut traffic = Traffic::new(&town, Level::Heavy, seed);
+            for _ in 0..300 {
+                let actors = traffic.next_moment().actors;
+                let vehicles: Vec<&Actor> = actors.iter().filter(|a| a.kind != Kind::Pedestrian).collect();
+                for (i, a) in vehicles.iter().enumerate() {
+                    let close = |b: &&&Actor| wrap(a.at[0] - b.at[0]).hypot(wrap(a.at[1] - b.at[1])) < 2.2;
+                    met += vehicles[..i].iter().filter(close).count();
+                    seen += 1;
+                }
+            }
+        }
+        assert!(met * 500 < seen, "{met} meetings in {seen} sightings");
+    }
 }

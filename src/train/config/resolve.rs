@@ -53,6 +53,11 @@ impl RunConfig {
         for pair in set {
             settings.push(parse_pair(pair, &any)?);
         }
+        RunConfig::over_preset(preset, settings)
+    }
+
+    /// `settings` on top of `preset`, or of the preset that they name.
+    fn over_preset(preset: Option<Preset>, mut settings: Vec<Setting>) -> Result<RunConfig> {
         let last = |key: &str| settings.iter().rev().find(|setting| setting.key == key);
         let preset = match (preset, last("train.preset")) {
             (Some(preset), _) => preset,
@@ -74,17 +79,17 @@ impl RunConfig {
         overlay(self, settings)
     }
 
-    /// The configuration from the text of a complete file, such as a run's `config.toml`; `origin` is named in messages.
+    /// The configuration from the text of a run's file, such as its `config.toml`; `origin` is named in messages. A key that
+    /// the file lacks, because an earlier version wrote it, has its preset's value.
     ///
     /// # Errors
-    /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a missing key.
+    /// [`Error::Usage`] as for [`RunConfig::resolve`], and if no preset is named.
     pub fn from_toml(text: &str, origin: &str) -> Result<RunConfig> {
         let settings = parse(text, origin)?;
-        let missing = RunConfig::keys().find(|(key, _)| !settings.iter().any(|setting| setting.key == *key));
-        if let Some((key, _)) = missing {
-            return Err(Error::Usage(format!("{origin} lacks {key}; restore it")));
+        if settings.iter().all(|setting| setting.key != "train.preset") {
+            return Err(Error::Usage(format!("{origin} lacks train.preset; restore it")));
         }
-        overlay(&RunConfig::preset(Preset::default(), None), settings)
+        RunConfig::over_preset(None, settings)
     }
 
     /// This configuration, of a run that was begun, with `key=value` pairs on top.
@@ -376,6 +381,6 @@ mod tests {
         }
         assert!(RunConfig::resolve(None, Some(Path::new("/nowhere.toml")), &[]).is_err());
         let incomplete = RunConfig::from_toml("[train]\nsteps = 3\n", "config.toml").unwrap_err();
-        assert!(incomplete.to_string().contains("lacks data.root"), "{incomplete}");
+        assert!(incomplete.to_string().contains("lacks train.preset"), "{incomplete}");
     }
 }

@@ -93,6 +93,9 @@ impl Run {
         let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
         let context = Context::open(&config.device())?;
         let plan = preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
+        if let Some(budget) = config.memory_budget_bytes() {
+            plan.check(budget)?;
+        }
         port.tell(Event::Preparing(format!("building the kernels for {}", context.adapter.name)));
         let mut session =
             Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, config.train.seed)?;
@@ -250,7 +253,7 @@ impl Run {
 
     /// Waits for the device, tells the last step's scalars, and ends the run if too many steps were skipped.
     fn report(&mut self, port: &mut Port, log: bool) -> Result<()> {
-        let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, skipped, .. } = self.session.report()?;
+        let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, skipped } = self.session.report()?;
         let step = self.session.steps();
         let metrics = StepMetrics {
             step,
@@ -281,6 +284,10 @@ impl Run {
                 "by step {step} the loss or a gradient was NaN or infinite; such steps are skipped ({counted})"
             )));
             self.skipped = skipped;
+        } else if !finite {
+            port.tell(Event::Warning(format!(
+                "the loss of step {step} is NaN or infinite, though its gradient is not"
+            )));
         }
         Ok(())
     }

@@ -1,0 +1,110 @@
+//! `sep4d bench`: how long a training step takes on this adapter, and where the time goes.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use sep4d::Result;
+use sep4d::data::{Batch, synth};
+use sep4d::gpu::Context;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::session::Session;
+
+use super::synth::triple;
+use super::table::{bytes, table, thousands};
+
+/// Time a training step and its kernels
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Model and batch
+    #[arg(long, default_value = "demo")]
+    preset: Preset,
+    /// T, frames of a clip [default: the preset's]
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Voxels along x, y and z, all even
+    #[arg(long, default_value = "32x32x8", value_parser = triple::<usize>)]
+    grid: [usize; 3],
+    /// Steps to time after the first
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Adapter: its number or a part of its name (see `sep4d devices`)
+    #[arg(long, default_value = "best")]
+    device: String,
+}
+
+/// Prints step times, memory, and a row a kernel.
+///
+/// # Errors
+/// As [`Session::new`] and its steps.
+pub fn run(args: Args) -> Result<()> {
+    let config = RunConfig::preset(args.preset, args.frames);
+    config.validate()?;
+    let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: args.grid };
+    shape.check()?;
+    let Ok(choice) = args.device.parse();
+    let context = Context::open(&choice)?;
+    let grid = synth::grid(args.grid, [0.4, 0.4, 0.375])?;
+    let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
+    let batch = Batch::from_clips(&clips, shape.size)?;
+
+    let weights = vec![1.0; config.model.classes];
+    let mut session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0)?;
+    let plan = session.preflight().clone();
+    let gflop = plan.flops_per_step as f64 * 1e-9;
+    let [x, y, z] = args.grid;
+    println!(
+        "{} preset, B = {}, T = {}, {x}x{y}x{z} on {}",
+        args.preset.name(),
+        shape.batch,
+        shape.frames,
+        context.adapter.name
+    );
+    println!(
+        "{} parameters, {} planned, {gflop:.1} GFLOP a step",
+        thousands(plan.parameters as u64),
+        bytes(plan.peak_bytes)
+    );
+
+    let mut seconds = Vec::new();
+    for step in 0..=args.steps {
+        let start = Instant::now();
+        session.train_step(&batch, 1e-3)?;
+        session.report()?;
+        let elapsed = start.elapsed().as_secs_f64();
+        match step {
+            0 => println!("first step {elapsed:.2} s (the driver compiles the kernels)"),
+            _ => seconds.push(elapsed),
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    if let (Some(fastest), Some(median)) = (seconds.first(), seconds.get(seconds.len() / 2)) {
+        println!(
+            "step {:.1} ms median, {:.1} ms fastest of {}; {:.1} GFLOP/s",
+            median * 1e3,
+            fastest * 1e3,
+            seconds.len(),
+            gflop / median
+        );
+    }
+
+    let mut kernels: HashMap<&str, (usize, f64)> = HashMap::new();
+    for row in session.profile()? {
+        let (launches, elapsed) = kernels.entry(row.kernel).or_default();
+        *launches += 1;
+        *elapsed += row.elapsed_secs;
+    }
+    let mut kernels: Vec<_> = kernels.into_iter().collect();
+    kernels.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    let total: f64 = kernels.iter().map(|(_, (_, elapsed))| elapsed).sum();
+    let rows: Vec<Vec<String>> = kernels
+        .iter()
+        .map(|(kernel, (launches, elapsed))| {
+            let share = 100.0 * elapsed / total;
+            vec![(*kernel).into(), launches.to_string(), format!("{:.2}", elapsed * 1e3), format!("{share:.1}")]
+        })
+        .collect();
+    println!();
+    print!("{}", table(&["kernel", "launches", "ms", "%"], &rows));
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The register-blocked family, for CPU adapters (`shaders/conv3d/blocked.wgsl`).
+
+use std::ops::Range;
+
+use super::Geometry;
+use super::program::Pass;
+use crate::Result;
+use crate::graph::program::{Operand, WORKGROUP};
+use crate::graph::{ELEMENT_BYTES, Kernel, OpContext, Program, Slot};
+
+/// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
+pub(super) const LANES: usize = 8;
+
+/// Bytes of x and d_y that one chunk of the weight gradient reads, so that they stay in the cache while all channel blocks
+/// read them.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Voxel blocks of a chunk: fewest, so that partial results cost little, and most, far below the number of iterations after
+/// which software Vulkan gives up.
+const MIN_CHUNK_BLOCKS: usize = 32;
+const MAX_CHUNK_BLOCKS: usize = 30_000;
+
+/// Workgroups of a weight gradient that keep every core busy.
+const WORKGROUPS: usize = 64;
+
+/// Memory for partial weight gradients, unless one set alone needs more.
+const PARTIAL_BYTES: usize = 32 << 20;
+
+/// The voxels that one lane works on, along y and z.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct VoxelBlock {
+    y: usize,
+    z: usize,
+    /// Voxels loaded beyond either end along z.
+    halo: usize,
+    /// The block may reach beyond the volume along z.
+    checked: bool,
+}
+
+impl VoxelBlock {
+    /// About `target` voxels, the whole of Z if that is short.
+    fn new(g: &Geometry, target: usize) -> VoxelBlock {
+        let [_, y, z] = g.size;
+        if g.pointwise() {
+            VoxelBlock { y: 1, z: target, halo: 0, checked: false }
+        } else if z <= 8 {
+            VoxelBlock { y: (target / z).clamp(1, y), z, halo: 0, checked: false }
+        } else {
+            let block = z.div_ceil(z.div_ceil(8));
+            VoxelBlock { y: 1, z: block, halo: g.kernel[2] / 2, checked: g.kernel[2] > 1 || !z.is_multiple_of(block) }
+        }
+    }
+
+    fn count(&self, g: &Geometry, frames: usize) -> usize {
+        let [x, y, z] = g.extents(frames);
+        g.repeats(frames) * x * y.div_ceil(self.y) * z.div_ceil(self.z)
+    }
+
+    fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
+        kernel
+            .define("by", self.y as i64)
+            .define("bz", self.z as i64)
+            .define("halo", self.halo as i64)
+            .define("zcheck", i64::from(self.checked))
+            .define("kz", g.kernel[2] as i64)
+    }
+}
+
+/// Words of `Parameters` in `shaders/conv3d/blocked.wgsl`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Words {
+    size: [usize; 3],
+    count: usize,
+    bias_at: usize,
+    chunk: usize,
+    co_first: usize,
+    parts: usize,
+    accumulate: bool,
+}
+
+impl Words {
+    fn list(&self, g: &Geometry) -> Vec<u32> {
+        let ([x, y, z], [kx, ky, _]) = (self.size, g.kernel);
+        let last = [self.count, self.bias_at, self.chunk, self.co_first, self.parts, usize::from(self.accumulate)];
+        [x, y, z, g.i, g.o, kx, ky].iter().chain(&last).map(|&word| word as u32).collect()
+    }
+}
+
+/// The forward product; see [`super::program`].
+pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
+    // Sixteen output channels where that wastes none, else eight.
+    let cb = if g.o.div_ceil(8).is_multiple_of(2) { 16 } else { 8 };
+    let block = VoxelBlock::new(g, if cb == 16 || g.pointwise() { 4 } else { 8 });
+    let lanes = match context.limits.min_subgroup_lanes {
+        16.. => cb,
+        8.. => 8,
+        4.. => 4,
+        _ => 1,
+    };
+    let co_blocks = g.o.div_ceil(cb);
+    let vectors = co_blocks * cb * g.taps() * g.i.div_ceil(4);
+    let elements = 4 * vectors + co_blocks * cb;
+
+    let mut program = Program::default();
+    let packed = program.scratch(elements);
+    let words = Words { count: co_blocks, bias_at: vectors, ..Words::default() };
+    let mut operands = vec![context.input(1), Operand::scratch(packed, elements)];
+    operands.extend(pass.bias.then(|| context.input(2)));
+    let pack = pass.pack_kernel(g, false).define("kz", g.kernel[2] as i64).define("cb", cb as i64);
+    program.dispatch(pack, words.list(g), operands, context.grid_for(co_blocks * cb * g.i.div_ceil(4)));
+
+    let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
+    let kernel = block.define(pass.kernel(g, false), g).define("cb", cb as i64).define("lanes", lanes as i64);
+    for window in context.windows(g.n, &[from, to])? {
+        let count = block.count(g, window.len());
+        let words = Words { size: g.extents(window.len()), count, bias_at: vectors, ..Words::default() };
+        let operands = vec![
+            context.input(0).window(&window, from),
+            Operand::scratch(packed, elements),
+            context.output(0).window(&window, to),
+        ];
+        let [x, y, _] = context.grid_for(count);
+        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, co_blocks as u32]);
+    }
+    Ok(program)
+}
+
+/// How the weight gradient is cut into blocks of channels.
+struct WeightBlocks {
+    block: VoxelBlock,
+    /// Output channels of a lane.
+    width: usize,
+    /// Vectors of four input channels in a block.
+    civ: usize,
+    ci_blocks: usize,
+    co_blocks: usize,
+    /// Vectors of `width` output channels in the partial result of one block of output channels.
+    members: usize,
+}
+
+impl WeightBlocks {
+    fn new(g: &Geometry) -> WeightBlocks {
+        // As many output channels a lane as waste none compared to one a lane; enough sums to keep the lanes busy.
+        let padded = |width: usize| g.o.next_multiple_of(LANES * width);
+        let width = [4, 2].into_iter().find(|&width| padded(width) == padded(1)).unwrap_or(1);
+        let ci_vectors = g.i.div_ceil(4);
+        let most = if g.pointwise() { 8 } else { 4 / width };
+        let civ = ci_vectors.div_ceil(ci_vectors.div_ceil(most));
+        let block = VoxelBlock::new(g, if g.pointwise() { 32_usize.div_ceil(civ) } else { 8 });
+        let [kx, ky, kz] = g.kernel;
+        let ci_blocks = ci_vectors.div_ceil(civ);
+        let members = ci_blocks * kx * (ky * kz * civ * 4 + 1) * LANES;
+        WeightBlocks { block, width, civ, ci_blocks, co_blocks: g.o.div_ceil(LANES * width), members }
+    }
+
+    fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
+        kernel
+            .define("width", self.width as i64)
+            .define("civ", self.civ as i64)
+            .define("ky", g.kernel[1] as i64)
+            .define("kz", g.kernel[2] as i64)
+            .define("vout", i64::from(g.o.is_multiple_of(self.width)))
+    }
+}
+
+/// The weight gradient; see [`super::program`].
+pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
+    let blocks = WeightBlocks::new(g);
+    let names = g.names();
+    let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
+    let windows = context.windows(g.n, &[x, y])?;
+
+    // Output channels are cut so that one set of partial results fits a binding.
+    let limit = context.limits.max_storage_binding_bytes;
+    let set_bytes = |co: usize| co * blocks.members * blocks.width * ELEMENT_BYTES;
+    let co_step = (limit / set_bytes(1)).clamp(1, blocks.co_blocks);
+    let most_sets = (limit.min(PARTIAL_BYTES) / set_bytes(co_step)).max(1);
+    let workgroups = blocks.ci_blocks * g.kernel[0] * co_step;
+    let chunks_of = |frames: usize| -> (usize, usize, usize) {
+        let count = blocks.block.count(g, frames);
+        let cached = CHUNK_BYTES / (blocks.block.y * blocks.block.z * (g.i + g.o) * ELEMENT_BYTES);
+        let chunk = cached.min(count.div_ceil(WORKGROUPS.div_ceil(workgroups))).max(MIN_CHUNK_BLOCKS);
+        let wanted = count.div_ceil(chunk).min(most_sets).max(count.div_ceil(MAX_CHUNK_BLOCKS));
+        let chunk = count.div_ceil(wanted);
+        (count, chunk, count.div_ceil(chunk))
+    };
+    let sets = windows.iter().map(|window| chunks_of(window.len()).2).max().unwrap_or(1);
+
+    let mut program = Program::default();
+    let elements = sets * set_bytes(co_step) / ELEMENT_BYTES;
+    let partial: Slot = program.scratch(elements);
+    let gradient = g.kernel_named(names.backward_weight, false);
+    let gradient = blocks.define(blocks.block.define(gradient, g), g);
+    let reduce = blocks.define(g.kernel_named(names.reduce_weight, false), g).define("bias", i64::from(bias));
+    for co_first in (0..blocks.co_blocks).step_by(co_step) {
+        let co: Range<usize> = co_first..blocks.co_blocks.min(co_first + co_step);
+        for (number, window) in windows.iter().enumerate() {
+            let (count, chunk, chunks) = chunks_of(window.len());
+            let words = Words { size: g.extents(window.len()), count, chunk, co_first, ..Words::default() };
+            let operands = vec![
+                context.input(0).window(window, x),
+                context.input(1).window(window, y),
+                Operand::scratch(partial, elements),
+            ];
+            let workgroups = [(blocks.ci_blocks * g.kernel[0]) as u32, chunks as u32, co.len() as u32];
+            program.dispatch(gradient.clone(), words.list(g), operands, workgroups);
+
+            let count = co.len() * blocks.members;
+            let words = Words { count, co_first, parts: chunks, accumulate: number > 0, ..Words::default() };
+            let mut operands = vec![Operand::scratch(partial, elements), context.output(0)];
+            operands.extend(bias.then(|| context.output(1)));
+            program.dispatch(reduce.clone(), words.list(g), operands, context.grid(count.div_ceil(WORKGROUP)));
+        }
+    }
+    Ok(program)
+}
