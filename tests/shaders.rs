@@ -17,8 +17,16 @@ const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
 
-/// Kernels, each with the ways its bindings 1.. are bound (`true` for uniform).
-type Kernels = BTreeMap<Kernel, BTreeSet<Vec<bool>>>;
+/// How plans use one kernel.
+#[derive(Default)]
+struct Use {
+    /// The ways its bindings 1.. are bound (`true` for uniform).
+    bound: BTreeSet<Vec<bool>>,
+    /// An adapter without subgroup operations would run it.
+    without_subgroups: bool,
+}
+
+type Kernels = BTreeMap<Kernel, Use>;
 
 /// Both kernel families, with every number of lanes that kernels tell apart.
 fn variants() -> Vec<KernelLimits> {
@@ -34,7 +42,9 @@ fn variants() -> Vec<KernelLimits> {
 fn collect(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
     for step in Plan::new(graph, limits).unwrap().steps {
         if let Step::Dispatch { kernel, bindings, .. } = step {
-            kernels.entry(kernel).or_default().insert(bindings.iter().map(|(_, uniform)| *uniform).collect());
+            let kernel = kernels.entry(kernel).or_default();
+            kernel.bound.insert(bindings.iter().map(|(_, uniform)| *uniform).collect());
+            kernel.without_subgroups |= limits.min_subgroup_lanes == 0;
         }
     }
 }
@@ -72,7 +82,7 @@ fn all_kernels() -> Kernels {
 }
 
 /// What is wrong with one kernel, as sentences.
-fn complaints(kernel: &Kernel, bound: &BTreeSet<Vec<bool>>) -> Vec<String> {
+fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
     let source = match render_shader(kernel) {
         Ok(source) => source,
         Err(why) => return vec![why.to_string()],
@@ -81,11 +91,7 @@ fn complaints(kernel: &Kernel, bound: &BTreeSet<Vec<bool>>) -> Vec<String> {
         Ok(module) => module,
         Err(why) => return vec![why.emit_to_string(&source)],
     };
-    // Only kernels that are generated for several lanes may use subgroup operations.
-    let capabilities = match kernel.defines.get("lanes") {
-        Some(2..) => Capabilities::SUBGROUP,
-        _ => Capabilities::empty(),
-    };
+    let capabilities = if planned.without_subgroups { Capabilities::empty() } else { Capabilities::SUBGROUP };
     let info = match Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
         Ok(info) => info,
         Err(why) => return vec![why.emit_to_string(&source)],
@@ -118,7 +124,7 @@ fn complaints(kernel: &Kernel, bound: &BTreeSet<Vec<bool>>) -> Vec<String> {
             0 => is_uniform,
             binding => bound.get(binding as usize - 1) == Some(&is_uniform),
         };
-        if binding.group != 0 || !bound.iter().all(fits) {
+        if binding.group != 0 || !planned.bound.iter().all(fits) {
             let name = variable.name.as_deref().unwrap_or_default();
             complaints.push(format!("uses {name} at {binding:?}, which the layer does not bind so"));
         }
@@ -132,7 +138,9 @@ fn every_kernel_is_valid_within_what_webgpu_guarantees() {
     println!("{} kernels", kernels.len());
     let found: Vec<String> = kernels
         .iter()
-        .flat_map(|(kernel, bound)| complaints(kernel, bound).into_iter().map(move |why| format!("{kernel:?}: {why}")))
+        .flat_map(|(kernel, planned)| {
+            complaints(kernel, planned).into_iter().map(move |why| format!("{kernel:?}: {why}"))
+        })
         .collect();
     assert!(found.is_empty(), "{} complaints:\n{}", found.len(), found.join("\n"));
 }
