@@ -1,5 +1,7 @@
 //! Single layers against PyTorch's figures in `tests/golden`: the f64 twin and the device, forward and backward.
 
+#![allow(clippy::unwrap_used)]
+
 use safetensors::SafeTensors;
 use sep4d::data::batch::to_blocked;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -15,7 +17,7 @@ use sep4d::layers::instance_norm::instance_norm;
 use sep4d::layers::label_table::label_table;
 use sep4d::layers::linear::linear;
 use sep4d::layers::permute::{permute, tile};
-use sep4d::layers::pointwise::Lrelu;
+use sep4d::layers::pointwise::Pointwise;
 use sep4d::layers::reparameterise::reparameterise;
 use sep4d::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, build};
@@ -53,7 +55,7 @@ impl Array {
     }
 
     /// A plane `[N, A, B, C]` as a volume `[N, 1, A, B, C]`.
-    fn as_volume(mut self) -> Array {
+    fn into_volume(mut self) -> Array {
         self.shape.insert(1, 1);
         self
     }
@@ -178,7 +180,7 @@ fn conv3d_agrees() {
 
 #[test]
 fn conv2d_agrees() {
-    convolution("conv2d", [1, 3, 3], |plane| plane.channels_last().as_volume());
+    convolution("conv2d", [1, 3, 3], |plane| plane.channels_last().into_volume());
 }
 
 /// The strided convolution takes labels, not activations: give each voxel of a frame a class of its own, embedded as what the
@@ -245,7 +247,7 @@ fn instance_norm_and_lrelu_agree() {
         let mut check = Check::default();
         let x = check.input(&of("x"));
         let y = match name {
-            "lrelu" => check.graph.push_one(Lrelu, &[x]).unwrap(),
+            "lrelu" => check.graph.push_one(Pointwise::Lrelu, &[x]).unwrap(),
             _ => instance_norm(&mut check.graph, x, None, false, false).unwrap(),
         };
         check.expect_seeded(y, &of("y"), &of("d_y"));
