@@ -10,6 +10,7 @@ use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
 use crate::graph::{DType, Graph, KernelLimits, TensorId, TensorSpec};
+use crate::layers::pointwise::Scale;
 use crate::rng::Rng;
 
 type Build = dyn Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync;
@@ -59,7 +60,7 @@ impl Case {
     /// # Errors
     /// [`crate::Error::Shape`] if the layer does not fit its inputs.
     pub fn graph(&self) -> Result<Graph> {
-        Ok(build(self)?.graph)
+        Ok(build(self, Operands::Stay)?.graph)
     }
 }
 
@@ -72,12 +73,24 @@ pub struct CaseBuilder {
     pub rng: Rng,
     values: Vec<(TensorId, Vec<f64>)>,
     differentiable: Vec<TensorId>,
+    operands: Operands,
+}
+
+/// What becomes of a layer's operands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Operands {
+    /// They are inputs of the graph, which keep their values.
+    Stay,
+    /// They are made in the graph and die in their last use, so that the layer may overwrite them: those of the backward
+    /// pass too, or else the forward pass' alone, which then has no backward pass to save them for.
+    Die { with_backward: bool },
 }
 
 impl CaseBuilder {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, operands: Operands) -> Self {
         let stream = name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        CaseBuilder { graph: Graph::new(), rng: Rng::new(1, stream), values: Vec::new(), differentiable: Vec::new() }
+        let (graph, rng) = (Graph::new(), Rng::new(1, stream));
+        CaseBuilder { graph, rng, values: Vec::new(), differentiable: Vec::new(), operands }
     }
 
     /// A differentiable input of standard normal values.
@@ -105,7 +118,11 @@ impl CaseBuilder {
     pub fn values(&mut self, name: &str, shape: &[usize], values: Vec<f64>) -> TensorId {
         let id = self.graph.input(name, TensorSpec::f32(shape));
         self.values.push((id, values.into_iter().map(|v| f64::from(v as f32)).collect()));
-        id
+        match self.operands {
+            Operands::Stay => id,
+            // One operand always fits.
+            Operands::Die { .. } => self.graph.push_one(Scale { factor: 1.0 }, &[id]).unwrap_or(id),
+        }
     }
 
     /// A u32 input of given values.
@@ -161,11 +178,11 @@ struct Built {
     gradients: Vec<TensorId>,
 }
 
-fn build(case: &Case) -> Result<Built> {
-    let mut builder = CaseBuilder::new(&case.name);
+fn build(case: &Case, operands: Operands) -> Result<Built> {
+    let mut builder = CaseBuilder::new(&case.name, operands);
     let outputs = (case.build)(&mut builder)?;
     let mut seeds = Vec::new();
-    if !builder.differentiable.is_empty() {
+    if !builder.differentiable.is_empty() && operands != (Operands::Die { with_backward: false }) {
         for &output in &outputs {
             let spec = builder.graph.tensor(output).spec.clone();
             if spec.dtype == DType::F32 {
@@ -199,7 +216,7 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, and in windows.
+/// operations, in windows, and overwriting its operands where it may.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
@@ -213,11 +230,18 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
             variants.push(KernelLimits { max_storage_binding_bytes: bytes, ..variants[i].clone() });
         }
     }
-    let built = build(case)?;
-    let expected = interpret(&built, &built.values)?;
+    let in_place = [&variants[..1], variants.get(3..4).unwrap_or_default()].concat();
     let mut worst = Errors::default();
-    for limits in variants {
-        worst = worst.worst(compare_under(context, &built, &expected, &limits)?);
+    for (operands, variants) in [
+        (Operands::Stay, &variants),
+        (Operands::Die { with_backward: true }, &in_place),
+        (Operands::Die { with_backward: false }, &in_place),
+    ] {
+        let built = build(case, operands)?;
+        let expected = interpret(&built, &built.values)?;
+        for limits in variants {
+            worst = worst.worst(compare_under(context, &built, &expected, limits)?);
+        }
     }
     Ok(worst)
 }
@@ -257,7 +281,7 @@ fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limit
 /// # Errors
 /// [`crate::Error::Shape`] if the graph does not build.
 pub fn check_twin(case: &Case, step: f64) -> Result<Option<f64>> {
-    let built = build(case)?;
+    let built = build(case, Operands::Stay)?;
     if built.inputs.is_empty() || case.no_central_difference.is_some() {
         return Ok(None);
     }

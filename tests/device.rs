@@ -1,0 +1,101 @@
+//! The device: choosing an adapter that is not there, and errors that arrive outside of any call.
+
+use sep4d::Error;
+use sep4d::gpu::{Context, DeviceChoice, adapters};
+use sep4d::graph::Kernel;
+
+fn refusal(choice: &DeviceChoice) -> String {
+    let error = Context::open(choice).unwrap_err();
+    assert!(matches!(error, Error::Device(_)) && error.exit_code() == 4, "{error:?}");
+    error.to_string()
+}
+
+#[test]
+fn a_wrong_number_is_answered_with_the_adapters_there_are() {
+    let adapters = adapters();
+    let message = refusal(&DeviceChoice::Index(adapters.len()));
+    let last = adapters.len() - 1;
+    for part in
+        [&format!("--device {}", adapters.len()), &format!("0 to {last}"), &adapters[last].name, "sep4d devices"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_wrong_name_is_answered_with_the_adapters_there_are() {
+    let message = refusal(&DeviceChoice::Name("Voodoo".into()));
+    for part in ["--device Voodoo", &adapters()[0].name, "sep4d devices"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn adapters_are_found_by_number_and_by_any_part_of_their_name() {
+    let first = adapters().remove(0);
+    let part: String = first.name.chars().take(4).collect();
+    for choice in [DeviceChoice::Best, DeviceChoice::Index(0), DeviceChoice::Name(part.to_uppercase())] {
+        assert_eq!(Context::open(&choice).unwrap().adapter.name, first.name, "{choice:?}");
+    }
+    assert_eq!("3".parse(), Ok(DeviceChoice::Index(3)));
+    assert_eq!("best".parse(), Ok(DeviceChoice::Best));
+    assert_eq!("llvmpipe".parse(), Ok(DeviceChoice::Name("llvmpipe".into())));
+}
+
+/// A buffer that no device may make: mappable for reading and writing at once.
+fn make_an_impossible_buffer(context: &Context) -> wgpu::Buffer {
+    context.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("impossible"),
+        size: 16,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE,
+        mapped_at_creation: false,
+    })
+}
+
+#[test]
+fn an_error_outside_of_any_scope_is_remembered() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    context.check().unwrap();
+    let _invalid = make_an_impossible_buffer(&context);
+    let error = context.check().unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, Error::Device(_)), "{error:?}");
+    assert!(message.contains("impossible") && message.contains("--resume"), "{message}");
+    // It stays: whoever looks first must not hide it from the others, and the first error is the cause.
+    let _invalid = context.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("another"),
+        size: 16,
+        usage: wgpu::BufferUsages::empty(),
+        mapped_at_creation: false,
+    });
+    assert_eq!(context.check().unwrap_err().to_string(), message);
+    assert_eq!(context.wait().unwrap_err().to_string(), message);
+}
+
+#[test]
+fn an_error_in_a_guarded_call_is_that_call_s_own() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let error = context.guarded("a buffer for the test", || make_an_impossible_buffer(&context)).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, Error::Device(_)), "{error:?}");
+    assert!(
+        message.contains("a buffer for the test failed on") && message.contains(&context.adapter.name),
+        "{message}"
+    );
+    context.check().unwrap();
+}
+
+#[test]
+fn a_kernel_that_does_not_exist_is_an_error_and_not_a_panic() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    for (kernel, part) in [
+        (Kernel::new("missing.wgsl", "missing"), "missing.wgsl"),
+        (Kernel::new("pointwise.wgsl", "missing"), "kernel missing failed"),
+        // Its template needs a define.
+        (Kernel::new("label_table.wgsl", "label_table_forward"), "cannot be assembled"),
+    ] {
+        let error = context.pipeline(&kernel, &[false, false]).unwrap_err();
+        assert!(matches!(error, Error::Device(_)) && error.to_string().contains(part), "{error}");
+    }
+    context.check().unwrap();
+}
