@@ -53,6 +53,14 @@ impl Case {
         self.no_central_difference = Some(reason);
         self
     }
+
+    /// The graph that runs: the layer, its backward pass, and what is compared kept.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if the layer does not fit its inputs.
+    pub fn graph(&self) -> Result<Graph> {
+        Ok(build(self)?.graph)
+    }
 }
 
 /// Collects a case's graph and the values of its inputs.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::program::{Launch, Operand, Slot};
-use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, OpContext, Storage, TensorId};
+use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId};
 use crate::{Error, Result};
 
 /// A buffer of the executor.
@@ -108,48 +108,13 @@ impl Plan {
         };
         let places = lifetimes.place(graph, limits, &mut plan)?;
         for (time, (&index, program)) in live.iter().zip(programs).enumerate() {
-            let node = &graph.nodes()[index];
-            let resolve = |operand: &Operand| -> Result<Placement> {
-                let (place, elements) = match operand.slot {
-                    Slot::Input(i) => {
-                        (places.tensor(graph, node.inputs[i]), graph.tensor(node.inputs[i]).spec.elements())
-                    }
-                    Slot::Output(i) => {
-                        (places.tensor(graph, node.outputs[i]), graph.tensor(node.outputs[i]).spec.elements())
-                    }
-                    Slot::Scratch(i) => {
-                        let place = places.scratch.get(&(time, i)).copied();
-                        (place, place.map_or(0, |p| p.bytes / ELEMENT_BYTES))
-                    }
-                };
-                let range = &operand.elements;
-                let (start, bytes) = (range.start * ELEMENT_BYTES, range.len() * ELEMENT_BYTES);
-                let limit =
-                    if operand.uniform { limits.max_uniform_binding_bytes } else { limits.max_storage_binding_bytes };
-                match place {
-                    Some(place)
-                        if range.end <= elements
-                            && bytes > 0
-                            && bytes <= limit
-                            && start.is_multiple_of(limits.offset_alignment_bytes) =>
-                    {
-                        Ok(Placement { buffer: place.buffer, offset: place.offset + start, bytes })
-                    }
-                    _ => Err(Error::Device(format!(
-                        "{} in '{}' binds elements {range:?} of {:?} ({elements} elements, place {place:?}), which this \
-                         adapter cannot do (bindings up to {limit} bytes)",
-                        node.op.name(),
-                        node.scope,
-                        operand.slot
-                    ))),
-                }
-            };
+            let resolver = Resolver { graph, limits, places: &places, time, node: &graph.nodes()[index] };
             for launch in &program.launches {
                 plan.steps.push(match launch {
                     Launch::Dispatch { kernel, parameters, operands, workgroups } => {
                         let mut bindings = Vec::with_capacity(operands.len());
                         for operand in operands {
-                            let place = resolve(operand)?;
+                            let place = resolver.binding(operand)?;
                             plan.largest_binding = plan.largest_binding.max(place.bytes);
                             bindings.push((place, operand.uniform));
                         }
@@ -162,8 +127,8 @@ impl Plan {
                         }
                     }
                     Launch::Clear { operand } => {
-                        // Clears are no bindings, so only the range matters.
-                        Step::Clear { place: resolve(operand)? }
+                        // A clear is no binding, so its size does not matter.
+                        Step::Clear { place: resolver.place(operand)? }
                     }
                 });
             }
@@ -176,6 +141,68 @@ impl Plan {
     pub fn peak_bytes(&self) -> usize {
         let buffers = self.arenas.iter().chain(&self.uniform_arenas).chain(&self.persistent);
         buffers.sum::<usize>() + self.blocks.values().sum::<usize>()
+    }
+}
+
+/// Finds the places of one live node's operands.
+struct Resolver<'a> {
+    graph: &'a Graph,
+    limits: &'a KernelLimits,
+    places: &'a Places,
+    time: usize,
+    node: &'a Node,
+}
+
+impl Resolver<'_> {
+    /// Where `operand` lies. One that reaches beyond its tensor is a mistake of the op.
+    fn place(&self, operand: &Operand) -> Result<Placement> {
+        let Resolver { graph, node, .. } = self;
+        let of = |id| (self.places.tensor(graph, id), graph.tensor(id).spec.elements());
+        let (place, elements) = match operand.slot {
+            Slot::Input(i) => of(node.inputs[i]),
+            Slot::Output(i) => of(node.outputs[i]),
+            Slot::Scratch(i) => {
+                let place = self.places.scratch.get(&(self.time, i)).copied();
+                (place, place.map_or(0, |p| p.bytes / ELEMENT_BYTES))
+            }
+        };
+        let range = &operand.elements;
+        let (start, bytes) = (range.start * ELEMENT_BYTES, range.len() * ELEMENT_BYTES);
+        let alignment = self.limits.offset_alignment_bytes;
+        match place {
+            Some(place) if range.end <= elements && bytes > 0 && start.is_multiple_of(alignment) => {
+                Ok(Placement { buffer: place.buffer, offset: place.offset + start, bytes })
+            }
+            _ => Err(Error::Device(format!(
+                "{} in '{}' binds elements {range:?} of {:?}, which has {elements} (at {place:?}, alignment {alignment} \
+                 bytes); this is a mistake in the layer, please report it",
+                node.op.name(),
+                node.scope,
+                operand.slot
+            ))),
+        }
+    }
+
+    /// The same if a kernel can bind that much at once.
+    fn binding(&self, operand: &Operand) -> Result<Placement> {
+        let Resolver { graph, node, limits, .. } = self;
+        let place = self.place(operand)?;
+        let limit = if operand.uniform { limits.max_uniform_binding_bytes } else { limits.max_storage_binding_bytes };
+        if place.bytes <= limit {
+            return Ok(place);
+        }
+        let name = match operand.slot {
+            Slot::Input(i) => graph.describe(node.inputs[i]),
+            Slot::Output(i) => graph.describe(node.outputs[i]),
+            Slot::Scratch(_) => "scratch memory".to_owned(),
+        };
+        Err(Error::Device(format!(
+            "{} in '{}' needs {} bytes of {name} at once, but this adapter binds at most {limit} bytes; use a smaller T \
+             (data.frames), grid (data.crop) or preset, or another adapter (--device)",
+            node.op.name(),
+            node.scope,
+            place.bytes
+        )))
     }
 }
 

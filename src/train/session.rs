@@ -207,6 +207,14 @@ fn evaluation_graph(model: &ModelConfig, shape: &BatchShape) -> Result<Evaluatio
     })
 }
 
+/// The training and the evaluation graph of a run.
+///
+/// # Errors
+/// [`Error::Usage`] for extents that do not work, [`Error::Shape`] otherwise.
+pub fn graphs(model: &ModelConfig, shape: &BatchShape, optimiser: &OptimiserConfig) -> Result<[Graph; 2]> {
+    Ok([training_graph(model, shape, optimiser)?.graph, evaluation_graph(model, shape)?.graph])
+}
+
 /// Plans a run without a device.
 ///
 /// # Errors
@@ -217,10 +225,9 @@ pub fn preflight(
     optimiser: &OptimiserConfig,
     limits: &KernelLimits,
 ) -> Result<Preflight> {
-    let training = training_graph(model, shape, optimiser)?;
-    let evaluation = evaluation_graph(model, shape)?;
-    let plans = [Plan::new(&training.graph, limits)?, Plan::new(&evaluation.graph, limits)?];
-    Ok(summarise(&training.graph, &plans))
+    let [training, evaluation] = graphs(model, shape, optimiser)?;
+    let plans = [Plan::new(&training, limits)?, Plan::new(&evaluation, limits)?];
+    Ok(summarise(&training, &plans))
 }
 
 fn summarise(training: &Graph, plans: &[Plan; 2]) -> Preflight {

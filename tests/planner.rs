@@ -1,0 +1,351 @@
+//! The plan: what it computes, that no two living tensors meet in memory, how much memory it takes, and what it refuses.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sep4d::Error;
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::execute::{Executor, Memory};
+use sep4d::graph::interpret::{self, Values};
+use sep4d::graph::plan::{BufferId, Placement, Plan, Step};
+use sep4d::graph::{Graph, Init, KernelLimits, OpContext, Storage, TensorId, TensorSpec};
+use sep4d::layers::concat::{concat, slice};
+use sep4d::layers::conv3d::conv3d;
+use sep4d::layers::linear::linear;
+use sep4d::layers::pointwise::{Add, Lrelu, Scale, Sigmoid};
+use sep4d::rng::Rng;
+use sep4d::selftest::relative_error;
+
+const ROWS: usize = 768;
+
+/// So little that a graph of a dozen tensors needs several arenas, and most tensors several windows.
+fn small_limits(of: &KernelLimits) -> KernelLimits {
+    KernelLimits { max_buffer_bytes: 100 << 10, max_storage_binding_bytes: 20 << 10, ..of.clone() }
+}
+
+/// A graph of cheap ops with several consumers of most tensors, views, kept tensors in the middle, and, for every other
+/// seed, a backward pass.
+struct RandomGraph {
+    graph: Graph,
+    inputs: Vec<(TensorId, Vec<f64>)>,
+    kept: Vec<TensorId>,
+}
+
+fn random_graph(seed: u64) -> RandomGraph {
+    let mut rng = Rng::new(seed, 0);
+    let mut graph = Graph::new();
+    let mut inputs = Vec::new();
+    let mut input = |graph: &mut Graph, rng: &mut Rng, shape: &[usize]| {
+        let id = graph.input("input", TensorSpec::f32(shape));
+        let values = (0..shape.iter().product()).map(|_| f64::from((0.5 * rng.normal()) as f32)).collect();
+        inputs.push((id, values));
+        id
+    };
+    let mut tensors = vec![input(&mut graph, &mut rng, &[ROWS, 4]), input(&mut graph, &mut rng, &[ROWS, 8])];
+    let sources = tensors.clone();
+    let weights: Vec<(TensorId, TensorId)> = [(4, 8), (8, 4), (8, 8)]
+        .iter()
+        .map(|&(i, o)| (input(&mut graph, &mut rng, &[o, i]), input(&mut graph, &mut rng, &[o])))
+        .collect();
+    let mut kept = Vec::new();
+    for _ in 0..rng.below(14) + 6 {
+        // Recent tensors more often, so that chains arise whose links die at once.
+        let pick = |rng: &mut Rng, tensors: &[TensorId]| {
+            let recent = if rng.chance(0.6) { tensors.len().min(2) } else { tensors.len() };
+            tensors[tensors.len() - 1 - rng.below(recent)]
+        };
+        let x = pick(&mut rng, &tensors);
+        let channels = graph.tensor(x).spec.channels();
+        let y = match rng.below(8) {
+            0 => graph.push_one(Lrelu, &[x]).unwrap(),
+            1 => graph.push_one(Sigmoid { scale: 2.0 }, &[x]).unwrap(),
+            2 => graph.push_one(Scale { factor: -1.5 }, &[x]).unwrap(),
+            3 => {
+                let alike: Vec<TensorId> =
+                    tensors.iter().copied().filter(|&other| graph.shape(other) == graph.shape(x)).collect();
+                graph.push_one(Add, &[x, alike[rng.below(alike.len())]]).unwrap()
+            }
+            4 if channels <= 8 => {
+                let other = pick(&mut rng, &tensors);
+                let other = if graph.tensor(other).spec.channels() <= 8 { other } else { x };
+                concat(&mut graph, &[x, other]).unwrap()
+            }
+            5 if channels > 4 => slice(&mut graph, x, rng.below(2) * 4, 4).unwrap(),
+            6 => {
+                // A view with another row length goes through one op and comes back.
+                let view = graph.reshape(x, &[ROWS / 2, 2, channels]).unwrap();
+                let y = graph.push_one(Sigmoid { scale: 1.0 }, &[view]).unwrap();
+                graph.reshape(y, &[ROWS, channels]).unwrap()
+            }
+            _ => {
+                let fitting: Vec<_> = weights.iter().filter(|(w, _)| graph.shape(*w)[1] == channels).collect();
+                match fitting.len() {
+                    0 => graph.push_one(Lrelu, &[x]).unwrap(),
+                    n => {
+                        let (weight, bias) = *fitting[rng.below(n)];
+                        linear(&mut graph, x, weight, Some(bias), true).unwrap()
+                    }
+                }
+            }
+        };
+        if rng.chance(0.25) {
+            kept.push(y);
+        }
+        tensors.push(y);
+    }
+    kept.push(*tensors.last().unwrap());
+    if seed.is_multiple_of(2) {
+        let last = *tensors.last().unwrap();
+        let shape = graph.shape(last).to_vec();
+        let d_last = input(&mut graph, &mut rng, &shape);
+        let wrt: Vec<TensorId> = sources.into_iter().chain(weights.iter().flat_map(|(w, b)| [*w, *b])).collect();
+        let gradients = graph.backward(&[(last, d_last)], &wrt).unwrap();
+        // A gradient that is the seed itself is an input, and stays where it is.
+        kept.extend(wrt.iter().filter_map(|&id| gradients.of(&graph, id)));
+    }
+    kept.iter().for_each(|&id| graph.keep(id));
+    RandomGraph { graph, inputs, kept }
+}
+
+/// First and last use of every transient tensor among the nodes that run, by root; kept ones live to the end.
+fn lifetimes(graph: &Graph, plan: &Plan) -> HashMap<TensorId, (usize, usize)> {
+    let running: HashSet<usize> = plan
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::Dispatch { node, .. } = step { Some(*node) } else { None })
+        .collect();
+    let mut lives = HashMap::new();
+    for (time, node) in graph.nodes().iter().enumerate().filter(|(time, _)| running.contains(time)) {
+        for &id in node.inputs.iter().chain(&node.outputs) {
+            let root = graph.root(id);
+            if graph.tensor(root).storage == Storage::Transient {
+                let end = if graph.tensor(root).kept { usize::MAX } else { time };
+                let life = lives.entry(root).or_insert((time, end));
+                life.1 = end.max(life.1);
+            }
+        }
+    }
+    lives
+}
+
+fn overlap(a: &Placement, b: &Placement) -> bool {
+    a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
+}
+
+/// Checks every pair of living tensors, and every range that a kernel gets; returns how many tensors are made in place.
+fn check_memory(graph: &Graph, plan: &Plan) -> usize {
+    let lives = lifetimes(graph, plan);
+    let mut in_place = 0;
+    for (a, life_a) in &lives {
+        let place_a = plan.places[a];
+        assert!(place_a.offset.is_multiple_of(256) && matches!(place_a.buffer, BufferId::Arena(_)));
+        for (b, life_b) in lives.iter().filter(|(b, _)| *b > a) {
+            let (first, second) = if life_a.0 <= life_b.0 { (a, b) } else { (b, a) };
+            let (early, late) = (lives[first], lives[second]);
+            if late.0 > early.1 || !overlap(&place_a, &plan.places[b]) {
+                continue;
+            }
+            // They meet in time and in memory: the one must be made of the other, in its last use.
+            let node = &graph.nodes()[late.0];
+            let shares = node.op.in_place().is_some_and(|(output, input)| {
+                graph.root(node.outputs[output]) == *second && graph.root(node.inputs[input]) == *first
+            });
+            assert!(
+                shares && early.1 == late.0 && place_a == plan.places[b],
+                "{} {early:?} and {} {late:?} overlap",
+                graph.describe(*first),
+                graph.describe(*second)
+            );
+            in_place += 1;
+        }
+    }
+    for step in &plan.steps {
+        let Step::Dispatch { node: time, bindings, .. } = step else { continue };
+        let node = &graph.nodes()[*time];
+        let own: HashSet<TensorId> = node.inputs.iter().chain(&node.outputs).map(|&id| graph.root(id)).collect();
+        for (range, _) in bindings {
+            let within = |id: &TensorId| {
+                let place = plan.places[id];
+                overlap(range, &place) && range.offset >= place.offset && range.bytes <= place.bytes
+            };
+            for (id, life) in lives.iter().filter(|(id, life)| life.0 <= *time && *time <= life.1 && !own.contains(id))
+            {
+                assert!(
+                    !overlap(range, &plan.places[id]),
+                    "{} {life:?} is touched by node {time}",
+                    graph.describe(*id)
+                );
+            }
+            // What lies in no tensor is scratch, and must not touch the node's own tensors either.
+            if !own.iter().any(within) {
+                assert!(
+                    !own.iter().any(|id| overlap(range, &plan.places[id])),
+                    "scratch of node {time} meets an operand"
+                );
+            }
+        }
+    }
+    in_place
+}
+
+/// What the arenas would need if nothing were ever shared.
+fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
+    let aligned = |elements: usize| (elements * 4).next_multiple_of(limits.offset_alignment_bytes);
+    let tensors: usize = lifetimes(graph, plan).keys().map(|&id| aligned(graph.tensor(id).spec.elements())).sum();
+    let scratch = |node: &sep4d::graph::Node| -> usize {
+        let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
+        let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits }).unwrap();
+        program.scratch.iter().map(|scratch| aligned(scratch.elements)).sum()
+    };
+    tensors + graph.nodes().iter().map(scratch).sum::<usize>()
+}
+
+#[test]
+fn no_two_living_tensors_overlap() {
+    let limits = small_limits(&KernelLimits { is_cpu: true, ..KernelLimits::portable() });
+    let (mut in_place, mut several_arenas) = (0, 0);
+    for seed in 0..200 {
+        let RandomGraph { graph, .. } = random_graph(seed);
+        for limits in [&limits, &KernelLimits::portable()] {
+            let plan = Plan::new(&graph, limits).unwrap();
+            in_place += check_memory(&graph, &plan);
+            several_arenas += usize::from(plan.arenas.len() > 1);
+            assert!(plan.arenas.iter().all(|&bytes| bytes <= limits.max_buffer_bytes));
+            assert!(plan.largest_binding <= limits.max_storage_binding_bytes);
+            let (used, most) = (plan.arenas.iter().sum::<usize>(), unshared_bytes(&graph, &plan, limits));
+            assert!(used <= most, "seed {seed}: {used} bytes, {most} without sharing");
+        }
+    }
+    println!("{in_place} tensors in place, {several_arenas} plans with several arenas");
+    assert!(in_place > 100 && several_arenas > 100, "the graphs are too simple to show anything");
+}
+
+#[test]
+fn random_graphs_give_what_the_interpreter_gives() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    for seed in 0..40 {
+        let RandomGraph { graph, inputs, kept } = random_graph(seed);
+        let mut values = Values::default();
+        inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
+        interpret::run(&graph, &mut values).unwrap();
+        for limits in [context.limits().clone(), small_limits(context.limits())] {
+            let executor = run(&context, &graph, &limits, &inputs);
+            for &id in &kept {
+                let found: Vec<f64> = executor.read::<f32>(id).unwrap().into_iter().map(f64::from).collect();
+                let error = relative_error(&found, values.get(&graph, id).unwrap());
+                assert!(error < 1e-5, "seed {seed}: {} deviates by {error}", graph.describe(id));
+            }
+        }
+    }
+}
+
+fn run(context: &Arc<Context>, graph: &Graph, limits: &KernelLimits, inputs: &[(TensorId, Vec<f64>)]) -> Executor {
+    let plan = Plan::new(graph, limits).unwrap();
+    let memory = Memory::new(context, &[&plan]).unwrap();
+    let executor = Executor::new(context, graph.clone(), plan, &memory).unwrap();
+    for (id, data) in inputs.iter().filter(|(id, _)| executor.uses(*id)) {
+        executor.write(*id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
+    }
+    executor.run().unwrap();
+    executor
+}
+
+#[test]
+fn a_chain_needs_the_memory_of_two_tensors_or_of_one_in_place() {
+    let bytes = 1024 * 4 * 4;
+    for length in [3, 40] {
+        let (mut copies, mut in_place) = (Graph::new(), Graph::new());
+        let mut x = copies.input("x", TensorSpec::f32(&[1024, 4]));
+        let mut y = in_place.input("x", TensorSpec::f32(&[1024, 4]));
+        for _ in 0..length {
+            x = slice(&mut copies, x, 0, 4).unwrap();
+            y = in_place.push_one(Scale { factor: 2.0 }, &[y]).unwrap();
+        }
+        copies.keep(x);
+        in_place.keep(y);
+        assert_eq!(Plan::new(&copies, &KernelLimits::portable()).unwrap().arenas, [2 * bytes]);
+        assert_eq!(Plan::new(&in_place, &KernelLimits::portable()).unwrap().arenas, [bytes]);
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_that_is_kept_or_read_later() {
+    for (keeps, reads_later) in [(false, false), (true, false), (false, true)] {
+        let mut g = Graph::new();
+        let input = g.input("input", TensorSpec::f32(&[64, 4]));
+        let x = g.push_one(Lrelu, &[input]).unwrap();
+        // Through a view, which shares the memory of x.
+        let view = g.reshape(x, &[256]).unwrap();
+        let y = g.push_one(Scale { factor: 3.0 }, &[view]).unwrap();
+        if keeps {
+            g.keep(view);
+        }
+        if reads_later {
+            let y = g.reshape(y, &[64, 4]).unwrap();
+            let sum = g.push_one(Add, &[y, x]).unwrap();
+            g.keep(sum);
+        }
+        g.keep(y);
+        let plan = Plan::new(&g, &KernelLimits::portable()).unwrap();
+        assert_eq!(plan.places[&x] == plan.places[&y], !keeps && !reads_later);
+        assert_ne!(plan.places[&x].buffer, plan.places[&input].buffer, "inputs keep their values");
+    }
+    // Both operands are the same tensor: the sum reads what it would have overwritten.
+    let mut g = Graph::new();
+    let input = g.input("input", TensorSpec::f32(&[64, 4]));
+    let x = g.push_one(Lrelu, &[input]).unwrap();
+    let y = g.push_one(Add, &[x, x]).unwrap();
+    g.keep(y);
+    let plan = Plan::new(&g, &KernelLimits::portable()).unwrap();
+    assert!(!overlap(&plan.places[&x], &plan.places[&y]));
+}
+
+fn refusal(graph: &Graph, limits: &KernelLimits) -> Error {
+    Plan::new(graph, limits).unwrap_err()
+}
+
+#[test]
+fn a_tensor_above_the_largest_buffer_is_named() {
+    let mut g = Graph::new();
+    let small = g.input("small", TensorSpec::f32(&[64, 4]));
+    let wide = g.scope("decoder", |g| concat(g, &[small; 6])).unwrap();
+    g.keep(wide);
+    let limits = KernelLimits { max_buffer_bytes: 4096, ..KernelLimits::portable() };
+    let error = refusal(&g, &limits);
+    let message = error.to_string();
+    assert!(matches!(error, Error::Memory(_)), "{message}");
+    for part in ["decoder.concat_forward [64, 24]", "6144 bytes", "4096", "data.crop"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_frame_above_the_binding_limit_says_what_to_do() {
+    let mut g = Graph::new();
+    let x = g.input("x", TensorSpec::f32(&[2, 16, 16, 4, 4]));
+    let weight = g.parameter("weight", &[4, 4, 3, 3, 3], Init::Constant(0.0)).unwrap();
+    let bias = g.parameter("bias", &[4], Init::Constant(0.0)).unwrap();
+    let y = conv3d(&mut g, x, weight, bias, [3, 3, 3]).unwrap();
+    g.keep(y);
+    let error = refusal(&g, &KernelLimits { max_storage_binding_bytes: 8 << 10, ..KernelLimits::portable() });
+    let message = error.to_string();
+    assert!(matches!(error, Error::Device(_)), "{message}");
+    for part in ["8192 bytes", "16384 bytes", "data.crop", "--device"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn an_operand_that_only_fits_whole_is_named_with_its_size_and_the_limit() {
+    let mut g = Graph::new();
+    let x = g.input("x", TensorSpec::f32(&[1, 64]));
+    let weight = g.parameter("head.weight", &[64, 64], Init::Constant(0.0)).unwrap();
+    let y = g.scope("head", |g| linear(g, x, weight, None, false)).unwrap();
+    g.keep(y);
+    let error = refusal(&g, &KernelLimits { max_storage_binding_bytes: 8 << 10, ..KernelLimits::portable() });
+    let message = error.to_string();
+    assert!(matches!(error, Error::Device(_)), "{message}");
+    for part in ["in 'head'", "head.weight [64, 64]", "16384 bytes", "8192 bytes", "data.crop", "preset", "--device"] {
+        assert!(message.contains(part), "{message}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Every kernel that a plan can ask for, as naga sees it: valid WGSL within what WebGPU guarantees on any adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use naga::AddressSpace;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use sep4d::gpu::{render_shader, shader_files};
+use sep4d::graph::plan::{Plan, Step};
+use sep4d::graph::{Graph, Kernel, KernelLimits};
+use sep4d::layers;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::session::{self, LossWeights, OptimiserConfig};
+
+/// What WebGPU guarantees.
+const MAX_STORAGE_BUFFERS: usize = 8;
+const MAX_WORKGROUP_INVOCATIONS: u32 = 256;
+const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
+
+/// How plans use one kernel.
+#[derive(Default)]
+struct Use {
+    /// The ways its bindings 1.. are bound (`true` for uniform).
+    bound: BTreeSet<Vec<bool>>,
+    /// An adapter without subgroup operations would run it.
+    without_subgroups: bool,
+}
+
+type Kernels = BTreeMap<Kernel, Use>;
+
+/// Both kernel families, with every number of lanes that kernels tell apart.
+fn variants() -> Vec<KernelLimits> {
+    let mut variants = vec![KernelLimits::portable()];
+    for min_subgroup_lanes in [0, 4, 8, 16, 32] {
+        for is_cpu in [true, false] {
+            variants.push(KernelLimits { is_cpu, min_subgroup_lanes, ..KernelLimits::portable() });
+        }
+    }
+    variants
+}
+
+fn collect(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
+    for step in Plan::new(graph, limits).unwrap().steps {
+        if let Step::Dispatch { kernel, bindings, .. } = step {
+            let kernel = kernels.entry(kernel).or_default();
+            kernel.bound.insert(bindings.iter().map(|(_, uniform)| *uniform).collect());
+            kernel.without_subgroups |= limits.min_subgroup_lanes == 0;
+        }
+    }
+}
+
+/// The kernels of every layer's cases and of every preset's training and evaluation.
+fn all_kernels() -> Kernels {
+    let mut kernels = Kernels::new();
+    for case in layers::cases() {
+        let graph = case.graph().unwrap();
+        for limits in variants() {
+            collect(&mut kernels, &graph, &limits);
+            if let Some(max_storage_binding_bytes) = case.window_bytes {
+                collect(&mut kernels, &graph, &KernelLimits { max_storage_binding_bytes, ..limits });
+            }
+        }
+    }
+    let optimiser = OptimiserConfig {
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
+        weight_decay: 0.0,
+        clip_norm: None,
+    };
+    // The grids of the towns, CarlaSC and Occ3D; the second one's is also taken with long clips, which need windows.
+    for preset in Preset::ALL {
+        let model = RunConfig::preset(preset, None).model;
+        for (frames, size) in [(4, [32, 32, 8]), (4, [128, 128, 8]), (32, [128, 128, 8]), (4, [200, 200, 16])] {
+            let shape = BatchShape { batch: 1, frames, size };
+            let graphs = session::graphs(&model, &shape, &optimiser).unwrap();
+            for mut limits in variants() {
+                limits.max_buffer_bytes = 2 << 30;
+                graphs.iter().for_each(|graph| collect(&mut kernels, graph, &limits));
+            }
+        }
+    }
+    kernels
+}
+
+/// What is wrong with one kernel, as sentences.
+fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
+    let source = match render_shader(kernel) {
+        Ok(source) => source,
+        Err(why) => return vec![why.to_string()],
+    };
+    let module = match naga::front::wgsl::parse_str(&source) {
+        Ok(module) => module,
+        Err(why) => return vec![why.emit_to_string(&source)],
+    };
+    let capabilities = if planned.without_subgroups { Capabilities::empty() } else { Capabilities::SUBGROUP };
+    let info = match Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
+        Ok(info) => info,
+        Err(why) => return vec![why.emit_to_string(&source)],
+    };
+    let Some(index) = module.entry_points.iter().position(|entry| entry.name == kernel.entry) else {
+        return vec!["has no such entry point".to_owned()];
+    };
+    let entry = &module.entry_points[index];
+    let mut complaints = Vec::new();
+    let invocations: u32 = entry.workgroup_size.iter().product();
+    if invocations > MAX_WORKGROUP_INVOCATIONS || invocations == 0 {
+        complaints.push(format!("has workgroups of {invocations} invocations"));
+    }
+    let used = || module.global_variables.iter().filter(|(handle, _)| !info.get_entry_point(index)[*handle].is_empty());
+    let storage = used().filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. })).count();
+    if storage > MAX_STORAGE_BUFFERS {
+        complaints.push(format!("uses {storage} storage buffers"));
+    }
+    let workgroup_bytes: u32 = used()
+        .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+        .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()).next_multiple_of(16))
+        .sum();
+    if workgroup_bytes > MAX_WORKGROUP_BYTES {
+        complaints.push(format!("uses {workgroup_bytes} bytes of workgroup memory"));
+    }
+    for (_, variable) in used() {
+        let Some(binding) = &variable.binding else { continue };
+        let is_uniform = variable.space == AddressSpace::Uniform;
+        let fits = |bound: &Vec<bool>| match binding.binding {
+            0 => is_uniform,
+            binding => bound.get(binding as usize - 1) == Some(&is_uniform),
+        };
+        if binding.group != 0 || !planned.bound.iter().all(fits) {
+            let name = variable.name.as_deref().unwrap_or_default();
+            complaints.push(format!("uses {name} at {binding:?}, which the layer does not bind so"));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn every_kernel_is_valid_within_what_webgpu_guarantees() {
+    let kernels = all_kernels();
+    println!("{} kernels", kernels.len());
+    let found: Vec<String> = kernels
+        .iter()
+        .flat_map(|(kernel, planned)| {
+            complaints(kernel, planned).into_iter().map(move |why| format!("{kernel:?}: {why}"))
+        })
+        .collect();
+    assert!(found.is_empty(), "{} complaints:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn every_shader_file_is_used() {
+    let kernels = all_kernels();
+    let files: BTreeMap<String, String> = shader_files().into_iter().collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/view");
+    let view: String =
+        std::fs::read_dir(root).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let mut used: BTreeSet<&str> = kernels.keys().map(|kernel| kernel.shader).collect();
+    used.extend(files.keys().map(String::as_str).filter(|name| view.contains(&format!("shaders/{name}"))));
+    let mut pending: Vec<&str> = used.iter().copied().collect();
+    while let Some(name) = pending.pop() {
+        for include in files[name].split("{% include \"").skip(1) {
+            let include = include.split('"').next().unwrap();
+            // A variant without a kernel yet need not exist; a kernel that includes it does not render.
+            if files.contains_key(include) && used.insert(include) {
+                pending.push(include);
+            }
+        }
+    }
+    let unused: Vec<&String> = files.keys().filter(|name| !used.contains(name.as_str())).collect();
+    assert!(unused.is_empty(), "no kernel uses {unused:?}");
+}
