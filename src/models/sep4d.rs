@@ -42,6 +42,9 @@ pub struct BatchShape {
 }
 
 impl BatchShape {
+    /// Numbers of frames that a clip may have.
+    pub const FRAMES: std::ops::RangeInclusive<usize> = 2..=64;
+
     /// X', Y', Z': cells at half resolution.
     pub fn cells(&self) -> [usize; 3] {
         self.size.map(|extent| extent / 2)
@@ -60,7 +63,7 @@ impl BatchShape {
     /// # Errors
     /// [`Error::Usage`] naming the extent that does not work.
     pub fn check(&self) -> Result<()> {
-        if self.batch == 0 || !(2..=64).contains(&self.frames) {
+        if self.batch == 0 || !Self::FRAMES.contains(&self.frames) {
             return Err(Error::Usage(format!(
                 "a batch of {} clips of {} frames cannot be trained; use at least 1 clip and 2 to 64 frames (data.frames)",
                 self.batch, self.frames

@@ -11,7 +11,7 @@ use super::schedule::Schedule;
 use super::session::{LossWeights, OptimiserConfig};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
-use crate::models::sep4d::ModelConfig;
+use crate::models::sep4d::{BatchShape, ModelConfig};
 use crate::{Error, Result};
 
 mod resolve;
@@ -36,7 +36,7 @@ section! {
     "data" DataConfig {
         /// Folder of a data set in CarlaSC's layout.
         root: PathBuf,
-        /// T, frames of a clip.
+        /// T, frames of a clip, 2 to 64.
         frames: usize,
         /// Middle part of the grid to use, as [X, Y, Z] in even numbers of voxels; [] for all of it.
         crop: Vec<usize>,
@@ -230,7 +230,6 @@ impl RunConfig {
     pub fn validate(&self) -> Result<()> {
         let (data, model, train) = (&self.data, &self.model, &self.train);
         let positive = [
-            ("data.frames", data.frames, "a clip needs at least one frame"),
             ("model.latent_channels", model.latent_channels, "the latent planes need at least one channel"),
             ("model.plane_features", model.plane_features, "the planes need at least one feature"),
             ("model.hidden", model.hidden, "the decoder needs at least one channel"),
@@ -246,6 +245,14 @@ impl RunConfig {
             if value == 0 {
                 return Err(Error::Usage(format!("{key} is 0, but {why}; set it to 1 or more")));
             }
+        }
+        if !BatchShape::FRAMES.contains(&data.frames) {
+            return Err(Error::Usage(format!(
+                "data.frames is {}, but clips have {} to {} frames; choose a number in between",
+                data.frames,
+                BatchShape::FRAMES.start(),
+                BatchShape::FRAMES.end()
+            )));
         }
         if !(data.crop.is_empty() || data.crop.len() == 3 && data.crop.iter().all(|side| *side > 0 && side % 2 == 0)) {
             return Err(Error::Usage(format!(

@@ -59,11 +59,12 @@ impl Preflight {
         if self.peak_bytes <= budget_bytes {
             return Ok(());
         }
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         Err(Error::Memory(format!(
-            "training needs {:.2} GiB of device memory, the budget is {:.2} GiB; use a smaller T (data.frames), batch, crop \
+            "training needs {:.1} MiB of device memory, the budget is {:.1} MiB; use a smaller T (data.frames), batch, crop \
              (data.crop) or preset, or raise train.memory_budget",
-            self.peak_bytes as f64 / (1u64 << 30) as f64,
-            budget_bytes as f64 / (1u64 << 30) as f64
+            mib(self.peak_bytes),
+            mib(budget_bytes)
         )))
     }
 }

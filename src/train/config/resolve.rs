@@ -339,7 +339,7 @@ mod tests {
         assert!(message(&["train.steps=1.5"]).contains("a whole number, not 1.5"));
         assert!(message(&["train.steps=-1"]).contains("0 or more"));
         assert!(message(&["data.augment=1"]).contains("true or false"));
-        assert!(message(&["data.frames=0"]).contains("at least one frame"));
+        assert!(message(&["data.frames=0"]).contains("2 to 64 frames"));
         assert!(message(&["data.crop=[31, 32, 8]"]).contains("even numbers"));
         assert!(message(&["data.crop=[32, 8]"]).contains("three even numbers"));
         assert!(message(&["data.crop=[32, 8, -2]"]).contains("data.crop"));
