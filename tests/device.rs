@@ -1,5 +1,7 @@
 //! The device: choosing an adapter that is not there, and errors that arrive outside of any call.
 
+#![allow(clippy::unwrap_used)]
+
 use sep4d::Error;
 use sep4d::gpu::{Context, DeviceChoice, adapters};
 use sep4d::graph::Kernel;

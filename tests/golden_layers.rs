@@ -1,5 +1,7 @@
 //! Single layers against PyTorch's figures in `tests/golden`: the f64 twin and the device, forward and backward.
 
+#![allow(clippy::unwrap_used)]
+
 use safetensors::SafeTensors;
 use sep4d::data::batch::to_blocked;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -53,7 +55,7 @@ impl Array {
     }
 
     /// A plane `[N, A, B, C]` as a volume `[N, 1, A, B, C]`.
-    fn as_volume(mut self) -> Array {
+    fn into_volume(mut self) -> Array {
         self.shape.insert(1, 1);
         self
     }
@@ -178,7 +180,7 @@ fn conv3d_agrees() {
 
 #[test]
 fn conv2d_agrees() {
-    convolution("conv2d", [1, 3, 3], |plane| plane.channels_last().as_volume());
+    convolution("conv2d", [1, 3, 3], |plane| plane.channels_last().into_volume());
 }
 
 /// The strided convolution takes labels, not activations: give each voxel of a frame a class of its own, embedded as what the

@@ -3,6 +3,8 @@
 //! Some software drivers end an invocation's loops after 65,535 iterations in all, without a word: the sum is then simply too
 //! small. Cases that are small enough for the f64 twins do not come near that, so these do, at sizes of real runs.
 
+#![allow(clippy::unwrap_used)]
+
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
@@ -181,7 +183,8 @@ fn pools_over_large_planes() {
         let reduced = x * y * if axes[3] { z } else { 1 };
         let bias = probe.floats(&[reduced, 1], |_| 0.0);
         let pooled = axis_pool(&mut probe.graph, v, s, &[(axes, bias)]).unwrap();
-        let d_pooled = probe.floats(&probe.graph.shape(pooled[0]).to_vec(), |_| 1.0);
+        let shape = probe.graph.shape(pooled[0]).to_vec();
+        let d_pooled = probe.floats(&shape, |_| 1.0);
         let gradients = probe.graph.backward(&[(pooled[0], d_pooled)], &[v, bias]).unwrap();
         let d_v = gradients.of(&probe.graph, v).unwrap();
         probe.finish(&[pooled[0], d_v], |read| {

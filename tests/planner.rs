@@ -1,5 +1,7 @@
 //! The plan: what it computes, that no two living tensors meet in memory, how much memory it takes, and what it refuses.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

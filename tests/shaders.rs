@@ -1,5 +1,7 @@
 //! Every kernel that a plan can ask for, as naga sees it: valid WGSL within what WebGPU guarantees on any adapter.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use naga::AddressSpace;
