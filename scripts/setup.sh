@@ -9,7 +9,7 @@ say() { printf 'setup: %s\n' "$*"; }
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
-ldconfig -p | grep -q 'libvulkan\.so\.1' || missing+=(libvulkan1)
+PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep 'libvulkan\.so\.1' >/dev/null || missing+=(libvulkan1)
 shopt -s nullglob
 drivers=(/usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json "${XDG_DATA_HOME:-$HOME/.local/share}"/vulkan/icd.d/*.json)
 if [ ${#drivers[@]} -eq 0 ] && [ -z "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then

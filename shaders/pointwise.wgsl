@@ -1,18 +1,19 @@
-// Element by element kernels of src/layers/pointwise.rs; 64 invocations a workgroup, one element each.
+// Element by element kernels of src/layers/pointwise.rs; 64 invocations a workgroup, one or (width = 4) four elements each.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
+alias Value = {{ "vec4<f32>" if width == 4 else "f32" }};
 
 struct Parameters {
     count: u32,
-    scale: f32,
+    constant: f32,
     accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> a: array<f32>;
-@group(0) @binding(2) var<storage, read_write> b: array<f32>;
+@group(0) @binding(1) var<storage, read_write> a: array<Value>;
+@group(0) @binding(2) var<storage, read_write> b: array<Value>;
 // Kernels with one operand write to binding 2, those with two to binding 3.
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Value>;
 
 {% macro kernel(entry, target, value) %}
 @compute @workgroup_size(64)
@@ -28,9 +29,11 @@ fn {{ entry }}(
 }
 {% endmacro %}
 {{ kernel("add", "y", "a[i] + b[i]") }}
-{{ kernel("lrelu_forward", "b", "lrelu(a[i])") }}
-{{ kernel("lrelu_backward", "y", "a[i] * lrelu_slope(b[i])") }}
-{{ kernel("sigmoid_forward", "b", "p.scale / (1.0 + exp(-a[i]))") }}
-{{ kernel("sigmoid_backward", "y", "a[i] * b[i] * (1.0 - b[i] / p.scale)") }}
-{{ kernel("scale", "b", "p.scale * a[i]") }}
-{{ kernel("weighted_sum", "b", "select(0.0, b[i], p.accumulate != 0u) + p.scale * a[i]") }}
+{{ kernel("lrelu_forward", "b", "a[i] * select(Value(LRELU_SLOPE), Value(1.0), a[i] > Value(0.0))") }}
+{{ kernel("lrelu_backward", "y", "a[i] * select(Value(LRELU_SLOPE), Value(1.0), b[i] > Value(0.0))") }}
+{{ kernel("sigmoid_forward", "b", "p.constant / (1.0 + exp(-a[i]))") }}
+{{ kernel("sigmoid_backward", "y", "a[i] * b[i] * (1.0 - b[i] / p.constant)") }}
+{{ kernel("scale", "b", "p.constant * a[i]") }}
+{% if width == 1 %}
+{{ kernel("weighted_sum", "b", "select(0.0, b[i], p.accumulate != 0u) + p.constant * a[i]") }}
+{% endif %}

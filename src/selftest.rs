@@ -10,7 +10,7 @@ use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
 use crate::graph::{DType, Graph, KernelLimits, TensorId, TensorSpec};
-use crate::layers::pointwise::Scale;
+use crate::layers::pointwise::Pointwise;
 use crate::rng::Rng;
 
 type Build = dyn Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync;
@@ -121,7 +121,7 @@ impl CaseBuilder {
         match self.operands {
             Operands::Stay => id,
             // One operand always fits.
-            Operands::Die { .. } => self.graph.push_one(Scale { factor: 1.0 }, &[id]).unwrap_or(id),
+            Operands::Die { .. } => self.graph.push_one(Pointwise::Scale { factor: 1.0 }, &[id]).unwrap_or(id),
         }
     }
 

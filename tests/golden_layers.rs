@@ -17,7 +17,7 @@ use sep4d::layers::instance_norm::instance_norm;
 use sep4d::layers::label_table::label_table;
 use sep4d::layers::linear::linear;
 use sep4d::layers::permute::{permute, tile};
-use sep4d::layers::pointwise::Lrelu;
+use sep4d::layers::pointwise::Pointwise;
 use sep4d::layers::reparameterise::reparameterise;
 use sep4d::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, build};
@@ -247,7 +247,7 @@ fn instance_norm_and_lrelu_agree() {
         let mut check = Check::default();
         let x = check.input(&of("x"));
         let y = match name {
-            "lrelu" => check.graph.push_one(Lrelu, &[x]).unwrap(),
+            "lrelu" => check.graph.push_one(Pointwise::Lrelu, &[x]).unwrap(),
             _ => instance_norm(&mut check.graph, x, None, false, false).unwrap(),
         };
         check.expect_seeded(y, &of("y"), &of("d_y"));

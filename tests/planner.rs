@@ -14,7 +14,7 @@ use sep4d::graph::{Graph, Init, KernelLimits, OpContext, Storage, TensorId, Tens
 use sep4d::layers::concat::{concat, slice};
 use sep4d::layers::conv3d::conv3d;
 use sep4d::layers::linear::linear;
-use sep4d::layers::pointwise::{Add, Lrelu, Scale, Sigmoid};
+use sep4d::layers::pointwise::Pointwise;
 use sep4d::rng::Rng;
 use sep4d::selftest::relative_error;
 
@@ -59,13 +59,13 @@ fn random_graph(seed: u64) -> RandomGraph {
         let x = pick(&mut rng, &tensors);
         let channels = graph.tensor(x).spec.channels();
         let y = match rng.below(8) {
-            0 => graph.push_one(Lrelu, &[x]).unwrap(),
-            1 => graph.push_one(Sigmoid { scale: 2.0 }, &[x]).unwrap(),
-            2 => graph.push_one(Scale { factor: -1.5 }, &[x]).unwrap(),
+            0 => graph.push_one(Pointwise::Lrelu, &[x]).unwrap(),
+            1 => graph.push_one(Pointwise::Sigmoid { scale: 2.0 }, &[x]).unwrap(),
+            2 => graph.push_one(Pointwise::Scale { factor: -1.5 }, &[x]).unwrap(),
             3 => {
                 let alike: Vec<TensorId> =
                     tensors.iter().copied().filter(|&other| graph.shape(other) == graph.shape(x)).collect();
-                graph.push_one(Add, &[x, alike[rng.below(alike.len())]]).unwrap()
+                graph.push_one(Pointwise::Add, &[x, alike[rng.below(alike.len())]]).unwrap()
             }
             4 if channels <= 8 => {
                 let other = pick(&mut rng, &tensors);
@@ -76,13 +76,13 @@ fn random_graph(seed: u64) -> RandomGraph {
             6 => {
                 // A view with another row length goes through one op and comes back.
                 let view = graph.reshape(x, &[ROWS / 2, 2, channels]).unwrap();
-                let y = graph.push_one(Sigmoid { scale: 1.0 }, &[view]).unwrap();
+                let y = graph.push_one(Pointwise::Sigmoid { scale: 1.0 }, &[view]).unwrap();
                 graph.reshape(y, &[ROWS, channels]).unwrap()
             }
             _ => {
                 let fitting: Vec<_> = weights.iter().filter(|(w, _)| graph.shape(*w)[1] == channels).collect();
                 match fitting.len() {
-                    0 => graph.push_one(Lrelu, &[x]).unwrap(),
+                    0 => graph.push_one(Pointwise::Lrelu, &[x]).unwrap(),
                     n => {
                         let (weight, bias) = *fitting[rng.below(n)];
                         linear(&mut graph, x, weight, Some(bias), true).unwrap()
@@ -261,7 +261,7 @@ fn a_chain_needs_the_memory_of_two_tensors_or_of_one_in_place() {
         let mut y = in_place.input("x", TensorSpec::f32(&[1024, 4]));
         for _ in 0..length {
             x = slice(&mut copies, x, 0, 4).unwrap();
-            y = in_place.push_one(Scale { factor: 2.0 }, &[y]).unwrap();
+            y = in_place.push_one(Pointwise::Scale { factor: 2.0 }, &[y]).unwrap();
         }
         copies.keep(x);
         in_place.keep(y);
@@ -275,16 +275,16 @@ fn nothing_is_overwritten_that_is_kept_or_read_later() {
     for (keeps, reads_later) in [(false, false), (true, false), (false, true)] {
         let mut g = Graph::new();
         let input = g.input("input", TensorSpec::f32(&[64, 4]));
-        let x = g.push_one(Lrelu, &[input]).unwrap();
+        let x = g.push_one(Pointwise::Lrelu, &[input]).unwrap();
         // Through a view, which shares the memory of x.
         let view = g.reshape(x, &[256]).unwrap();
-        let y = g.push_one(Scale { factor: 3.0 }, &[view]).unwrap();
+        let y = g.push_one(Pointwise::Scale { factor: 3.0 }, &[view]).unwrap();
         if keeps {
             g.keep(view);
         }
         if reads_later {
             let y = g.reshape(y, &[64, 4]).unwrap();
-            let sum = g.push_one(Add, &[y, x]).unwrap();
+            let sum = g.push_one(Pointwise::Add, &[y, x]).unwrap();
             g.keep(sum);
         }
         g.keep(y);
@@ -295,8 +295,8 @@ fn nothing_is_overwritten_that_is_kept_or_read_later() {
     // Both operands are the same tensor: the sum reads what it would have overwritten.
     let mut g = Graph::new();
     let input = g.input("input", TensorSpec::f32(&[64, 4]));
-    let x = g.push_one(Lrelu, &[input]).unwrap();
-    let y = g.push_one(Add, &[x, x]).unwrap();
+    let x = g.push_one(Pointwise::Lrelu, &[input]).unwrap();
+    let y = g.push_one(Pointwise::Add, &[x, x]).unwrap();
     g.keep(y);
     let plan = Plan::new(&g, &KernelLimits::portable()).unwrap();
     assert!(!overlap(&plan.places[&x], &plan.places[&y]));

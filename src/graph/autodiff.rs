@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Graph, Storage, TensorId};
-use crate::layers::pointwise;
+use crate::layers::pointwise::Pointwise;
 use crate::{Error, Result};
 
 /// The gradients that [`Graph::backward`] built, by tensor.
@@ -77,7 +77,7 @@ impl Graph {
         let shape = self.shape(root).to_vec();
         let d_tensor = self.reshape(d_tensor, &shape)?;
         let total = match gradients.by_root.get(&root) {
-            Some(&before) => self.push_one(pointwise::Add, &[before, d_tensor])?,
+            Some(&before) => self.push_one(Pointwise::Add, &[before, d_tensor])?,
             None => d_tensor,
         };
         gradients.by_root.insert(root, total);

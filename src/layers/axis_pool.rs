@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::pointwise::Add;
+use super::pointwise::Pointwise;
 use super::reduce::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
@@ -534,7 +534,7 @@ pub fn cases() -> Vec<Case> {
             let shape = [2, 5, 3, 5, 2, 16];
             let (v0, v1, s) = (b.normal("v0", &shape), b.normal("v1", &shape), b.normal("s", &shape));
             let biases = [(T, b.normal("b", &[5, 8])), (YZ, b.normal("b", &[10, 8]))];
-            let v = b.graph.push_one(Add, &[v0, v1])?;
+            let v = b.graph.push_one(Pointwise::Add, &[v0, v1])?;
             axis_pool(&mut b.graph, v, s, &biases)
         })
         .windowed(6000),

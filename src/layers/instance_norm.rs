@@ -1,6 +1,6 @@
 //! Instance norm with the activations and the residual sum that surround it in the model.
 
-use super::pointwise::{Add, lrelu, lrelu_slope};
+use super::pointwise::{Pointwise, lrelu, lrelu_slope};
 use super::reduce::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
@@ -366,7 +366,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("instance_norm in place, forward", |b| {
             let shape = [5, 75, 64];
             let (x0, x1) = (b.constant_normal("x0", &shape), b.constant_normal("x1", &shape));
-            let x = b.graph.push_one(Add, &[x0, x1])?;
+            let x = b.graph.push_one(Pointwise::Add, &[x0, x1])?;
             Ok(vec![instance_norm(&mut b.graph, x, None, true, false)?])
         })
         .windowed(40_000),

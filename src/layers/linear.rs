@@ -1,7 +1,7 @@
 //! Linear layer over the channel axis; the same as a 1x1x1 convolution.
 
 use super::conv3d::{self, Geometry};
-use super::pointwise::{LreluBackward, lrelu};
+use super::pointwise::{Pointwise, lrelu};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, TensorId, TensorSpec};
 use crate::selftest::Case;
@@ -84,7 +84,7 @@ impl Op for Linear {
     ) -> Result<Vec<Option<TensorId>>> {
         let Some(mut d_y) = d_outputs[0] else { return Ok(vec![None; node.inputs.len()]) };
         if self.activation {
-            d_y = graph.push_one(LreluBackward, &[d_y, node.outputs[0]])?;
+            d_y = graph.push_one(Pointwise::LreluBackward, &[d_y, node.outputs[0]])?;
         }
         let d_x = if needs[0] { Some(graph.push_one(LinearBackwardData, &[d_y, node.inputs[1]])?) } else { None };
         let gradients = graph.push(LinearBackwardWeight { bias: self.bias }, &[node.inputs[0], d_y])?;

@@ -1,9 +1,8 @@
 //! Element by element: sums, scaling, leaky ReLU, sigmoid, and weighted sums of scalars.
 
-use crate::Result;
-use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
 use crate::selftest::Case;
+use crate::{Error, Result};
 
 /// Slope of leaky ReLU below zero, everywhere in the model (`common/activation.wgsl` has the same).
 pub const LRELU_SLOPE: f64 = 0.1;
@@ -18,160 +17,105 @@ pub fn lrelu_slope(x: f64) -> f64 {
     if x > 0.0 { 1.0 } else { LRELU_SLOPE }
 }
 
-/// A program of one kernel over all elements, with every input and the output of one size, in windows.
-fn elementwise(context: &OpContext, entry: &'static str, words: &[u32]) -> Result<Program> {
-    let count = context.outputs[0].elements();
-    let operands = context.inputs.len() + 1;
-    let mut program = Program::default();
-    for window in context.windows(count, &vec![1; operands])? {
-        let mut parameters = vec![window.len() as u32];
-        parameters.extend_from_slice(words);
-        let mut bound: Vec<_> = (0..context.inputs.len()).map(|i| context.input(i).window(&window, 1)).collect();
-        bound.push(context.output(0).window(&window, 1));
-        let kernel = Kernel::new("pointwise.wgsl", entry);
-        program.dispatch(kernel, parameters, bound, context.grid(window.len().div_ceil(WORKGROUP)));
-    }
-    Ok(program)
+/// One function of each element of one or two operands of one size, into an output of that size.
+///
+/// Every one of them may overwrite its first operand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pointwise {
+    /// `y = a + b` (torch `a + b`).
+    Add,
+    /// `y = x` where `x > 0`, else `0.1 x` (torch `leaky_relu`). Saves `y`.
+    Lrelu,
+    /// `d_x = d_y * lrelu'(y)` from `d_y` and `y`.
+    LreluBackward,
+    /// `y = scale / (1 + exp(-x))` (torch `scale * sigmoid(x)`; paper: the gate psi with scale 2). Saves `y`.
+    Sigmoid {
+        /// The upper limit of `y`.
+        scale: f32,
+    },
+    /// `d_x = d_y * y * (1 - y / scale)` from `d_y` and `y`.
+    SigmoidBackward {
+        /// That of the forward op.
+        scale: f32,
+    },
+    /// `y = factor * x`.
+    Scale {
+        /// What every element is multiplied by.
+        factor: f32,
+    },
 }
 
-fn same_shapes(inputs: &[TensorSpec], count: usize) -> Result<Vec<TensorSpec>, String> {
-    match inputs {
-        [first, rest @ ..] if inputs.len() == count && rest.iter().all(|i| i.elements() == first.elements()) => {
-            Ok(vec![first.clone()])
+impl Pointwise {
+    fn operands(self) -> usize {
+        match self {
+            Pointwise::Add | Pointwise::LreluBackward | Pointwise::SigmoidBackward { .. } => 2,
+            Pointwise::Lrelu | Pointwise::Sigmoid { .. } | Pointwise::Scale { .. } => 1,
         }
-        _ => Err(format!("needs {count} operands of one size")),
+    }
+
+    /// The constant of the function, 0 where it has none.
+    fn constant(self) -> f32 {
+        match self {
+            Pointwise::Add | Pointwise::Lrelu | Pointwise::LreluBackward => 0.0,
+            Pointwise::Sigmoid { scale } | Pointwise::SigmoidBackward { scale } => scale,
+            Pointwise::Scale { factor } => factor,
+        }
+    }
+
+    fn of(self, a: f64, b: f64) -> f64 {
+        let constant = f64::from(self.constant());
+        match self {
+            Pointwise::Add => a + b,
+            Pointwise::Lrelu => lrelu(a),
+            Pointwise::LreluBackward => a * lrelu_slope(b),
+            Pointwise::Sigmoid { .. } => constant / (1.0 + (-a).exp()),
+            Pointwise::SigmoidBackward { .. } => a * b * (1.0 - b / constant),
+            Pointwise::Scale { .. } => constant * a,
+        }
     }
 }
 
-fn map(a: &CpuTensor, f: impl Fn(f64) -> f64) -> Vec<Vec<f64>> {
-    vec![a.data.iter().map(|&a| f(a)).collect()]
-}
-
-fn zip(a: &CpuTensor, b: &CpuTensor, f: impl Fn(f64, f64) -> f64) -> Vec<Vec<f64>> {
-    vec![a.data.iter().zip(b.data).map(|(&a, &b)| f(a, b)).collect()]
-}
-
-/// `y = a + b`, all of one shape (torch `a + b`).
-#[derive(Debug)]
-pub struct Add;
-
-impl Op for Add {
+impl Op for Pointwise {
     fn name(&self) -> &'static str {
-        "add"
+        match self {
+            Pointwise::Add => "add",
+            Pointwise::Lrelu => "lrelu_forward",
+            Pointwise::LreluBackward => "lrelu_backward",
+            Pointwise::Sigmoid { .. } => "sigmoid_forward",
+            Pointwise::SigmoidBackward { .. } => "sigmoid_backward",
+            Pointwise::Scale { .. } => "scale",
+        }
     }
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 2)
+        let count = self.operands();
+        match inputs {
+            [first, rest @ ..] if inputs.len() == count && rest.iter().all(|i| i.elements() == first.elements()) => {
+                Ok(vec![first.clone()])
+            }
+            _ => Err(format!("needs {count} operands of one size")),
+        }
     }
 
     fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        zip(&inputs[0], &inputs[1], |a, b| a + b)
+        let second = &inputs[self.operands() - 1];
+        vec![inputs[0].data.iter().zip(second.data).map(|(&a, &b)| self.of(a, b)).collect()]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "add", &[])
-    }
-
-    fn backward(
-        &self,
-        _: &mut Graph,
-        _: &Node,
-        d_outputs: &[Option<TensorId>],
-        _: &[bool],
-    ) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![d_outputs[0]; 2])
-    }
-
-    fn in_place(&self) -> Option<(usize, usize)> {
-        Some((0, 0))
-    }
-}
-
-/// `y = x` where `x > 0`, else `0.1 x` (torch `leaky_relu`). The backward pass works from `y`.
-#[derive(Debug)]
-pub struct Lrelu;
-
-impl Op for Lrelu {
-    fn name(&self) -> &'static str {
-        "lrelu_forward"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 1)
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        map(&inputs[0], lrelu)
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "lrelu_forward", &[])
-    }
-
-    fn backward(
-        &self,
-        graph: &mut Graph,
-        node: &Node,
-        d_outputs: &[Option<TensorId>],
-        _: &[bool],
-    ) -> Result<Vec<Option<TensorId>>> {
-        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(graph.push_one(LreluBackward, &[d_y, node.outputs[0]])?)])
-    }
-
-    fn in_place(&self) -> Option<(usize, usize)> {
-        Some((0, 0))
-    }
-}
-
-/// `d_x = d_y * lrelu'(y)` from `d_y` and `y`.
-#[derive(Debug)]
-pub struct LreluBackward;
-
-impl Op for LreluBackward {
-    fn name(&self) -> &'static str {
-        "lrelu_backward"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 2)
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        zip(&inputs[0], &inputs[1], |d_y, y| d_y * lrelu_slope(y))
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "lrelu_backward", &[])
-    }
-
-    fn in_place(&self) -> Option<(usize, usize)> {
-        Some((0, 0))
-    }
-}
-
-/// `y = scale / (1 + exp(-x))` (torch `scale * sigmoid(x)`; paper: the gate psi with scale 2). Backward from `y`.
-#[derive(Debug)]
-pub struct Sigmoid {
-    /// The upper limit of `y`.
-    pub scale: f32,
-}
-
-impl Op for Sigmoid {
-    fn name(&self) -> &'static str {
-        "sigmoid_forward"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 1)
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        map(&inputs[0], |x| f64::from(self.scale) / (1.0 + (-x).exp()))
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "sigmoid_forward", &[self.scale.to_bits()])
+        let count = context.outputs[0].elements();
+        // Software Vulkan loads four values at once for little more than one.
+        let width = if count.is_multiple_of(4) { 4 } else { 1 };
+        let mut program = Program::default();
+        for window in context.windows(count, &[1])? {
+            let vectors = window.len() / width;
+            let mut bound: Vec<_> = (0..self.operands()).map(|i| context.input(i).window(&window, 1)).collect();
+            bound.push(context.output(0).window(&window, 1));
+            let kernel = Kernel::new("pointwise.wgsl", self.name()).define("width", width as i64);
+            let parameters = vec![vectors as u32, self.constant().to_bits()];
+            program.dispatch(kernel, parameters, bound, context.grid_for(vectors));
+        }
+        Ok(program)
     }
 
     fn backward(
@@ -181,77 +125,18 @@ impl Op for Sigmoid {
         d_outputs: &[Option<TensorId>],
         _: &[bool],
     ) -> Result<Vec<Option<TensorId>>> {
-        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(graph.push_one(SigmoidBackward { scale: self.scale }, &[d_y, node.outputs[0]])?)])
-    }
-
-    fn in_place(&self) -> Option<(usize, usize)> {
-        Some((0, 0))
-    }
-}
-
-/// `d_x = d_y * y * (1 - y / scale)`.
-#[derive(Debug)]
-pub struct SigmoidBackward {
-    /// That of the forward op.
-    pub scale: f32,
-}
-
-impl Op for SigmoidBackward {
-    fn name(&self) -> &'static str {
-        "sigmoid_backward"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 2)
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        zip(&inputs[0], &inputs[1], |d_y, y| d_y * y * (1.0 - y / f64::from(self.scale)))
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "sigmoid_backward", &[self.scale.to_bits()])
-    }
-
-    fn in_place(&self) -> Option<(usize, usize)> {
-        Some((0, 0))
-    }
-}
-
-/// `y = factor * x` (torch `factor * x`).
-#[derive(Debug)]
-pub struct Scale {
-    /// The factor.
-    pub factor: f32,
-}
-
-impl Op for Scale {
-    fn name(&self) -> &'static str {
-        "scale"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        same_shapes(inputs, 1)
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        map(&inputs[0], |x| f64::from(self.factor) * x)
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        elementwise(context, "scale", &[self.factor.to_bits()])
-    }
-
-    fn backward(
-        &self,
-        graph: &mut Graph,
-        _: &Node,
-        d_outputs: &[Option<TensorId>],
-        _: &[bool],
-    ) -> Result<Vec<Option<TensorId>>> {
-        let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(graph.push_one(Scale { factor: self.factor }, &[d_y])?)])
+        let Some(d_y) = d_outputs[0] else { return Ok(vec![None; self.operands()]) };
+        let y = node.outputs[0];
+        let d_x = match *self {
+            Pointwise::Add => return Ok(vec![Some(d_y); 2]),
+            Pointwise::Lrelu => graph.push_one(Pointwise::LreluBackward, &[d_y, y])?,
+            Pointwise::Sigmoid { scale } => graph.push_one(Pointwise::SigmoidBackward { scale }, &[d_y, y])?,
+            Pointwise::Scale { factor } => graph.push_one(Pointwise::Scale { factor }, &[d_y])?,
+            Pointwise::LreluBackward | Pointwise::SigmoidBackward { .. } => {
+                return Err(Error::Shape(format!("{} is not differentiated again", self.name())));
+            }
+        };
+        Ok(vec![Some(d_x)])
     }
 
     fn in_place(&self) -> Option<(usize, usize)> {
@@ -265,7 +150,7 @@ impl Op for Scale {
 /// - `x_i`: `[1]`, one to seven of them
 /// - `y`: `[1]`
 ///
-/// Saves nothing. The backward pass overwrites each `d_x_i` with a [`Scale`] of `d_y`.
+/// Saves nothing. The backward pass overwrites each `d_x_i` with a multiple of `d_y`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if there are not as many operands as weights, or one is not `[1]`.
@@ -307,7 +192,7 @@ impl Op for WeightedSum {
         // One launch a term, so that the number of bindings does not depend on the number of terms.
         for (i, weight) in self.weights.iter().enumerate() {
             let parameters = vec![1, weight.to_bits(), u32::from(i > 0)];
-            let kernel = Kernel::new("pointwise.wgsl", "weighted_sum");
+            let kernel = Kernel::new("pointwise.wgsl", "weighted_sum").define("width", 1);
             program.dispatch(kernel, parameters, vec![context.input(i), context.output(0)], [1, 1, 1]);
         }
         Ok(program)
@@ -324,7 +209,7 @@ impl Op for WeightedSum {
         let Some(d_y) = d_outputs[0] else { return Ok(d_inputs) };
         for (i, &factor) in self.weights.iter().enumerate() {
             if needs[i] {
-                d_inputs[i] = Some(graph.push_one(Scale { factor }, &[d_y])?);
+                d_inputs[i] = Some(graph.push_one(Pointwise::Scale { factor }, &[d_y])?);
             }
         }
         Ok(d_inputs)
@@ -340,22 +225,37 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("add", |b| {
             let (x, y) = (b.normal("a", &[3, 77]), b.normal("b", &[3, 77]));
-            b.graph.push(Add, &[x, y])
+            b.graph.push(Pointwise::Add, &[x, y])
         })
         .windowed(512),
+        Case::new("add in fours", |b| {
+            let (x, y) = (b.normal("a", &[4, 77]), b.normal("b", &[4, 77]));
+            b.graph.push(Pointwise::Add, &[x, y])
+        })
+        .windowed(512),
+        Case::new("lrelu in fours", |b| {
+            let x = b.normal("x", &[8, 41]);
+            b.graph.push(Pointwise::Lrelu, &[x])
+        })
+        .windowed(256),
         Case::new("lrelu", |b| {
             let x = b.normal("x", &[5, 41]);
-            b.graph.push(Lrelu, &[x])
+            b.graph.push(Pointwise::Lrelu, &[x])
         })
         .windowed(256),
         Case::new("sigmoid", |b| {
             let x = b.normal("x", &[9, 31]);
-            b.graph.push(Sigmoid { scale: 2.0 }, &[x])
+            b.graph.push(Pointwise::Sigmoid { scale: 2.0 }, &[x])
+        })
+        .windowed(512),
+        Case::new("sigmoid in fours", |b| {
+            let x = b.normal("x", &[12, 31]);
+            b.graph.push(Pointwise::Sigmoid { scale: 2.0 }, &[x])
         })
         .windowed(512),
         Case::new("scale", |b| {
             let x = b.normal("x", &[7, 37]);
-            b.graph.push(Scale { factor: -1.75 }, &[x])
+            b.graph.push(Pointwise::Scale { factor: -1.75 }, &[x])
         })
         .windowed(512),
         Case::new("weighted_sum", |b| {

@@ -9,7 +9,7 @@ use crate::layers::broadcast_add::broadcast_add;
 use crate::layers::concat::concat;
 use crate::layers::gate::gate;
 use crate::layers::lift::lift;
-use crate::layers::pointwise::Sigmoid;
+use crate::layers::pointwise::Pointwise;
 
 /// `z [B, T, X', Y', Z', D]` from planes of D features (design section 2).
 ///
@@ -26,7 +26,7 @@ pub fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> 
     let phi_yz = phi(g, "yz", [(planes.xy, 2), (planes.xz, 2)])?;
     let volume = lift(g, [phi_xy, planes.xy, phi_xz, planes.xz, phi_yz, planes.yz])?;
     let psi = conv_layer(g, volume, "psi", 3 * features, [3, 3, 3], None)?;
-    let psi = g.push_one(Sigmoid { scale: 2.0 }, &[psi])?;
+    let psi = g.push_one(Pointwise::Sigmoid { scale: 2.0 }, &[psi])?;
     let change = gate(g, psi, [planes.tx, planes.ty, planes.tz])?;
     g.scope("mlp", |g| {
         let hidden = 2 * features;

@@ -10,7 +10,7 @@ use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
 use crate::layers::linear::linear;
 use crate::layers::permute::{permute, tile};
-use crate::layers::pointwise::{Add, Lrelu};
+use crate::layers::pointwise::Pointwise;
 use crate::layers::reparameterise::{mean, reparameterise};
 use crate::{Error, Result};
 
@@ -247,7 +247,7 @@ fn plane_block(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<T
     let x = instance_norm(g, x, None, true, false)?;
     let x = conv_layer(g, x, "conv2", d, [1, 3, 3], Some(Init::Constant(0.0)))?;
     let x = g.reshape(x, &[b, rows, columns, d])?;
-    g.push_one(Add, &[x, skip])
+    g.push_one(Pointwise::Add, &[x, skip])
 }
 
 /// Logits `[N, X', Y', Z', 8, K]` from `z [N, X', Y', Z', D]` (Eq. 11).
@@ -273,8 +273,8 @@ fn decoder(g: &mut Graph, config: &ModelConfig, z: TensorId) -> Result<TensorId>
     let x = g.reshape(x, &[&shape[..4], &[8, hr]].concat())?;
     g.scope("head", |g| {
         let mix = linear_layer(g, x, "mix", hr, LinearOptions::default())?;
-        let sum = g.push_one(Add, &[mix, x])?;
-        let x = g.push_one(Lrelu, &[sum])?;
+        let sum = g.push_one(Pointwise::Add, &[mix, x])?;
+        let x = g.push_one(Pointwise::Lrelu, &[sum])?;
         linear_layer(g, x, "out", config.classes, LinearOptions::default())
     })
 }

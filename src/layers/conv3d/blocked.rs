@@ -145,8 +145,9 @@ impl WeightBlocks {
         let width = [4, 2].into_iter().find(|&width| padded(width) == padded(1)).unwrap_or(1);
         let ci_vectors = g.i.div_ceil(4);
         let most = if g.pointwise() { 8 } else { 4 / width };
-        let civ = ci_vectors.div_ceil(ci_vectors.div_ceil(most));
-        let block = VoxelBlock::new(g, if g.pointwise() { 32_usize.div_ceil(civ) } else { 8 });
+        // A power of two, so that few kernels serve all layers.
+        let civ = ci_vectors.next_power_of_two().min(most);
+        let block = VoxelBlock::new(g, if g.pointwise() { 16_usize.div_ceil(civ) } else { 8 });
         let [kx, ky, kz] = g.kernel;
         let ci_blocks = ci_vectors.div_ceil(civ);
         let members = ci_blocks * kx * (ky * kz * civ * 4 + 1) * LANES;
@@ -159,7 +160,6 @@ impl WeightBlocks {
             .define("civ", self.civ as i64)
             .define("ky", g.kernel[1] as i64)
             .define("kz", g.kernel[2] as i64)
-            .define("vout", i64::from(g.o.is_multiple_of(self.width)))
     }
 }
 
@@ -191,7 +191,9 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let partial: Slot = program.scratch(elements);
     let gradient = g.kernel_named(names.backward_weight, false);
     let gradient = blocks.define(blocks.block.define(gradient, g), g);
-    let reduce = blocks.define(g.kernel_named(names.reduce_weight, false), g).define("bias", i64::from(bias));
+    let gradient = gradient.define("vout", i64::from(g.o.is_multiple_of(blocks.width)));
+    let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 0).define("bias", i64::from(bias));
+    let reduce = blocks.define(reduce, g);
     for co_first in (0..blocks.co_blocks).step_by(co_step) {
         let co: Range<usize> = co_first..blocks.co_blocks.min(co_first + co_step);
         for (number, window) in windows.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Which kernels a convolution runs, with which blocks, and in which pieces.
 //!
 //! CPU adapters run the register-blocked family (`shaders/conv3d/blocked.wgsl`), GPUs the workgroup-tiled one
-//! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the weight in a scratch tensor, and both sum weight gradients in two
-//! stages, so that no order of execution shows in a result.
+//! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the
+//! weight in a scratch tensor, and both sum weight gradients in two stages, so that no order of execution shows in a result.
 
 use super::{Geometry, blocked, tiled};
 use crate::Result;

@@ -1,5 +1,6 @@
 //! One run on the trainer's thread, from opening its data to its last checkpoint.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -77,7 +78,10 @@ impl Run {
             0 => None,
             _ => Some(open_split(&config, false)?),
         };
-        for warning in dataset.warnings().iter().chain(held_out.iter().flat_map(|set| set.warnings())) {
+        // Both splits may have the same to say.
+        let warnings: BTreeSet<&String> =
+            dataset.warnings().iter().chain(held_out.iter().flat_map(|set| set.warnings())).collect();
+        for warning in warnings {
             port.tell(Event::Warning(warning.clone()));
         }
         if let Some(set) = held_out.as_ref().filter(|set| set.grid().size != dataset.grid().size) {
