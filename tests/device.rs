@@ -92,7 +92,7 @@ fn a_kernel_that_does_not_exist_is_an_error_and_not_a_panic() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     for (kernel, part) in [
         (Kernel::new("missing.wgsl", "missing"), "missing.wgsl"),
-        (Kernel::new("pointwise.wgsl", "missing"), "kernel missing failed"),
+        (Kernel::new("reduce.wgsl", "missing"), "kernel missing failed"),
         // Its template needs a define.
         (Kernel::new("label_table.wgsl", "label_table_forward"), "cannot be assembled"),
     ] {

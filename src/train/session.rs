@@ -238,11 +238,10 @@ fn summarise(training: &Graph, plans: &[Plan; 2]) -> Preflight {
         let (a, b) = (of(train), of(evaluate));
         (0..a.len().max(b.len())).map(|i| a.get(i).copied().unwrap_or(0).max(b.get(i).copied().unwrap_or(0))).sum()
     };
-    let persistent: usize = plans.iter().flat_map(|p| &p.persistent).sum();
-    let blocks: usize = train.blocks.values().sum();
+    let outlives_a_step: usize = plans.iter().flat_map(|p| &p.persistent).chain(train.blocks.values()).sum();
     Preflight {
         parameters: training.parameter_count(),
-        peak_bytes: arenas(|p| &p.arenas) + arenas(|p| &p.uniform_arenas) + persistent + blocks,
+        peak_bytes: arenas(|p| &p.arenas) + arenas(|p| &p.uniform_arenas) + outlives_a_step,
         largest_binding: train.largest_binding.max(evaluate.largest_binding),
         largest_tensor: train.largest_tensor.max(evaluate.largest_tensor),
         flops_per_step: training.flops(),
