@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::metrics::Confusion;
-use sep4d::train::validation::{evenly_spaced, reconstruct};
+use sep4d::train::validation::reconstruct;
 use sep4d::view::{ClassStyle, FramePair, Headless, PictureInput, Theme, gif, save_png, sheet};
 use sep4d::{Error, Result};
 
@@ -40,8 +40,7 @@ pub fn run(args: Args) -> Result<()> {
     let out = args.out.unwrap_or_else(|| model.folder.renders());
     fs::create_dir_all(&out)
         .map_err(|why| Error::Data(format!("cannot make the folder {}: {why}; choose another --out", out.display())))?;
-    let middle = || evenly_spaced(model.dataset.len(), 3).get(1).copied().unwrap_or(0);
-    let index = args.clip.unwrap_or_else(middle);
+    let index = args.clip.unwrap_or(model.dataset.len() / 2);
     let times = model.dataset.clip(index)?.times_secs;
     let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
 
