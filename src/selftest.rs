@@ -11,6 +11,7 @@ use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
 use crate::graph::{DType, Graph, KernelLimits, TensorId, TensorSpec};
 use crate::layers::pointwise::Pointwise;
+use crate::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use crate::rng::Rng;
 
 type Build = dyn Fn(&mut CaseBuilder) -> Result<Vec<TensorId>> + Send + Sync;
@@ -316,4 +317,58 @@ pub fn check_twin(case: &Case, step: f64) -> Result<Option<f64>> {
         scale += d.iter().map(|v| v * v).sum::<f64>();
     }
     Ok(Some((derivative - difference).abs() / scale.sqrt().max(1e-12)))
+}
+
+/// How far the binned Lovasz-softmax on a device is from the exact, sorted form in f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LovaszAgreement {
+    /// Difference of the losses.
+    pub loss_difference: f64,
+    /// Cosine of the angle between the gradients by the logits.
+    pub gradient_cosine: f64,
+}
+
+impl LovaszAgreement {
+    /// Loss within 1e-3, gradient cosine at least 0.999.
+    pub fn acceptable(&self) -> bool {
+        self.loss_difference <= 1e-3 && self.gradient_cosine >= 0.999
+    }
+}
+
+/// Compares the binned Lovasz-softmax of random voxels on `context` with [`lovasz_softmax_exact`].
+///
+/// # Errors
+/// [`crate::Error::Device`] if a kernel does not compile or run.
+pub fn compare_lovasz(context: &Arc<Context>) -> Result<LovaszAgreement> {
+    let (voxels, classes) = (6000, 11);
+    let mut rng = Rng::new(5, 0);
+    let labels: Vec<u32> = (0..voxels).map(|_| rng.below(classes) as u32).collect();
+    let logits: Vec<f32> = (0..voxels * classes).map(|_| 2.0 * rng.normal() as f32).collect();
+
+    let mut graph = Graph::new();
+    let logits_id = graph.input("logits", TensorSpec::f32(&[voxels, classes]));
+    let labels_id = graph.input("labels", TensorSpec::u32(&[voxels]));
+    let weights = graph.constant("class_weights", &[classes], vec![1.0; classes])?;
+    let (_, lovasz) = segmentation_loss(&mut graph, logits_id, labels_id, weights)?;
+    let seed = graph.constant("d_lovasz", &[1], vec![1.0])?;
+    let gradients = graph.backward(&[(lovasz, seed)], &[logits_id])?;
+    let d_logits = gradients.of(&graph, logits_id).unwrap_or(logits_id);
+    graph.keep(lovasz);
+    graph.keep(d_logits);
+    let plan = Plan::new(&graph, context.limits())?;
+    let memory = Memory::new(context, &[&plan])?;
+    let executor = Executor::new(context, graph, plan, &memory)?;
+    executor.write(logits_id, &logits)?;
+    executor.write(labels_id, &labels)?;
+    executor.run()?;
+
+    let exact_labels: Vec<usize> = labels.iter().map(|&label| label as usize).collect();
+    let exact_logits: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
+    let (exact, d_exact) = lovasz_softmax_exact(&exact_logits, &exact_labels, classes);
+    let d_binned: Vec<f64> = executor.read::<f32>(d_logits)?.into_iter().map(f64::from).collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    Ok(LovaszAgreement {
+        loss_difference: (f64::from(executor.read::<f32>(lovasz)?[0]) - exact).abs(),
+        gradient_cosine: dot(&d_binned, &d_exact) / (dot(&d_binned, &d_binned) * dot(&d_exact, &d_exact)).sqrt(),
+    })
 }

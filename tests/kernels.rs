@@ -26,3 +26,11 @@ fn twins_agree_with_central_differences() {
         }
     }
 }
+
+#[test]
+fn binned_lovasz_on_the_device_is_close_to_the_exact_one() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let lovasz = selftest::compare_lovasz(&context).unwrap();
+    println!("{lovasz:?}");
+    assert!(lovasz.acceptable(), "{lovasz:?}");
+}

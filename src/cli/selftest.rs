@@ -48,6 +48,15 @@ pub fn run(args: Args) -> Result<()> {
             failed.push(case.name.as_str());
         }
     }
+    if "segmentation_loss lovasz".contains(&args.filter) {
+        let lovasz = selftest::compare_lovasz(&context)?;
+        let verdict = if lovasz.acceptable() { "ok" } else { "FAILED" };
+        println!(
+            "binned Lovasz against the exact, sorted form: loss differs by {:.1e}, gradient cosine {:.6}  {verdict}",
+            lovasz.loss_difference, lovasz.gradient_cosine
+        );
+        failed.extend((!lovasz.acceptable()).then_some("binned Lovasz"));
+    }
     context.save_pipeline_cache();
     if failed.is_empty() {
         println!("all {} cases agree", cases.len());
