@@ -135,9 +135,15 @@ impl Plan {
                     {
                         Ok(Placement { buffer: place.buffer, offset: place.offset + start, bytes })
                     }
+                    Some(_) if bytes > limit => Err(Error::Device(format!(
+                        "this adapter binds at most {limit} bytes at once, but {} in '{}' needs {bytes}; use a smaller grid \
+                         (data.crop), narrower layers (preset, model.*) or another adapter (--device)",
+                        node.op.name(),
+                        node.scope
+                    ))),
                     _ => Err(Error::Device(format!(
-                        "{} in '{}' binds elements {range:?} of {:?} ({elements} elements, place {place:?}), which this \
-                         adapter cannot do (bindings up to {limit} bytes)",
+                        "{} in '{}' binds elements {range:?} of {:?} ({elements} elements, place {place:?}), which is a \
+                         mistake in sep4d; please report it",
                         node.op.name(),
                         node.scope,
                         operand.slot
