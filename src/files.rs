@@ -1,23 +1,153 @@
-//! Files that are written whole or not at all.
+//! Files that are written whole or not at all, and what to say when reading or writing fails.
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
 
 use crate::{Error, Result};
+
+/// Stands in a folder as long as what is written there is not complete.
+const INCOMPLETE: &str = "INCOMPLETE.txt";
 
 /// Writes `data` to a sibling temporary file, syncs it and renames it to `path`; a failure leaves the old file as it was.
 ///
 /// # Errors
 /// [`Error::Data`] naming the path and the cause (no such folder, disk full, no permission).
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
+    let write = || -> io::Result<()> {
         let mut file = AtomicWriteFile::open(path)?;
         file.write_all(data)?;
         file.commit()
     };
-    write().map_err(|why| {
-        Error::Data(format!("cannot write {}: {why}; free some space or choose another folder", path.display()))
-    })
+    write().map_err(|why| unwritable(path, &why))
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// [`Error::Data`] naming the path and the cause.
+pub fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|why| unwritable(path, &why))
+}
+
+/// Reads a whole regular file of at most `limit` bytes; a pipe or a device is refused rather than waited for.
+///
+/// # Errors
+/// [`Error::Data`] naming the path and the cause.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let metadata = fs::metadata(path).map_err(|why| unreadable(path, &why))?;
+    if !metadata.is_file() {
+        return Err(Error::Data(format!("{} is no regular file; restore it", path.display())));
+    }
+    let too_long = |bytes: u64| {
+        Error::Data(format!(
+            "{} has {bytes} bytes, far more than such a file needs; restore the original",
+            path.display()
+        ))
+    };
+    if metadata.len() > limit {
+        return Err(too_long(metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|why| unreadable(path, &why))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|why| unreadable(path, &why))?;
+    if bytes.len() as u64 > limit { Err(too_long(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// Reads a whole text file of at most `limit` bytes, as [`read_at_most`] does.
+///
+/// # Errors
+/// [`Error::Data`] naming the path and the cause.
+pub fn read_text_at_most(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read_at_most(path, limit)?)
+        .map_err(|_| Error::Data(format!("{} is not a text file; restore or remove it", path.display())))
+}
+
+/// The error for a file or folder that cannot be written.
+pub fn unwritable(path: &Path, why: &io::Error) -> Error {
+    let advice = match why.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or choose another folder",
+        ErrorKind::PermissionDenied => "change its permissions, or choose another folder",
+        _ => "choose another folder",
+    };
+    Error::Data(format!("cannot write {}: {}; {advice}", path.display(), cause(why)))
+}
+
+/// The error for a file or folder that cannot be read.
+pub fn unreadable(path: &Path, why: &io::Error) -> Error {
+    let advice = match why.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path",
+        ErrorKind::PermissionDenied => "change its permissions",
+        _ => "restore it",
+    };
+    Error::Data(format!("cannot read {}: {}; {advice}", path.display(), cause(why)))
+}
+
+/// What went wrong, in a few words.
+pub fn cause(why: &io::Error) -> String {
+    let known = match why.kind() {
+        ErrorKind::NotFound => "there is no such file or folder",
+        ErrorKind::PermissionDenied => "permission denied",
+        ErrorKind::StorageFull => "the disk is full",
+        ErrorKind::QuotaExceeded => "the disk quota is used up",
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
+        ErrorKind::IsADirectory => "it is a folder",
+        ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+        ErrorKind::InvalidData => "it is not text",
+        ErrorKind::BrokenPipe => "nobody reads it any more",
+        _ => return why.to_string(),
+    };
+    known.into()
+}
+
+/// Checks, without making anything, that `path` can be a folder: it is one, or what exists above it is.
+///
+/// # Errors
+/// [`Error::Data`] naming the file that is in the way.
+pub fn check_can_be_folder(path: &Path) -> Result<()> {
+    match path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) {
+        Some(found) if !found.is_dir() => Err(Error::Data(format!(
+            "cannot make the folder {}: {} is a file; choose another folder",
+            path.display(),
+            found.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the folder's writer, `sep4d synth` or `sep4d export`, did not come to its end.
+pub fn is_incomplete(folder: &Path) -> bool {
+    folder.join(INCOMPLETE).exists()
+}
+
+/// Marks a folder until its writer has come to its end: a data set that was cut off is not taken for a small one.
+#[derive(Debug)]
+pub struct IncompleteMark {
+    path: PathBuf,
+}
+
+impl IncompleteMark {
+    /// Makes the folder and marks it; `command` is what writes it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be written.
+    pub fn set(folder: &Path, command: &str) -> Result<IncompleteMark> {
+        make_folder(folder)?;
+        let path = folder.join(INCOMPLETE);
+        write_atomically(
+            &path,
+            format!("`{command}` is still writing this folder or was stopped; run it again.\n").as_bytes(),
+        )?;
+        Ok(IncompleteMark { path })
+    }
+
+    /// Takes the mark away: the folder is complete.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be removed.
+    pub fn clear(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(|why| unwritable(&self.path, &why))
+    }
 }

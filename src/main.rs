@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            cli::output::tell(&format!("error: {error}"));
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
         }
     }

@@ -8,8 +8,9 @@ use sep4d::data::{Batch, synth};
 use sep4d::gpu::Context;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::Session;
+use sep4d::train::session::{Session, preflight};
 
+use super::output::{put, say};
 use super::synth::triple;
 use super::table::{bytes, table, thousands};
 
@@ -44,6 +45,8 @@ pub fn run(args: Args) -> Result<()> {
     shape.check()?;
     let Ok(choice) = args.device.parse();
     let context = Context::open(&choice)?;
+    // Tells at once what does not fit, before clips are drawn.
+    preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
     let grid = synth::grid(args.grid, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
     let batch = Batch::from_clips(&clips, shape.size)?;
@@ -53,18 +56,18 @@ pub fn run(args: Args) -> Result<()> {
     let plan = session.preflight().clone();
     let gflop = plan.flops_per_step as f64 * 1e-9;
     let [x, y, z] = args.grid;
-    println!(
+    say!(
         "{} preset, B = {}, T = {}, {x}x{y}x{z} on {}",
         args.preset.name(),
         shape.batch,
         shape.frames,
         context.adapter.name
-    );
-    println!(
+    )?;
+    say!(
         "{} parameters, {} planned, {gflop:.1} GFLOP a step",
         thousands(plan.parameters as u64),
         bytes(plan.peak_bytes)
-    );
+    )?;
 
     let mut seconds = Vec::new();
     for step in 0..=args.steps {
@@ -73,19 +76,19 @@ pub fn run(args: Args) -> Result<()> {
         session.report()?;
         let elapsed = start.elapsed().as_secs_f64();
         match step {
-            0 => println!("first step {elapsed:.2} s (the driver compiles the kernels)"),
+            0 => say!("first step {elapsed:.2} s (the driver compiles the kernels)")?,
             _ => seconds.push(elapsed),
         }
     }
     seconds.sort_by(f64::total_cmp);
     if let (Some(fastest), Some(median)) = (seconds.first(), seconds.get(seconds.len() / 2)) {
-        println!(
+        say!(
             "step {:.1} ms median, {:.1} ms fastest of {}; {:.1} GFLOP/s",
             median * 1e3,
             fastest * 1e3,
             seconds.len(),
             gflop / median
-        );
+        )?;
     }
 
     let mut kernels: HashMap<&str, (usize, f64)> = HashMap::new();
@@ -104,7 +107,7 @@ pub fn run(args: Args) -> Result<()> {
             vec![(*kernel).into(), launches.to_string(), format!("{:.2}", elapsed * 1e3), format!("{share:.1}")]
         })
         .collect();
-    println!();
-    print!("{}", table(&["kernel", "launches", "ms", "%"], &rows));
+    say!()?;
+    put!("{}", table(&["kernel", "launches", "ms", "%"], &rows))?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 use clap::CommandFactory;
 use sep4d::Result;
 
+use super::output::put;
+
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -13,8 +15,9 @@ pub struct Args {
 /// Prints the script.
 ///
 /// # Errors
-/// None.
+/// [`sep4d::Error::Data`] if standard output takes no more.
 pub fn run(args: Args) -> Result<()> {
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "sep4d", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "sep4d", &mut script);
+    put!("{}", String::from_utf8_lossy(&script))
 }

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::{say, tell};
+
 /// Prints lines; on a terminal they scroll above a bar.
 pub struct Console {
     bar: Option<ProgressBar>,
@@ -30,17 +32,21 @@ impl Console {
 
     /// Prints a line to stdout.
     pub fn line(&self, text: &str) {
+        let print = || {
+            // A run does not end because its output is read no more.
+            let _ = say!("{text}");
+        };
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{text}")),
-            None => println!("{text}"),
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 
     /// Prints a warning to stderr.
     pub fn warn(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("warning: {text}")),
-            None => eprintln!("warning: {text}"),
+            Some(bar) => bar.suspend(|| tell(&format!("warning: {text}"))),
+            None => tell(&format!("warning: {text}")),
         }
     }
 

@@ -1,16 +1,19 @@
 //! `sep4d devices`: the adapters and their limits.
 
-use sep4d::gpu::adapters;
-use sep4d::{Error, Result};
+use sep4d::Result;
+use sep4d::gpu::{DeviceChoice, adapters, choose};
 
+use super::output::put;
 use super::table::{bytes, table};
 
 /// Prints one row an adapter, the best first.
 ///
 /// # Errors
-/// [`Error::Device`] if there is none.
+/// [`sep4d::Error::Device`] if there is none.
 pub fn run() -> Result<()> {
-    let rows: Vec<Vec<String>> = adapters()
+    let adapters = adapters();
+    choose(&adapters, &DeviceChoice::Best)?;
+    let rows: Vec<Vec<String>> = adapters
         .into_iter()
         .enumerate()
         .map(|(number, adapter)| {
@@ -26,14 +29,7 @@ pub fn run() -> Result<()> {
             ]
         })
         .collect();
-    if rows.is_empty() {
-        return Err(Error::Device(
-            "no Vulkan, Metal or D3D12 adapter was found; install a GPU driver, or Mesa's software driver \
-             (Debian: apt-get install mesa-vulkan-drivers libvulkan1)"
-                .into(),
-        ));
-    }
     let header = ["#", "name", "kind", "backend", "driver", "buffer", "binding", "features"];
-    print!("{}", table(&header, &rows));
+    put!("{}", table(&header, &rows))?;
     Ok(())
 }

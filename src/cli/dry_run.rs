@@ -1,19 +1,20 @@
 //! `sep4d --train --dry-run`: what a run would need, without training.
 
+use sep4d::Result;
 use sep4d::data::{Dataset, Grid};
-use sep4d::gpu::{DeviceChoice, adapters};
+use sep4d::gpu::{DeviceChoice, adapters, choose};
 use sep4d::graph::KernelLimits;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::preflight;
-use sep4d::{Error, Result};
 
+use super::output::{put, say};
 use super::table::{bytes, table, thousands};
 
 /// Prints parameters, and memory for several T.
 ///
 /// # Errors
-/// [`Error::Data`] if a data set was given and cannot be read; [`Error::Memory`] if the configured run does not fit.
+/// [`sep4d::Error::Data`] if a data set was given and cannot be read; [`sep4d::Error::Memory`] if the configured run does not fit.
 pub fn run(config: &RunConfig) -> Result<()> {
     let (grid, origin) = if config.data.root.as_os_str().is_empty() {
         let whole = Grid::CARLA_SC;
@@ -62,25 +63,22 @@ pub fn run(config: &RunConfig) -> Result<()> {
         rows.push(row);
     }
     let [x, y, z] = grid.size;
-    println!("preset {}, grid {x}x{y}x{z} ({origin})", config.train.preset.name());
-    println!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes));
+    say!("preset {}, grid {x}x{y}x{z} ({origin})", config.train.preset.name())?;
+    say!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes))?;
     if let Some(parameters) = parameters {
-        println!("{} parameters", thousands(parameters as u64));
+        say!("{} parameters", thousands(parameters as u64))?;
     }
-    println!();
-    print!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step", ""], &rows));
+    say!()?;
+    put!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step", ""], &rows))?;
     misfit.map_or(Ok(()), Err)
 }
 
 /// The limits of the chosen adapter and its name; the portable ones where there is no adapter at all.
 fn limits(choice: &DeviceChoice) -> Result<(KernelLimits, String)> {
     let adapters = adapters();
-    let chosen = match choice {
-        _ if adapters.is_empty() => return Ok((KernelLimits::portable(), "WebGPU (no adapter found)".into())),
-        DeviceChoice::Best => adapters.first(),
-        DeviceChoice::Index(index) => adapters.get(*index),
-        DeviceChoice::Name(name) => adapters.iter().find(|a| a.name.to_lowercase().contains(&name.to_lowercase())),
-    };
-    let chosen = chosen.ok_or_else(|| Error::Device("there is no such adapter; see `sep4d devices`".into()))?;
+    if adapters.is_empty() {
+        return Ok((KernelLimits::portable(), "WebGPU (no adapter found)".into()));
+    }
+    let chosen = &adapters[choose(&adapters, choice)?];
     Ok((chosen.limits.clone(), chosen.name.clone()))
 }

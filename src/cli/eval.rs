@@ -5,7 +5,9 @@ use sep4d::train::validation::{evaluate, evenly_spaced};
 use sep4d::{Error, Result};
 
 use super::console::Console;
+use super::interrupt;
 use super::model::{self, Model};
+use super::output::{put, say};
 use super::table::{percent, table, thousands};
 
 /// Measure a trained model: mIoU, IoU, each class, each frame
@@ -37,6 +39,7 @@ struct Report<'a> {
 /// # Errors
 /// As for [`Model::open`].
 pub fn run(args: Args) -> Result<()> {
+    interrupt::explain("nothing was written".into());
     let mut model = Model::open(&args.model)?;
     let count = match args.clips.unwrap_or(model.config.data.validation_clips) {
         0 => model.dataset.len(),
@@ -61,24 +64,24 @@ pub fn run(args: Args) -> Result<()> {
     };
     if args.json {
         let text = serde_json::to_string_pretty(&report).map_err(|why| Error::Data(why.to_string()))?;
-        println!("{text}");
+        say!("{text}")?;
     } else {
-        print(&report, &tally);
+        print(&report, &tally)?;
     }
     Ok(())
 }
 
-fn print(report: &Report, tally: &Tally) {
+fn print(report: &Report, tally: &Tally) -> Result<()> {
     let Report { evaluation, .. } = report;
-    println!(
+    say!(
         "{} (step {}), {} clips of {} frames from {}",
         report.checkpoint,
         thousands(report.step.into()),
         evaluation.clips,
         report.frames,
         report.split.folder()
-    );
-    println!("mIoU {}   IoU {}\n", percent(evaluation.total.miou), percent(evaluation.total.iou));
+    )?;
+    say!("mIoU {}   IoU {}\n", percent(evaluation.total.miou), percent(evaluation.total.iou))?;
     let classes: Vec<Vec<String>> = report
         .classes
         .iter()
@@ -86,13 +89,13 @@ fn print(report: &Report, tally: &Tally) {
         .enumerate()
         .map(|(class, (name, iou))| vec![(*name).to_owned(), percent(*iou), thousands(tally.total().truth(class))])
         .collect();
-    print!("{}", table(&["class", "IoU", "voxels"], &classes));
-    println!();
+    put!("{}", table(&["class", "IoU", "voxels"], &classes))?;
+    say!()?;
     let frames: Vec<Vec<String>> = evaluation
         .per_frame
         .iter()
         .enumerate()
         .map(|(frame, scores)| vec![(frame + 1).to_string(), percent(scores.miou), percent(scores.iou)])
         .collect();
-    print!("{}", table(&["frame", "mIoU", "IoU"], &frames));
+    put!("{}", table(&["frame", "mIoU", "IoU"], &frames))
 }

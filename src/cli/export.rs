@@ -7,10 +7,10 @@
 //! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the planes of the clip from frame NNNNNN
 //! ```
 //!
-//! The layout is CarlaSC's, so the exported folder can be read like any data set.
+//! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole. The layout is CarlaSC's, so the
+//! exported folder can be read like any data set.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,13 +18,15 @@ use npyz::WriterBuilder;
 use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
 use sep4d::data::{ClassSet, Clip, Dataset, Grid};
-use sep4d::files::write_atomically;
+use sep4d::files::{IncompleteMark, check_can_be_folder, is_incomplete, make_folder, unwritable, write_atomically};
 use sep4d::train::session::LatentPlane;
 use sep4d::train::validation::{filled_batch, reconstruct};
 use sep4d::{Error, Result};
 
 use super::console::Console;
+use super::interrupt;
 use super::model::{self, Model};
+use super::output::say;
 
 /// Write reconstructions (.label) and latent planes (.npz) of a whole split
 #[derive(Debug, clap::Args)]
@@ -33,7 +35,7 @@ pub struct Args {
     model: model::Args,
     /// Folder to write, in CarlaSC's layout; new or empty
     out: PathBuf,
-    /// At most this many clips, from the first on
+    /// At most this many clips, from the first on; 0 for all [default: all]
     #[arg(long)]
     clips: Option<usize>,
 }
@@ -43,13 +45,17 @@ pub struct Args {
 /// # Errors
 /// [`Error::Usage`] if the folder is not empty, [`Error::Data`] if a file cannot be written, and as for [`Model::open`].
 pub fn run(args: Args) -> Result<()> {
-    if fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some()) {
+    check_can_be_folder(&args.out)?;
+    // What an export that was stopped has left is written again.
+    if !is_incomplete(&args.out) && fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::Usage(format!("{} is not empty; choose a new folder", args.out.display())));
     }
+    interrupt::explain(format!("{} is not complete: run the command again", args.out.display()));
     let mut model = Model::open(&args.model)?;
     let mut clips = covering(&model.dataset);
-    clips.truncate(args.clips.unwrap_or(usize::MAX));
+    clips.truncate(args.clips.filter(|&count| count > 0).unwrap_or(usize::MAX));
     let raw = raw_ids(model.dataset.classes())?;
+    let mark = IncompleteMark::set(&args.out, "sep4d export")?;
     let console = Console::new(clips.len() as u64, "clips");
     // The frames of each sequence that are written already.
     let mut next_frame: HashMap<String, usize> = HashMap::new();
@@ -65,9 +71,10 @@ pub fn run(args: Args) -> Result<()> {
         write_latents(&folder.join("latents"), clip.first_frame, &latents)?;
         console.advance(done as u64 + 1, clip.sequence);
     }
+    mark.clear()?;
     console.end();
     model.context.save_pipeline_cache();
-    println!("exported {} clips to {}", clips.len(), args.out.display());
+    say!("exported {} clips to {}", clips.len(), args.out.display())?;
     Ok(())
 }
 
@@ -147,14 +154,6 @@ fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> 
     };
     write(&mut bytes).map_err(|why| unwritable(&path, &why))?;
     write_atomically(&path, bytes.get_ref())
-}
-
-fn make_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|why| unwritable(path, &why))
-}
-
-fn unwritable(path: &Path, why: &dyn Display) -> Error {
-    Error::Data(format!("cannot write {}: {why}; free some space or choose another folder", path.display()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ mod devices;
 mod dry_run;
 mod eval;
 mod export;
+mod interrupt;
 mod model;
+pub mod output;
 mod render;
 mod selftest;
 mod synth;
@@ -65,8 +67,7 @@ impl Cli {
             None if self.list_devices => devices::run(),
             None if self.train => train::run(self.training),
             None => {
-                print!("{}", Cli::command().render_help());
-                Ok(())
+                output::put!("{}", Cli::command().render_help())
             }
         }
     }

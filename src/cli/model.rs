@@ -12,6 +12,8 @@ use sep4d::train::run_folder::RunFolder;
 use sep4d::train::session::Session;
 use sep4d::{Error, Result};
 
+use super::output::tell;
+
 /// Options that choose a model, its data and the adapter.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -63,8 +65,21 @@ impl Model {
             "last" => folder.checkpoints().latest_path()?,
             path => PathBuf::from(path),
         };
+        if !checkpoint.is_file() {
+            return Err(Error::Data(format!(
+                "there is no checkpoint {}; give --checkpoint best, last, or a file such as {}",
+                checkpoint.display(),
+                folder.path().join("checkpoints/step-00001000.safetensors").display()
+            )));
+        }
         let weights = Weights::load(&checkpoint)?;
         let (config, step) = (weights.config.clone(), weights.step);
+        let newest = folder.checkpoints().index().latest;
+        if let Some(newest) = newest.filter(|newest| args.checkpoint == "last" && *newest > step) {
+            tell(&format!(
+                "warning: the checkpoint of step {newest} is damaged or gone; this is the one of step {step}"
+            ));
+        }
         let dataset = open_data(args, &config)?;
         let choice = match &args.device {
             Some(device) => {
@@ -98,7 +113,7 @@ fn open_data(args: &Args, config: &RunConfig) -> Result<Dataset> {
         why => why,
     })?;
     for warning in dataset.warnings() {
-        eprintln!("warning: {warning}");
+        tell(&format!("warning: {warning}"));
     }
     if dataset.classes().len() != config.model.classes {
         return Err(Error::Data(format!(

@@ -1,15 +1,17 @@
 //! `sep4d render RUN`: original, reconstruction and error as a picture and an animation, without a display.
 
-use std::fs;
 use std::path::PathBuf;
 
+use sep4d::Result;
+use sep4d::files::{check_can_be_folder, make_folder};
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::metrics::Confusion;
 use sep4d::train::validation::reconstruct;
 use sep4d::view::{ClassStyle, FramePair, Headless, PictureInput, Theme, gif, save_png, sheet};
-use sep4d::{Error, Result};
 
+use super::interrupt;
 use super::model::{self, Model};
+use super::output::say;
 use super::table::{percent, thousands};
 
 /// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
@@ -34,12 +36,12 @@ pub struct Args {
 /// Draws one clip.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such clip, [`Error::Data`] if a file cannot be written, and as for [`Model::open`].
+/// [`sep4d::Error::Usage`] if there is no such clip, [`sep4d::Error::Data`] if a file cannot be written, and as for [`Model::open`].
 pub fn run(args: Args) -> Result<()> {
+    interrupt::explain("pictures that were named are whole".into());
     let mut model = Model::open(&args.model)?;
     let out = args.out.unwrap_or_else(|| model.folder.renders());
-    fs::create_dir_all(&out)
-        .map_err(|why| Error::Data(format!("cannot make the folder {}: {why}; choose another --out", out.display())))?;
+    check_can_be_folder(&out)?;
     let index = args.clip.unwrap_or(model.dataset.len() / 2);
     let times = model.dataset.clip(index)?.times_secs;
     let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
@@ -68,10 +70,11 @@ pub fn run(args: Args) -> Result<()> {
     let mut renderer = Headless::new(&model.context.device, &model.context.queue)?;
     let stem = format!("{}-{:06}", shown.sequence, shown.first_frame);
     let (png, animation) = (out.join(format!("{stem}.png")), out.join(format!("{stem}.gif")));
+    make_folder(&out)?;
     save_png(&sheet(&mut renderer, &input)?, &png)?;
-    println!("{}", png.display());
+    say!("{}", png.display())?;
     gif(&mut renderer, &input, &animation)?;
-    println!("{}", animation.display());
+    say!("{}", animation.display())?;
     model.context.save_pipeline_cache();
     Ok(())
 }

@@ -3,6 +3,8 @@
 use sep4d::gpu::Context;
 use sep4d::{Error, Result, layers, selftest};
 
+use super::output::say;
+
 /// Check every kernel and gradient against an f64 reference on this adapter
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,18 +31,18 @@ pub fn run(args: Args) -> Result<()> {
     }
     let context = Context::open(&choice)?;
     let width = cases.iter().map(|case| case.name.chars().count()).max().unwrap_or(0);
-    println!("relative errors against f64 on {} ({})", context.adapter.name, context.adapter.driver.trim());
-    println!("{:<width$}  {:>9}  {:>9}", "op", "forward", "backward");
+    say!("relative errors against f64 on {} ({})", context.adapter.name, context.adapter.driver.trim())?;
+    say!("{:<width$}  {:>9}  {:>9}", "op", "forward", "backward")?;
     let mut failed = Vec::new();
     for case in &cases {
         let verdict = match selftest::compare(&context, case) {
             Ok(errors) => {
                 let verdict = if errors.acceptable() { "ok" } else { "FAILED" };
-                println!("{:<width$}  {:>9.1e}  {:>9.1e}  {verdict}", case.name, errors.forward, errors.backward);
+                say!("{:<width$}  {:>9.1e}  {:>9.1e}  {verdict}", case.name, errors.forward, errors.backward)?;
                 errors.acceptable()
             }
             Err(why) => {
-                println!("{:<width$}  FAILED: {why}", case.name);
+                say!("{:<width$}  FAILED: {why}", case.name)?;
                 false
             }
         };
@@ -59,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     context.save_pipeline_cache();
     if failed.is_empty() {
-        println!("all {} cases agree", cases.len());
+        say!("all {} cases agree", cases.len())?;
         return Ok(());
     }
     Err(Error::Device(format!(

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use sep4d::data::synth::{self, Level, SynthOptions};
 
+use super::interrupt;
+use super::output::{put, say};
+
 /// Generate a town in CarlaSC's layout
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,9 +52,11 @@ pub fn run(args: Args) -> sep4d::Result<()> {
     let levels = Level::ALL.into_iter().filter(|level| args.scenes.contains(level)).collect();
     let towns = [args.towns, args.val_towns, args.test_towns];
     let options = SynthOptions { grid, seed: args.seed, frames: args.frames, towns, levels };
-    let total = towns.iter().sum::<usize>() * options.levels.len() * args.frames;
-    let mib = (total * grid.voxels() * 8) >> 20;
-    println!("generating {total} frames ({mib} MiB) in {}", args.out.display());
+    let total = towns.iter().fold(0usize, |sum, &count| sum.saturating_add(count));
+    let total = total.saturating_mul(options.levels.len()).saturating_mul(args.frames);
+    let mib = total.saturating_mul(grid.voxels() * 8) >> 20;
+    interrupt::explain(format!("{} is not complete: run the command again to replace it", args.out.display()));
+    let _ = say!("generating {total} frames ({mib} MiB) in {}", args.out.display());
 
     let start = std::time::Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(total as u64));
@@ -65,7 +70,8 @@ pub fn run(args: Args) -> sep4d::Result<()> {
         Some(bar) => bar.set_position(done as u64),
         None if done * 10 / total.max(1) > tenth => {
             tenth = done * 10 / total.max(1);
-            println!("{done}/{total} frames");
+            // The files matter more than whether somebody reads this.
+            let _ = say!("{done}/{total} frames");
         }
         None => {}
     })?;
@@ -73,9 +79,9 @@ pub fn run(args: Args) -> sep4d::Result<()> {
         bar.finish_and_clear();
     }
     let secs = start.elapsed().as_secs_f64();
-    println!("wrote {} frames in {secs:.1} s ({:.0} frames/s)", summary.frames, summary.frames as f64 / secs);
+    say!("wrote {} frames in {secs:.1} s ({:.0} frames/s)", summary.frames, summary.frames as f64 / secs)?;
     if args.stats {
-        print!("{}", summary.table(&grid));
+        put!("{}", summary.table(&grid))?;
     }
     Ok(())
 }

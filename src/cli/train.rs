@@ -52,15 +52,23 @@ pub struct Args {
 
 impl Args {
     /// `--set` and the options that stand for a key.
-    fn settings(&self) -> Vec<String> {
+    fn settings(&self) -> Result<Vec<String>> {
         let mut settings = self.set.clone();
+        let root = self.data.as_ref().map(|path| {
+            path.to_str().map(str::to_owned).ok_or_else(|| {
+                Error::Usage(format!(
+                    "--data {}: the path is not UTF-8; rename the folder or link to it",
+                    path.display()
+                ))
+            })
+        });
         let options = [
-            ("data.root", self.data.as_ref().map(|path| path.display().to_string())),
+            ("data.root", root.transpose()?),
             ("train.seed", self.seed.map(|seed| seed.to_string())),
             ("train.device", self.device.clone()),
         ];
         settings.extend(options.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))));
-        settings
+        Ok(settings)
     }
 
     /// The configuration and the run folder.
@@ -71,11 +79,11 @@ impl Args {
                 let path = run.clone().or_else(|| self.output.clone()).or_else(newest).ok_or_else(|| {
                     Error::Usage(format!("there is no run below {RUNS}/ to go on with; use --resume RUN"))
                 })?;
-                (RunFolder::open(&path)?.config()?.resumed_with(&self.settings())?, path)
+                (RunFolder::open(&path)?.config()?.resumed_with(&self.settings()?)?, path)
             }
             None => {
                 let preset = self.preset.as_deref().map(str::parse).transpose()?;
-                let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.settings())?;
+                let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.settings()?)?;
                 if let Some(output) = &self.output {
                     config.output.dir = output.clone();
                 }
@@ -92,7 +100,7 @@ impl Args {
             // So that the run can be resumed or repeated from anywhere.
             *root = std::path::absolute(&*root).unwrap_or_else(|_| root.clone());
         }
-        Ok(Request { config, folder, resume: self.resume.is_some(), command_line: std::env::args().collect() })
+        Ok(Request { config, folder, resume: self.resume.is_some(), command_line: command_line() })
     }
 }
 
@@ -102,13 +110,15 @@ impl Args {
 /// [`Error::Usage`] for a wrong configuration, [`Error::Interrupted`] after a signal, and what the trainer fails with.
 pub fn run(args: Args) -> Result<()> {
     let request = args.request()?;
+    request.config.validate()?;
     if args.dry_run {
         return dry_run::run(&request.config);
     }
     let signals = Signals::register()?;
     let steps = request.config.train.steps as u64;
     let folder = request.folder.clone();
-    let mut reporter = Reporter { console: Console::new(steps, "steps"), config: request.config.clone(), first: true };
+    let mut reporter =
+        Reporter { console: Console::new(steps, "steps"), config: request.config.clone(), started: false, first: true };
     let trainer = Trainer::start(request)?;
     let mut stopping = None;
     loop {
@@ -131,16 +141,23 @@ pub fn run(args: Args) -> Result<()> {
             && let Some(signal) = signals.stop()
             && trainer.send(Command::Stop)
         {
-            reporter.console.line("stopping after this step; saving a checkpoint (press Ctrl-C again to quit at once)");
+            let when = if reporter.started { "after this step; saving a checkpoint" } else { "before the first step" };
+            reporter.console.line(&format!("stopping {when} (press Ctrl-C again to quit at once)"));
             stopping = Some(signal);
         }
     }
+}
+
+/// The command line, for the record.
+fn command_line() -> Vec<String> {
+    std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 
 /// Turns events into lines.
 struct Reporter {
     console: Console,
     config: RunConfig,
+    started: bool,
     first: bool,
 }
 
@@ -148,7 +165,10 @@ impl Reporter {
     fn show(&mut self, event: Event) {
         match event {
             Event::Preparing(what) => self.console.line(&what),
-            Event::Started(started) => self.started(&started),
+            Event::Started(started) => {
+                self.started = true;
+                self.begin(&started);
+            }
             Event::Step(metrics) => self.step(&metrics),
             Event::Validation(metrics) => {
                 let (total, clips) = (&metrics.evaluation.total, metrics.evaluation.clips);
@@ -169,7 +189,7 @@ impl Reporter {
         }
     }
 
-    fn started(&self, started: &Started) {
+    fn begin(&self, started: &Started) {
         let [x, y, z] = started.size;
         let config = &self.config;
         self.console.line(&format!(
@@ -216,7 +236,10 @@ impl Reporter {
             None => "nothing new to save".into(),
         };
         if let (Some(signal), true) = (signal, finished.stopped) {
-            let saved = format!("{saved}; go on with `sep4d --train --resume {}`", folder.display());
+            let saved = match RunFolder::open(folder) {
+                Ok(_) => format!("{saved}; go on with `sep4d --train --resume {}`", folder.display()),
+                Err(_) => "nothing had begun and nothing was written".into(),
+            };
             return Err(Error::Interrupted { signal, saved });
         }
         let best = finished.best.map_or(String::new(), |best| {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::classes::CARLA_SC;
 use super::{Grid, Sequence, Split, by};
+use crate::files::{is_incomplete, read_text_at_most, unreadable};
 use crate::{Error, Result};
 
 /// No grid side is longer than this; it keeps nonsense in a params.json from becoming a huge file size.
@@ -27,6 +28,14 @@ pub(super) fn base(root: &Path) -> Result<PathBuf> {
     let splits = |folder: &Path| {
         [Split::Train, Split::Val, Split::Test].into_iter().any(|split| folder.join(split.folder()).is_dir())
     };
+    // The mark stands at the root, which may be given by its `Cartesian` folder.
+    let whole = [Some(root), root.parent().filter(|_| root.ends_with("Cartesian"))];
+    if let Some(folder) = whole.into_iter().flatten().find(|folder| is_incomplete(folder)) {
+        return Err(Error::Data(format!(
+            "{} is not complete: what wrote it was stopped or failed; run it again (see INCOMPLETE.txt there)",
+            folder.display()
+        )));
+    }
     if !root.is_dir() {
         return Err(Error::Data(format!(
             "{} is not a folder; give the folder of a CarlaSC data set, or make one with `sep4d synth {}`",
@@ -55,10 +64,14 @@ pub(super) fn available_split(base: &Path, split: Split, warnings: &mut Vec<Stri
     if filled(split) {
         return Ok(split);
     }
-    Err(Error::Data(format!(
-        "{} is missing or has no sequences; add them, or make a data set with `sep4d synth`",
-        base.join(split.folder()).display()
-    )))
+    let others: Vec<&str> =
+        [Split::Train, Split::Val, Split::Test].into_iter().filter(|&s| filled(s)).map(Split::folder).collect();
+    let advice = if others.is_empty() {
+        "add sequences, or make a data set with `sep4d synth`".to_owned()
+    } else {
+        format!("choose a split that is there ({}), or add it", others.join(", "))
+    };
+    Err(Error::Data(format!("{} is missing or has no sequences; {advice}", base.join(split.folder()).display())))
 }
 
 /// Lists the frames of every sequence of a split, in order of the sequences' names, and their common grid.
@@ -175,8 +188,11 @@ fn voxel(i: usize, grid: &Grid) -> String {
 /// The bytes of a file of four bytes a voxel; its size is checked before anything is allocated.
 fn read_grid_file(path: &Path, grid: &Grid) -> Result<Vec<u8>> {
     let expected = grid.voxels() as u64 * 4;
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    let metadata = file.metadata().map_err(|e| unreadable(path, &e))?;
+    // Asked before it is opened, for opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+    if !metadata.is_file() {
+        return Err(Error::Data(format!("{} is no regular file; copy or generate it again", path.display())));
+    }
     let wrong = |have: u64| {
         Error::Data(format!(
             "{} has {have} bytes, but a {} grid needs {expected}; copy or generate the file again, or correct params.json",
@@ -184,9 +200,10 @@ fn read_grid_file(path: &Path, grid: &Grid) -> Result<Vec<u8>> {
             by(grid.size)
         ))
     };
-    if !metadata.is_file() || metadata.len() != expected {
+    if metadata.len() != expected {
         return Err(wrong(metadata.len()));
     }
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     let mut bytes = Vec::with_capacity(expected as usize);
     file.take(expected + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
     if bytes.len() as u64 != expected { Err(wrong(bytes.len() as u64)) } else { Ok(bytes) }
@@ -238,7 +255,7 @@ fn read_table<const N: usize>(path: &Path, frames: &[usize]) -> Result<Option<Ve
     if !path.exists() {
         return Ok(None);
     }
-    let text = read_text(path)?;
+    let text = read_text_at_most(path, LARGEST_TEXT)?;
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let numbers: Vec<f64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
@@ -284,7 +301,7 @@ fn read_grid(inner: &Path) -> Result<Option<Grid>> {
     let wrong = |why: &dyn std::fmt::Display| {
         Error::Data(format!("{} does not describe a grid ({why}); correct the file or remove it", path.display()))
     };
-    let params: Params = serde_json::from_str(&read_text(&path)?).map_err(|e| wrong(&e))?;
+    let params: Params = serde_json::from_str(&read_text_at_most(&path, LARGEST_TEXT)?).map_err(|e| wrong(&e))?;
     let mut grid = Grid::CARLA_SC;
     for a in 0..3 {
         let (side, low, high) = (params.grid_size[a], params.min_bound[a], params.max_bound[a]);
@@ -306,20 +323,6 @@ fn read_grid(inner: &Path) -> Result<Option<Grid>> {
     Ok(Some(grid))
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len();
-    if length > LARGEST_TEXT {
-        let path = path.display();
-        return Err(Error::Data(format!(
-            "{path} has {length} bytes, far more than such a file needs; restore the original"
-        )));
-    }
-    let mut text = String::new();
-    file.take(LARGEST_TEXT).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
-    Ok(text)
-}
-
 /// The paths in a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = fs::read_dir(folder)
@@ -327,10 +330,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| unreadable(folder, &e))?;
     paths.sort();
     Ok(paths)
-}
-
-fn unreadable(path: &Path, e: &std::io::Error) -> Error {
-    Error::Data(format!("{} cannot be read ({e}); check that it exists and that you may read it", path.display()))
 }
 
 fn name(path: &Path) -> String {

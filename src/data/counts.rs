@@ -8,7 +8,8 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 
 use super::{Dataset, carla_sc};
-use crate::{Error, Result};
+use crate::Result;
+use crate::files::unreadable;
 
 /// What the cache file holds.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -66,7 +67,7 @@ fn key(dataset: &Dataset) -> Result<String> {
     let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
     let mut text = format!("{}\n{:?}\n{:?}\n", root.display(), dataset.split, dataset.grid);
     for path in dataset.sequences.iter().flat_map(|s| &s.labels) {
-        let wrong = |e| Error::Data(format!("{} cannot be read ({e}); check that you may read it", path.display()));
+        let wrong = |why: std::io::Error| unreadable(path, &why);
         let metadata = fs::metadata(path).map_err(wrong)?;
         let changed = metadata.modified().map_err(wrong)?.duration_since(UNIX_EPOCH).unwrap_or_default();
         let relative = path.strip_prefix(&dataset.root).unwrap_or(path);
@@ -100,7 +101,7 @@ fn places(dataset: &Dataset) -> Vec<PathBuf> {
 
 fn load(path: &Path) -> Option<Stored> {
     let small = fs::metadata(path).ok()?.len() < 64 << 10;
-    small.then(|| serde_json::from_slice(&fs::read(path).ok()?).ok()).flatten()
+    (small && path.is_file()).then(|| serde_json::from_slice(&fs::read(path).ok()?).ok()).flatten()
 }
 
 fn store(path: &Path, stored: &Stored) -> std::io::Result<()> {

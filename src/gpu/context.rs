@@ -115,6 +115,33 @@ pub fn adapters() -> Vec<AdapterSummary> {
     enumerate().iter().map(summary).collect()
 }
 
+/// The place of the chosen one among `adapters`.
+///
+/// # Errors
+/// [`Error::Device`] if there is no adapter, or none of that name or number.
+pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usize> {
+    if adapters.is_empty() {
+        return Err(Error::Device(
+            "no Vulkan, Metal or D3D12 adapter was found; install a GPU driver, or Mesa's software driver \
+             (Debian: apt-get install mesa-vulkan-drivers libvulkan1)"
+                .into(),
+        ));
+    }
+    let rows: Vec<String> = adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", adapter.name)).collect();
+    let missing = |why: String| {
+        Error::Device(format!("--device {why}; choose one of these: {} (`sep4d devices`)", rows.join(", ")))
+    };
+    match choice {
+        DeviceChoice::Best => Ok(0),
+        DeviceChoice::Index(index) if *index < adapters.len() => Ok(*index),
+        DeviceChoice::Index(index) => Err(missing(format!("{index}: there is no adapter of that number"))),
+        DeviceChoice::Name(name) => adapters
+            .iter()
+            .position(|adapter| adapter.name.to_lowercase().contains(&name.to_lowercase()))
+            .ok_or_else(|| missing(format!("{name}: no adapter has that in its name"))),
+    }
+}
+
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
     /// The logical device.
@@ -150,39 +177,9 @@ impl Context {
     /// [`Error::Device`] if there is no adapter, none of that name or number, or it cannot be opened.
     pub fn open(choice: &DeviceChoice) -> Result<Arc<Context>> {
         let adapters = enumerate();
-        let names = || adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
-        let adapter = match choice {
-            DeviceChoice::Best => adapters.first(),
-            DeviceChoice::Index(index) => adapters.get(*index),
-            DeviceChoice::Name(name) => {
-                adapters.iter().find(|a| a.get_info().name.to_lowercase().contains(&name.to_lowercase()))
-            }
-        };
-        let adapter = match (adapter, adapters.is_empty(), choice) {
-            (Some(adapter), _, _) => adapter,
-            (None, true, _) => {
-                return Err(Error::Device(
-                    "no Vulkan, Metal or D3D12 adapter was found; install a GPU driver, or Mesa's software driver \
-                     (Debian: apt-get install mesa-vulkan-drivers libvulkan1)"
-                        .into(),
-                ));
-            }
-            (None, false, DeviceChoice::Index(index)) => {
-                return Err(Error::Device(format!(
-                    "--device {index}: this machine has adapters 0 to {} ({}); see `sep4d devices`",
-                    adapters.len() - 1,
-                    names()
-                )));
-            }
-            (None, false, choice) => {
-                let wanted = if let DeviceChoice::Name(name) = choice { name } else { "" };
-                return Err(Error::Device(format!(
-                    "--device {wanted}: no adapter has that in its name; there are: {}; see `sep4d devices`",
-                    names()
-                )));
-            }
-        };
-        let summary = summary(adapter);
+        let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
+        let number = choose(&summaries, choice)?;
+        let (adapter, summary) = (&adapters[number], summaries[number].clone());
         let wanted = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, (feature, _)| all | *feature);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("sep4d"),

@@ -195,8 +195,8 @@ impl OpContext<'_> {
         let window = (limit / largest) / step * step;
         if window == 0 {
             return Err(Error::Device(format!(
-                "this adapter binds at most {limit} bytes at once, fewer than {step} frames of {largest} bytes need; \
-                 use a smaller grid (data.crop) or another adapter (--device)"
+                "this adapter binds at most {limit} bytes at once, but an operation needs {step} parts of {largest} bytes; \
+                 use a smaller grid (data.crop), narrower layers (preset, model.*) or another adapter (--device)"
             )));
         }
         Ok((0..count).step_by(window).map(|start| start..count.min(start + window)).collect())

@@ -30,6 +30,13 @@ pub struct ModelConfig {
     pub head: usize,
 }
 
+/// The numbers of frames of a clip, T, that the model takes.
+pub const FRAMES: std::ops::RangeInclusive<usize> = 2..=64;
+/// No layer may be wider: with [`MOST_VOXELS`] it keeps sizes and counts of operations within 64 bits.
+pub const WIDEST: usize = 4096;
+/// No batch may have more voxels.
+pub const MOST_VOXELS: usize = 1 << 32;
+
 /// Extents of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchShape {
@@ -42,9 +49,6 @@ pub struct BatchShape {
 }
 
 impl BatchShape {
-    /// Numbers of frames that a clip may have.
-    pub const FRAMES: std::ops::RangeInclusive<usize> = 2..=64;
-
     /// X', Y', Z': cells at half resolution.
     pub fn cells(&self) -> [usize; 3] {
         self.size.map(|extent| extent / 2)
@@ -63,10 +67,21 @@ impl BatchShape {
     /// # Errors
     /// [`Error::Usage`] naming the extent that does not work.
     pub fn check(&self) -> Result<()> {
-        if self.batch == 0 || !Self::FRAMES.contains(&self.frames) {
+        if self.batch == 0 || !FRAMES.contains(&self.frames) {
             return Err(Error::Usage(format!(
-                "a batch of {} clips of {} frames cannot be trained; use at least 1 clip and 2 to 64 frames (data.frames)",
-                self.batch, self.frames
+                "train.batch is {} and data.frames is {}, but the model takes at least 1 clip of {} to {} frames; set them so",
+                self.batch,
+                self.frames,
+                FRAMES.start(),
+                FRAMES.end()
+            )));
+        }
+        let extents = [self.batch, self.frames].into_iter().chain(self.size);
+        if extents.clone().try_fold(1usize, usize::checked_mul).is_none_or(|voxels| voxels > MOST_VOXELS) {
+            return Err(Error::Usage(format!(
+                "a batch of {} clips of {} frames of {:?} voxels is too large for any adapter; use a smaller train.batch, T \
+                 (data.frames) or grid (data.crop)",
+                self.batch, self.frames, self.size
             )));
         }
         match self.size.iter().zip(["X", "Y", "Z"]).find(|(extent, _)| **extent == 0 || !extent.is_multiple_of(2)) {

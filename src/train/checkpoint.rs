@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::config::RunConfig;
 use super::session::{NamedTensor, TrainingState};
 use crate::data::Cursor;
-use crate::files::write_atomically;
+use crate::files::{make_folder, unreadable, unwritable, write_atomically};
 use crate::{Error, Result};
 
 mod file;
@@ -195,9 +195,7 @@ impl CheckpointFolder {
     /// # Errors
     /// [`Error::Data`] if anything cannot be written; the pairs and the index from before are then as they were.
     pub fn save(&self, checkpoint: &Checkpoint, best: Option<Best>) -> Result<PathBuf> {
-        fs::create_dir_all(&self.path).map_err(|why| {
-            Error::Data(format!("cannot make the folder {}: {why}; choose another --output", self.path.display()))
-        })?;
+        make_folder(&self.path)?;
         let state = &checkpoint.state;
         let path = self.path_of(state.steps);
         let model = [("step", state.steps.to_string()), ("config", checkpoint.config.to_toml())];
@@ -238,7 +236,7 @@ impl CheckpointFolder {
             for file in [optimiser_path(&path), path] {
                 match fs::remove_file(&file) {
                     Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::Data(format!("cannot remove {}: {why}", file.display())));
+                        return Err(unwritable(&file, &why));
                     }
                     _ => {}
                 }
@@ -257,16 +255,20 @@ impl CheckpointFolder {
             let path = self.path_of(step);
             match Checkpoint::load(&path) {
                 Ok(checkpoint) => return Ok(Newest { found: Some((path, checkpoint)), damaged }),
-                Err(why) => damaged.push(format!("{why}; going back to the checkpoint before it")),
+                Err(why) => damaged.push(why.to_string()),
             }
         }
         match damaged.first() {
-            Some(first) => Err(Error::Data(format!(
-                "no checkpoint in {} is whole ({first}); start a new run",
-                self.path.display()
-            ))),
+            Some(first) => Err(self.none_is_whole(first)),
             None => Ok(Newest { found: None, damaged }),
         }
+    }
+
+    fn none_is_whole(&self, newest: &str) -> Error {
+        Error::Data(format!(
+            "no checkpoint in {} can be used: {newest}; if that cannot be done, start a new run",
+            self.path.display()
+        ))
     }
 
     /// What `index.json` says; nothing if it is missing or damaged, for the pairs themselves are what counts.
@@ -286,13 +288,24 @@ impl CheckpointFolder {
         }
     }
 
-    /// The path of the latest whole pair's model.
+    /// The path of the latest whole model; whether its moments are there too does not matter.
     ///
     /// # Errors
     /// [`Error::Data`] if there is none.
     pub fn latest_path(&self) -> Result<PathBuf> {
-        self.latest()?.found.map(|(path, _)| path).ok_or_else(|| {
-            Error::Data(format!("{} has no checkpoint yet; train for longer, then try again", self.path.display()))
+        let mut damaged = None;
+        for step in self.steps()?.into_iter().rev() {
+            let path = self.path_of(step);
+            match Weights::load(&path) {
+                Ok(_) => return Ok(path),
+                Err(why) => damaged = damaged.or(Some(why.to_string())),
+            }
+        }
+        Err(match damaged {
+            Some(first) => self.none_is_whole(&first),
+            None => {
+                Error::Data(format!("{} has no checkpoint yet; train for longer, then try again", self.path.display()))
+            }
         })
     }
 
@@ -305,7 +318,7 @@ impl CheckpointFolder {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(why) => return Err(Error::Data(format!("{} cannot be read: {why}", self.path.display()))),
+            Err(why) => return Err(unreadable(&self.path, &why)),
         };
         let mut steps: Vec<u32> = entries
             .filter_map(|entry| {
@@ -425,7 +438,8 @@ mod tests {
             let (path, checkpoint) = found.unwrap();
             assert_eq!((path, checkpoint.state.steps, damaged.len()), (old.clone(), 10, 1), "damage {damage}");
             fs::remove_file(optimiser_path(&old)).unwrap();
-            assert!(sentence(folder.latest()).contains("no checkpoint in"));
+            let sentence = sentence(folder.latest());
+            assert!(sentence.contains("no checkpoint in") && !sentence.contains("going back"), "{sentence}");
         }
     }
 

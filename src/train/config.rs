@@ -11,10 +11,13 @@ use super::schedule::Schedule;
 use super::session::{LossWeights, OptimiserConfig};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
-use crate::models::sep4d::{BatchShape, ModelConfig};
+use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
 use crate::{Error, Result};
 
 mod resolve;
+
+/// No batch has more clips, nor are more batches read ahead.
+const LARGEST_BATCH: usize = 1024;
 
 /// Declares a section's struct and the table of its keys from the same doc comments.
 macro_rules! section {
@@ -36,7 +39,7 @@ section! {
     "data" DataConfig {
         /// Folder of a data set in CarlaSC's layout.
         root: PathBuf,
-        /// T, frames of a clip, 2 to 64.
+        /// T, frames of a clip: 2 to 64.
         frames: usize,
         /// Middle part of the grid to use, as [X, Y, Z] in even numbers of voxels; [] for all of it.
         crop: Vec<usize>,
@@ -246,13 +249,33 @@ impl RunConfig {
                 return Err(Error::Usage(format!("{key} is 0, but {why}; set it to 1 or more")));
             }
         }
-        if !BatchShape::FRAMES.contains(&data.frames) {
+        let limits = [
+            ("model.latent_channels", model.latent_channels, WIDEST),
+            ("model.plane_features", model.plane_features, WIDEST),
+            ("model.hidden", model.hidden, WIDEST),
+            ("model.head", model.head, WIDEST),
+            ("train.batch", train.batch, LARGEST_BATCH),
+            ("train.prefetch", train.prefetch, LARGEST_BATCH),
+        ];
+        for (key, value, most) in limits {
+            if value > most {
+                return Err(Error::Usage(format!("{key} is {value}; set it to at most {most}")));
+            }
+        }
+        if !FRAMES.contains(&data.frames) {
+            let (least, most) = (FRAMES.start(), FRAMES.end());
             return Err(Error::Usage(format!(
-                "data.frames is {}, but clips have {} to {} frames; choose a number in between",
-                data.frames,
-                BatchShape::FRAMES.start(),
-                BatchShape::FRAMES.end()
+                "data.frames is {}, but the model takes clips of {least} to {most} frames; set it to one of these",
+                data.frames
             )));
+        }
+        for (key, path) in [("data.root", &data.root), ("output.dir", &self.output.dir)] {
+            if path.to_str().is_none() {
+                return Err(Error::Usage(format!(
+                    "{key} is {}, which is not UTF-8 and cannot be kept in a configuration; rename the folder or link to it",
+                    path.display()
+                )));
+            }
         }
         if !(data.crop.is_empty() || data.crop.len() == 3 && data.crop.iter().all(|side| *side > 0 && side % 2 == 0)) {
             return Err(Error::Usage(format!(
@@ -293,7 +316,7 @@ impl RunConfig {
         for (key, value, low, high) in ranges.into_iter().chain(milestones) {
             if !(low..=high).contains(&value) {
                 let low = if low > 0.0 { "above 0" } else { "0 or more" };
-                return Err(Error::Usage(format!("{key} has {value}; set it to {low} and at most {high}")));
+                return Err(Error::Usage(format!("{key} has {value:?}; set it to {low} and at most {high:?}")));
             }
         }
         Ok(())

@@ -9,12 +9,19 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::CheckpointFolder;
 use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
-use crate::files::write_atomically;
+use crate::files::{
+    cause, check_can_be_folder, make_folder, read_text_at_most, unreadable, unwritable, write_atomically,
+};
 use crate::{Error, Result};
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
 const CSV_HEADER: &str =
     "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped,miou,iou";
+
+/// Folders of a run.
+const PARTS: [&str; 2] = ["checkpoints", "renders"];
+/// No config.toml has more bytes.
+const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// Where a run, or its continuation, ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +100,23 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if there is a run already, [`Error::Data`] if something cannot be written.
     pub fn create(path: &Path, config: &RunConfig) -> Result<RunFolder> {
+        RunFolder::check_free(path)?;
+        let folder = RunFolder { path: path.to_path_buf() };
+        let make = || {
+            for part in PARTS {
+                make_folder(&path.join(part))?;
+            }
+            folder.write_config(config)
+        };
+        make().inspect_err(|_| folder.discard())?;
+        Ok(folder)
+    }
+
+    /// Checks, without making anything, that a run can be begun at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is a run already, [`Error::Data`] if a file is in the way.
+    pub fn check_free(path: &Path) -> Result<()> {
         if path.join("config.toml").exists() {
             return Err(Error::Usage(format!(
                 "{} already holds a run; go on with it by --resume {}, or choose another --output",
@@ -100,14 +124,19 @@ impl RunFolder {
                 path.display()
             )));
         }
-        let folder = RunFolder { path: path.to_path_buf() };
-        for part in ["checkpoints", "renders"] {
-            fs::create_dir_all(path.join(part)).map_err(|why| {
-                Error::Data(format!("cannot make the run folder {}: {why}; choose another --output", path.display()))
-            })?;
+        check_can_be_folder(path)
+    }
+
+    /// Takes back what was made for a run that could not begin. What else the folder holds stays.
+    pub fn discard(&self) {
+        // What cannot be removed does no harm: without config.toml it is no run.
+        for file in ["config.toml", "environment.json", "metrics.jsonl", "metrics.csv"] {
+            let _ = fs::remove_file(self.path.join(file));
         }
-        folder.write_config(config)?;
-        Ok(folder)
+        for part in PARTS {
+            let _ = fs::remove_dir(self.path.join(part));
+        }
+        let _ = fs::remove_dir(&self.path);
     }
 
     /// An existing run's folder.
@@ -164,7 +193,7 @@ impl RunFolder {
     /// [`Error::Data`] if the file is unreadable, [`Error::Usage`] if something in it is wrong.
     pub fn config(&self) -> Result<RunConfig> {
         let path = self.path.join("config.toml");
-        RunConfig::from_toml(&read(&path)?, &path.display().to_string())
+        RunConfig::from_toml(&read_text_at_most(&path, LONGEST_CONFIG)?, &path.display().to_string())
     }
 
     /// Writes its configuration.
@@ -188,7 +217,7 @@ impl RunFolder {
         write_atomically(&path, &serde_json::to_vec_pretty(&all).map_err(json)?)
     }
 
-    /// All rows of `metrics.jsonl`; a last line that was cut off is left out.
+    /// All rows of `metrics.jsonl`; a line that was cut off or damaged is left out.
     ///
     /// # Errors
     /// [`Error::Data`] if the file is unreadable.
@@ -197,7 +226,8 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        Ok(read(&path)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let bytes = fs::read(&path).map_err(|why| unreadable(&path, &why))?;
+        Ok(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
     /// Opens both metrics files for appending, without the rows after `step`.
@@ -215,7 +245,7 @@ impl RunFolder {
             let path = self.path.join(name);
             write_atomically(&path, text.as_bytes())?;
             let file = OpenOptions::new().append(true).open(&path);
-            Ok((file.map_err(|why| Error::Data(format!("cannot write {}: {why}", path.display())))?, path))
+            Ok((file.map_err(|why| unwritable(&path, &why))?, path))
         };
         Ok(MetricsLog { jsonl: open("metrics.jsonl", &lines)?, csv: open("metrics.csv", &table)? })
     }
@@ -237,7 +267,7 @@ impl MetricsLog {
         let lines = [json_line(row)?, row.csv() + "\n"];
         for ((file, path), line) in [&mut self.jsonl, &mut self.csv].into_iter().zip(lines) {
             file.write_all(line.as_bytes()).map_err(|why| {
-                Error::Data(format!("cannot write {}: {why}; free some space, then --resume", path.display()))
+                Error::Data(format!("cannot write {}: {}; free some space, then --resume", path.display(), cause(&why)))
             })?;
         }
         Ok(())
@@ -247,10 +277,6 @@ impl MetricsLog {
 fn json_line(row: &Row) -> Result<String> {
     let line = serde_json::to_string(row).map_err(|why| Error::Data(format!("metrics cannot be written: {why}")))?;
     Ok(line + "\n")
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|why| Error::Data(format!("{} cannot be read: {why}", path.display())))
 }
 
 #[cfg(test)]
@@ -292,7 +318,22 @@ mod tests {
         let error = RunFolder::create(&path, &config).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--resume"), "{error}");
         assert!(RunFolder::next_free(dir.path(), "tiny").ends_with("tiny-002"));
+        let below_a_file = RunFolder::check_free(&path.join("config.toml/run")).unwrap_err();
+        assert!(below_a_file.exit_code() == 3 && below_a_file.to_string().contains("is a file"), "{below_a_file}");
         assert_eq!(RunFolder::newest(dir.path()), Some(path));
+    }
+
+    #[test]
+    fn a_run_that_could_not_begin_leaves_nothing_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = RunConfig::preset(Preset::Tiny, None);
+        let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+        RunFolder::create(&new, &config).unwrap().discard();
+        assert!(!new.exists());
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("notes.txt"), "mine").unwrap();
+        RunFolder::create(&old, &config).unwrap().discard();
+        assert_eq!(fs::read_dir(&old).unwrap().count(), 1);
     }
 
     #[test]
@@ -305,13 +346,13 @@ mod tests {
         }
         fs::write(
             dir.path().join("metrics.jsonl"),
-            read(&dir.path().join("metrics.jsonl")).unwrap() + "{\"kind\":\"st",
+            fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap() + "\u{0}\n{\"kind\":\"st",
         )
         .unwrap();
         let mut log = folder.open_metrics(20).unwrap();
         log.append(&step(25)).unwrap();
         assert_eq!(folder.metrics().unwrap(), [step(10), validation(10), step(20), step(25)]);
-        let csv = read(&dir.path().join("metrics.csv")).unwrap();
+        let csv = fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [13; 5]);
         assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
@@ -342,7 +383,8 @@ mod tests {
         };
         folder.add_environment(environment.clone()).unwrap();
         folder.add_environment(Environment { from_step: 20, ..environment }).unwrap();
-        let all: Vec<Environment> = serde_json::from_str(&read(&dir.path().join("environment.json")).unwrap()).unwrap();
+        let all: Vec<Environment> =
+            serde_json::from_str(&fs::read_to_string(dir.path().join("environment.json")).unwrap()).unwrap();
         assert_eq!((all.len(), all[1].from_step), (2, 20));
     }
 }

@@ -59,14 +59,19 @@ impl Preflight {
         if self.peak_bytes <= budget_bytes {
             return Ok(());
         }
-        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         Err(Error::Memory(format!(
-            "training needs {:.1} MiB of device memory, the budget is {:.1} MiB; use a smaller T (data.frames), batch, crop \
-             (data.crop) or preset, or raise train.memory_budget",
-            mib(self.peak_bytes),
-            mib(budget_bytes)
+            "training needs {} of device memory, but train.memory_budget is {}; use a smaller T (data.frames), batch \
+             (train.batch), crop (data.crop) or preset, or raise train.memory_budget (GiB)",
+            amount(self.peak_bytes),
+            amount(budget_bytes)
         )))
     }
+}
+
+/// `1.25 GiB`, `3.40 MiB`.
+fn amount(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.2} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
 
 /// Losses and health of one training step.

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 mod run;
 
+use run::Prepared;
+
 /// Commands and events under way.
 const COMMANDS: usize = 16;
 const EVENTS: usize = 64;
@@ -132,7 +134,10 @@ impl Port {
 }
 
 fn work(request: Request, mut port: Port) {
-    let end = run::Run::prepare(request, &mut port).and_then(|mut run| run.train(&mut port));
+    let end = run::Run::prepare(request, &mut port).and_then(|begun| match begun {
+        Prepared::Ready(mut run) => run.train(&mut port),
+        Prepared::Stopped(finished) => Ok(finished),
+    });
     port.tell(match end {
         Ok(finished) => Event::Finished(finished),
         Err(why) => Event::Failed(why),

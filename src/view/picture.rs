@@ -12,6 +12,7 @@ use super::layout::Page;
 use super::mesh::{ClassMask, check_grid, visible_faces};
 use super::renderer::{Look, Palette, extent_m};
 use super::theme::{Rgb, Theme};
+use crate::files::unwritable;
 use crate::{Error, Result};
 
 /// Panels are drawn this many times larger and averaged, beyond multisampling: voxels of two or three pixels need it.
@@ -123,14 +124,14 @@ pub fn save_png(image: &RgbaImage, path: &Path) -> Result<()> {
 /// Lets `write` fill a sibling temporary file, then renames it to `path`.
 pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), String>) -> Result<()> {
     let failed = |why: String| {
-        Error::Data(format!("cannot write {}: {why}; check that its folder exists and is writable", path.display()))
+        Error::Data(format!("cannot write {}: {why}; free some space, or choose another folder", path.display()))
     };
-    let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(|e| failed(e.to_string()))?;
+    let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(|e| unwritable(path, &e))?;
     let mut buffered = std::io::BufWriter::new(&mut file);
     write(&mut buffered).map_err(failed)?;
-    buffered.flush().map_err(|e| failed(e.to_string()))?;
+    buffered.flush().map_err(|e| unwritable(path, &e))?;
     drop(buffered);
-    file.commit().map_err(|e| failed(e.to_string()))
+    file.commit().map_err(|e| unwritable(path, &e))
 }
 
 /// The mean of every square of [`SUPERSAMPLING`] pixels a side.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -12,11 +12,14 @@ use super::traffic::{FRAME_SECS, Level, Moment, Traffic};
 use super::{SynthOptions, pose_of};
 use crate::data::classes::CARLA_SC;
 use crate::data::{Grid, Split, by, compose, invert};
+use crate::files::{IncompleteMark, check_can_be_folder, is_incomplete, make_folder, unwritable};
 use crate::rng::philox;
 use crate::{Error, Result};
 
 /// The file that marks a folder as written by this module.
 const MARKER: &str = "sep4d_synth.json";
+/// No more frames than this are generated at once: at CarlaSC's grid they would fill a tebibyte.
+const MOST_FRAMES: usize = 1_000_000;
 /// Frames that are simulated before they are drawn and written by all cores.
 const CHUNK: usize = 64;
 
@@ -33,10 +36,11 @@ pub struct Summary {
 
 /// Writes the towns under `out/Cartesian` and calls `progress` with the number of frames done after every few of them.
 ///
-/// The bytes depend on the options only. An earlier result in `out` is replaced.
+/// The bytes depend on the options only. An earlier result in `out` is replaced. Until all is written, a file
+/// `INCOMPLETE.txt` keeps [`Dataset::open`](crate::data::Dataset::open) from taking a part for the whole.
 ///
 /// # Errors
-/// [`Error::Usage`] if `out` holds anything but an earlier result, or nothing is asked for; [`Error::Data`] if a file cannot be
+/// [`Error::Usage`] if `out` holds anything but an earlier result, or nothing or far too much is asked for; [`Error::Data`] if a file cannot be
 /// written.
 pub fn write(out: &Path, options: &SynthOptions, mut progress: impl FnMut(usize)) -> Result<Summary> {
     if options.frames == 0 || options.levels.is_empty() || options.towns == [0; 3] {
@@ -44,7 +48,14 @@ pub fn write(out: &Path, options: &SynthOptions, mut progress: impl FnMut(usize)
             "nothing to generate; ask for at least one town, one traffic level and one frame".into(),
         ));
     }
-    let base = prepare(out, options)?;
+    let frames = options.towns.iter().fold(0usize, |sum, &towns| sum.saturating_add(towns));
+    let frames = frames.saturating_mul(options.levels.len()).saturating_mul(options.frames);
+    if frames > MOST_FRAMES {
+        return Err(Error::Usage(format!(
+            "that would be {frames} frames, and at most {MOST_FRAMES} are generated at once; ask for fewer towns or frames"
+        )));
+    }
+    let (base, mark) = prepare(out, options)?;
     let mut summary = Summary { class_counts: vec![0; CARLA_SC.len()], ..Summary::default() };
     let mut number = 0;
     for (split, towns) in [Split::Train, Split::Val, Split::Test].into_iter().zip(options.towns) {
@@ -61,6 +72,7 @@ pub fn write(out: &Path, options: &SynthOptions, mut progress: impl FnMut(usize)
             }
         }
     }
+    mark.clear()?;
     Ok(summary)
 }
 
@@ -70,23 +82,26 @@ fn subseed(seed: u64, town: u32, part: u32) -> u64 {
 }
 
 /// Makes the folder ready, or refuses to touch it.
-fn prepare(out: &Path, options: &SynthOptions) -> Result<std::path::PathBuf> {
+fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMark)> {
     let base = out.join("Cartesian");
-    let ours = out.join(MARKER).is_file();
-    let filled = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    if out.is_file() || (filled && !ours) {
+    check_can_be_folder(out)?;
+    // The marker is the first file written, so a folder with the mark alone was given up before it.
+    let foreign = |entry: fs::DirEntry| !(is_incomplete(out) && entry.file_name() == "INCOMPLETE.txt");
+    let filled = fs::read_dir(out).is_ok_and(|entries| entries.flatten().any(foreign));
+    if filled && !out.join(MARKER).is_file() {
         return Err(Error::Usage(format!(
             "{} is not empty and was not written by `sep4d synth`; choose another folder or empty it",
             out.display()
         )));
     }
+    let mark = IncompleteMark::set(out, "sep4d synth")?;
     for split in [Split::Train, Split::Val, Split::Test] {
         let folder = base.join(split.folder());
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(|e| unwritable(&folder, &e))?;
         }
     }
-    fs::create_dir_all(&base).map_err(|e| unwritable(&base, &e))?;
+    make_folder(&base)?;
     let levels: Vec<&str> = options.levels.iter().map(|level| level.name()).collect();
     let marker = serde_json::json!({
         "generator": "sep4d synth",
@@ -97,7 +112,7 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<std::path::PathBuf> {
         "levels": levels,
     });
     write_file(&out.join(MARKER), format!("{marker:#}\n").as_bytes())?;
-    Ok(base)
+    Ok((base, mark))
 }
 
 fn sequence(
@@ -108,7 +123,7 @@ fn sequence(
     progress: &mut impl FnMut(usize),
 ) -> Result<()> {
     let evaluation = folder.join("evaluation");
-    fs::create_dir_all(&evaluation).map_err(|e| unwritable(&evaluation, &e))?;
+    make_folder(&evaluation)?;
     write_file(&evaluation.join("params.json"), params(&options.grid).as_bytes())?;
     let mut traffic = Traffic::new(town, level, seed);
     let mut origin = None;
@@ -177,10 +192,6 @@ fn params(grid: &Grid) -> String {
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     File::create(path).and_then(|mut file| file.write_all(bytes)).map_err(|e| unwritable(path, &e))
-}
-
-fn unwritable(path: &Path, e: &std::io::Error) -> Error {
-    Error::Data(format!("{} cannot be written ({e}); check the permissions and the free space", path.display()))
 }
 
 impl Summary {

@@ -1,18 +1,20 @@
 //! One safetensors file with its metadata and checksum.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-use crate::files::write_atomically;
+use crate::files::{read_at_most, write_atomically};
 use crate::train::session::NamedTensor;
 use crate::{Error, Result};
 
 /// Version of the files' layout.
 pub const FORMAT_VERSION: &str = "1";
+
+/// No file has more bytes; the widest model has a few GiB.
+const LARGEST_FILE: u64 = 32 << 30;
 
 /// `entries` with format version and checksum; also returns the checksum.
 pub(super) fn complete_metadata(
@@ -68,9 +70,12 @@ pub(super) struct TensorFile {
 
 impl TensorFile {
     pub(super) fn load(path: &Path) -> Result<TensorFile> {
-        let bytes = fs::read(path).map_err(|why| Error::Data(format!("{} cannot be read: {why}", path.display())))?;
+        let bytes = read_at_most(path, LARGEST_FILE)?;
         let damaged = |why: safetensors::SafeTensorError| {
-            Error::Data(format!("{} is no whole safetensors file ({why}); it is damaged or cut off", path.display()))
+            Error::Data(format!(
+                "{} is no whole safetensors file ({why}): it is damaged or cut off; restore it",
+                path.display()
+            ))
         };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
         let metadata = header.metadata().clone().unwrap_or_default();
@@ -84,7 +89,7 @@ impl TensorFile {
             }
             None => {
                 return Err(Error::Data(format!(
-                    "{} was not written by sep4d: its metadata has no format_version",
+                    "{} was not written by sep4d: its metadata has no format_version; choose a checkpoint of sep4d",
                     path.display()
                 )));
             }
@@ -107,14 +112,20 @@ impl TensorFile {
 
     pub(super) fn text(&self, key: &str) -> Result<&str> {
         self.metadata.get(key).map(String::as_str).ok_or_else(|| {
-            Error::Data(format!("{} has no {key} in its metadata; it is no sep4d checkpoint", self.path.display()))
+            Error::Data(format!(
+                "{} has no {key} in its metadata, so it is no sep4d model; choose a step-NNNNNNNN.safetensors",
+                self.path.display()
+            ))
         })
     }
 
     pub(super) fn number<N: std::str::FromStr>(&self, key: &str) -> Result<N> {
         let text = self.text(key)?;
         text.parse().map_err(|_| {
-            Error::Data(format!("{} has {text:?} as {key} in its metadata, which is no number", self.path.display()))
+            Error::Data(format!(
+                "{} has {text:?} as {key} in its metadata, which is no number; restore it",
+                self.path.display()
+            ))
         })
     }
 
@@ -123,6 +134,9 @@ impl TensorFile {
         if self.text("checksum")? == checksum {
             return Ok(checksum);
         }
-        Err(Error::Data(format!("{} is damaged: its contents do not match their checksum", self.path.display())))
+        Err(Error::Data(format!(
+            "{} is damaged: its contents do not match their checksum; restore it",
+            self.path.display()
+        )))
     }
 }

@@ -1,12 +1,18 @@
 //! From presets, files and `key=value` pairs to a checked configuration, and back to a file.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::{Preset, RunConfig};
+use crate::files::cause;
 use crate::{Error, Result};
+
+/// No configuration has more bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// What a run keeps until its end: its checkpoints and its order of clips depend on it.
 const FIXED: [&str; 13] = [
@@ -42,8 +48,12 @@ impl RunConfig {
     pub fn resolve(preset: Option<Preset>, file: Option<&Path>, set: &[String]) -> Result<RunConfig> {
         let mut settings = match file {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|why| {
-                    Error::Usage(format!("the configuration {} cannot be read: {why}", path.display()))
+                let text = read(path).map_err(|why| {
+                    Error::Usage(format!(
+                        "the configuration {} cannot be read: {}; give a TOML file, such as a run's config.toml",
+                        path.display(),
+                        cause(&why)
+                    ))
                 })?;
                 parse(&text, &path.display().to_string())?
             }
@@ -127,6 +137,16 @@ impl RunConfig {
     }
 }
 
+/// The text of a file, or of a pipe: what a shell's `<(...)` makes.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(std::io::Error::other("it is far longer than a configuration"));
+    }
+    Ok(text)
+}
+
 fn table(config: &RunConfig) -> Result<Table> {
     Table::try_from(config).map_err(|why| Error::Usage(format!("the configuration cannot be written as TOML: {why}")))
 }
@@ -140,7 +160,7 @@ fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
 fn parse(text: &str, origin: &str) -> Result<Vec<Setting>> {
     let table: Table = toml::from_str(text).map_err(|why: toml::de::Error| {
         let line = why.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Error::Usage(format!("{origin}, line {line}: {}", why.message().replace('\n', ", ")))
+        Error::Usage(format!("{origin}, line {line}: {}; correct that line", why.message().replace('\n', ", ")))
     })?;
     let mut settings = Vec::new();
     for (section, value) in table {
@@ -161,13 +181,15 @@ fn parse(text: &str, origin: &str) -> Result<Vec<Setting>> {
 
 /// `key=value`, where the value is TOML, or plain text if the key in `base` holds text.
 fn parse_pair(pair: &str, base: &Table) -> Result<Setting> {
-    let Some((key, text)) = pair.split_once('=') else {
+    let Some((key, text)) = pair.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
         return Err(Error::Usage(format!("--set {pair}: write it as key=value, for example --set train.steps=1000")));
     };
     let (key, text) = (key.trim().to_owned(), text.trim());
     let origin = "--set".to_owned();
     let old = lookup(base, &key).ok_or_else(|| unknown(&key, &origin))?;
-    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    // A line break may have begun another key.
+    let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     let value = match (old, parsed) {
         (Value::String(_), Some(Value::String(text))) => Value::String(text),
         (Value::String(_), _) => Value::String(text.to_owned()),
@@ -339,7 +361,14 @@ mod tests {
         assert!(message(&["train.steps=1.5"]).contains("a whole number, not 1.5"));
         assert!(message(&["train.steps=-1"]).contains("0 or more"));
         assert!(message(&["data.augment=1"]).contains("true or false"));
-        assert!(message(&["data.frames=0"]).contains("2 to 64 frames"));
+        for frames in ["0", "1", "65", "1000"] {
+            assert!(message(&[&format!("data.frames={frames}")]).contains("2 to 64 frames"));
+        }
+        assert!(message(&["train.steps=1\ntrain.seed=2"]).contains("must be a whole number"));
+        assert!(message(&["=3"]).contains("key=value"));
+        for key in ["model.hidden", "train.batch", "train.prefetch"] {
+            assert!(message(&[&format!("{key}=9223372036854775807")]).contains("at most"));
+        }
         assert!(message(&["data.crop=[31, 32, 8]"]).contains("even numbers"));
         assert!(message(&["data.crop=[32, 8]"]).contains("three even numbers"));
         assert!(message(&["data.crop=[32, 8, -2]"]).contains("data.crop"));

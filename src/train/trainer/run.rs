@@ -69,9 +69,27 @@ impl Clock {
     }
 }
 
+/// What preparing comes to.
+pub(super) enum Prepared {
+    /// The first step can come.
+    Ready(Box<Run>),
+    /// It was told to stop; nothing was written.
+    Stopped(Finished),
+}
+
 impl Run {
-    pub(super) fn prepare(request: Request, port: &mut Port) -> Result<Run> {
-        let Request { config, folder, resume, command_line } = request;
+    pub(super) fn prepare(request: Request, port: &mut Port) -> Result<Prepared> {
+        let Request { config, folder: path, resume, command_line } = request;
+        let stopped = || {
+            let index = RunFolder::open(&path).map(|folder| folder.checkpoints().index()).unwrap_or_default();
+            let (step, best) = (index.latest.unwrap_or(0), index.best);
+            Ok(Prepared::Stopped(Finished { step, stopped: true, best, checkpoint: None }))
+        };
+        // What takes no time comes first, so that a mistake is told at once.
+        config.validate()?;
+        if !resume {
+            RunFolder::check_free(&path)?;
+        }
         port.tell(Event::Preparing("reading the data set".into()));
         let dataset = open_split(&config, true)?;
         let held_out = match config.train.validate_every {
@@ -91,29 +109,30 @@ impl Run {
                 dataset.grid().size
             )));
         }
-        port.tell(Event::Preparing("counting the classes".into()));
-        let weights = class_weights(&dataset.class_counts()?);
-
         let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
         let context = Context::open(&config.device())?;
         let plan = preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
         if let Some(budget) = config.memory_budget_bytes() {
             plan.check(budget)?;
         }
+        if port.stop_wanted() {
+            return stopped();
+        }
+        port.tell(Event::Preparing("counting the classes".into()));
+        let weights = class_weights(&dataset.class_counts()?);
+        if port.stop_wanted() {
+            return stopped();
+        }
         port.tell(Event::Preparing(format!("building the kernels for {}", context.adapter.name)));
         let mut session =
             Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, config.train.seed)?;
+        if port.stop_wanted() {
+            return stopped();
+        }
 
-        let (folder, cursor, skipped) = if resume {
-            let folder = RunFolder::open(&folder)?;
-            let (cursor, skipped) = restore(&mut session, &folder, port)?;
-            folder.write_config(&config)?;
-            (folder, cursor, skipped)
-        } else {
-            (RunFolder::create(&folder, &config)?, Cursor::default(), 0)
-        };
+        let (cursor, skipped) =
+            if resume { restore(&mut session, &RunFolder::open(&path)?, port)? } else { (Cursor::default(), 0) };
         let step = session.steps();
-        folder.add_environment(environment(&context, command_line, step))?;
         let loader = Loader::new(
             Arc::new(dataset.clone()),
             LoaderOptions {
@@ -128,6 +147,20 @@ impl Run {
             let clips = evenly_spaced(set.len(), config.data.validation_clips);
             (set, clips)
         });
+        // Only now is anything written.
+        let folder = if resume { RunFolder::open(&path)? } else { RunFolder::create(&path, &config)? };
+        let begin = || {
+            if resume {
+                folder.write_config(&config)?;
+            }
+            folder.add_environment(environment(&context, command_line, step))?;
+            folder.open_metrics(step)
+        };
+        let log = begin().inspect_err(|_| {
+            if !resume {
+                folder.discard();
+            }
+        })?;
         port.tell(Event::Started(Started {
             folder: folder.path().to_path_buf(),
             adapter: context.adapter.name.clone(),
@@ -140,9 +173,9 @@ impl Run {
             validation_clips: held_out.as_ref().map_or(0, |(_, clips)| clips.len()),
             size: shape.size,
         }));
-        Ok(Run {
+        Ok(Prepared::Ready(Box::new(Run {
             best: folder.checkpoints().index().best.filter(|best| best.step <= step && resume),
-            log: folder.open_metrics(step)?,
+            log,
             skipped,
             config,
             folder,
@@ -156,14 +189,27 @@ impl Run {
             saved: None,
             began: Instant::now(),
             clock: Clock::start(),
-        })
+        })))
     }
 
     pub(super) fn train(&mut self, port: &mut Port) -> Result<Finished> {
+        let end = self.go_on(port);
+        // A file that cannot be read does not cost the steps since the last checkpoint. After a lost device or NaN there is
+        // nothing worth keeping.
+        if matches!(end, Err(Error::Data(_) | Error::Usage(_) | Error::Shape(_))) && self.session.steps() > 0 {
+            // The error that ended the run is the one to tell.
+            let _ = self.save(port, false);
+        }
+        end
+    }
+
+    fn go_on(&mut self, port: &mut Port) -> Result<Finished> {
         let last = self.config.train.steps as u32;
-        if self.session.steps() >= last {
+        let step = self.session.steps();
+        if step >= last {
             port.tell(Event::Warning(format!(
-                "the run has all its {last} steps; set train.steps to more to go on with it"
+                "the run has done {step} steps and train.steps is {last}; set it to more to go on (--set train.steps={})",
+                step.saturating_mul(2)
             )));
             return Ok(self.finished(false));
         }
@@ -382,8 +428,8 @@ fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
 /// Puts the newest whole checkpoint into the session; returns where the data go on, and the steps skipped before.
 fn restore(session: &mut Session, folder: &RunFolder, port: &mut Port) -> Result<(Cursor, u32)> {
     let Newest { found, damaged } = folder.checkpoints().latest()?;
-    for warning in damaged {
-        port.tell(Event::Warning(warning));
+    for why in damaged {
+        port.tell(Event::Warning(format!("{why}; going back to the checkpoint before it")));
     }
     let Some((path, checkpoint)) = found else {
         port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into()));
