@@ -40,7 +40,7 @@ fn wrong_usage_is_2() {
     fails(&["--train", "--preset", "huge"], 2, "huge");
     fails(&["--train", "--set", "train.step=5"], 2, "did you mean train.steps?");
     fails(&["--train", "--set", "train.steps=many"], 2, "must be a whole number");
-    fails(&["--train", "--set", "data.frames=0"], 2, "at least one frame");
+    fails(&["--train", "--set", "data.frames=0"], 2, "2 to 64 frames");
     fails(&["--train", "--set", "data.crop=[15, 16, 4]"], 2, "even numbers");
     fails(&["--train", "--config", "/no/such/file.toml"], 2, "cannot be read");
     fails(&["--train"], 2, "--data DIR");

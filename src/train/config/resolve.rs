@@ -210,7 +210,9 @@ fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
             ),
             (_, value) => value,
         };
-        let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {value}"));
+        // On one line, whatever the text.
+        let shown = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
+        let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {shown}"));
         if !old.same_type(&value) {
             return Err(wrong(kind(old)));
         }
@@ -226,7 +228,7 @@ fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
             changed.map_err(|why| {
                 let doc = RunConfig::keys().find(|(other, _)| *other == key).map_or("", |(_, doc)| doc);
                 let reason = why.message().lines().next().unwrap_or_default();
-                Error::Usage(format!("{origin}: {key} cannot be {value} ({reason}); it means: {doc}"))
+                Error::Usage(format!("{origin}: {key} cannot be {shown} ({reason}); it means: {doc}"))
             })?;
         }
     }
