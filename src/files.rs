@@ -78,7 +78,7 @@ pub fn unwritable(path: &Path, why: &io::Error) -> Error {
 /// The error for a file or folder that cannot be read.
 pub fn unreadable(path: &Path, why: &io::Error) -> Error {
     let advice = match why.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path",
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path or restore it",
         ErrorKind::PermissionDenied => "change its permissions",
         _ => "restore it",
     };
@@ -108,6 +108,9 @@ pub fn cause(why: &io::Error) -> String {
 /// [`Error::Data`] naming the file that is in the way.
 pub fn check_can_be_folder(path: &Path) -> Result<()> {
     match path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) {
+        Some(found) if found == path && !found.is_dir() => {
+            Err(Error::Data(format!("{} is a file, but a folder is to be made there; choose another", path.display())))
+        }
         Some(found) if !found.is_dir() => Err(Error::Data(format!(
             "cannot make the folder {}: {} is a file; choose another folder",
             path.display(),
@@ -134,12 +137,18 @@ impl IncompleteMark {
     /// # Errors
     /// [`Error::Data`] if it cannot be written.
     pub fn set(folder: &Path, command: &str) -> Result<IncompleteMark> {
+        let is_new = !folder.exists();
         make_folder(folder)?;
         let path = folder.join(INCOMPLETE);
-        write_atomically(
-            &path,
-            format!("`{command}` is still writing this folder or was stopped; run it again.\n").as_bytes(),
-        )?;
+        // A mark that is there already needs no space on a full disk.
+        if !path.exists() {
+            let text = format!("`{command}` is still writing this folder or was stopped; run it again.\n");
+            write_atomically(&path, text.as_bytes()).inspect_err(|_| {
+                if is_new {
+                    let _ = fs::remove_dir(folder);
+                }
+            })?;
+        }
         Ok(IncompleteMark { path })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sep4d::data::{Dataset, Split};
 use sep4d::gpu::Context;
 use sep4d::models::sep4d::BatchShape;
-use sep4d::train::checkpoint::{Weights, conform};
+use sep4d::train::checkpoint::{Weights, check_finite, conform};
 use sep4d::train::config::RunConfig;
 use sep4d::train::run_folder::RunFolder;
 use sep4d::train::session::Session;
@@ -57,7 +57,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Data`] if the run, the checkpoint or the data cannot be read or do not fit together,
-    /// [`Error::Device`] or [`Error::Memory`] if the device does not work or the model does not fit.
+    /// [`Error::NonFinite`] if the model holds NaN, [`Error::Device`] or [`Error::Memory`] if the device does not work or the model does not fit.
     pub fn open(args: &Args) -> Result<Model> {
         let folder = RunFolder::open(&args.run)?;
         let checkpoint = match args.checkpoint.as_str() {
@@ -95,6 +95,7 @@ impl Model {
         let optimiser = config.optimiser();
         let mut session = Session::new(&context, &config.model, &shape, &optimiser, &class_weights, config.train.seed)?;
         conform(&weights.parameters, &session.export()?.parameters, &checkpoint)?;
+        check_finite(&weights.parameters, &checkpoint)?;
         session.import(&weights.into_state())?;
         Ok(Model { folder, config, checkpoint, step, context, session, dataset })
     }

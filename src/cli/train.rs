@@ -129,6 +129,10 @@ pub fn run(args: Args) -> Result<()> {
             }
             Some(Event::Failed(why)) => {
                 reporter.console.end();
+                if reporter.started && RunFolder::open(&folder).is_ok() {
+                    let folder = folder.display();
+                    reporter.console.line(&format!("the run is kept; go on with `sep4d --train --resume {folder}`"));
+                }
                 return Err(why);
             }
             Some(event) => reporter.show(event),

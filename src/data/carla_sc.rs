@@ -185,28 +185,38 @@ fn voxel(i: usize, grid: &Grid) -> String {
     format!("({}, {}, {})", i / (ny * nz), i / nz % ny, i % nz)
 }
 
-/// The bytes of a file of four bytes a voxel; its size is checked before anything is allocated.
-fn read_grid_file(path: &Path, grid: &Grid) -> Result<Vec<u8>> {
-    let expected = grid.voxels() as u64 * 4;
-    // Asked before it is opened, for opening a pipe would wait for its writer.
+/// Checks that a file of four bytes a voxel has the size that the grid asks for; it is not opened, for opening a pipe would
+/// wait for its writer.
+pub(super) fn check_size(path: &Path, grid: &Grid) -> Result<()> {
     let metadata = fs::metadata(path).map_err(|e| unreadable(path, &e))?;
     if !metadata.is_file() {
         return Err(Error::Data(format!("{} is no regular file; copy or generate it again", path.display())));
     }
-    let wrong = |have: u64| {
-        Error::Data(format!(
-            "{} has {have} bytes, but a {} grid needs {expected}; copy or generate the file again, or correct params.json",
-            path.display(),
-            by(grid.size)
-        ))
-    };
-    if metadata.len() != expected {
-        return Err(wrong(metadata.len()));
-    }
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    if metadata.len() != file_bytes(grid) { Err(wrong_size(path, grid, metadata.len())) } else { Ok(()) }
+}
+
+fn file_bytes(grid: &Grid) -> u64 {
+    grid.voxels() as u64 * 4
+}
+
+fn wrong_size(path: &Path, grid: &Grid, have: u64) -> Error {
+    Error::Data(format!(
+        "{} has {have} bytes, but a {} grid needs {}; copy or generate the file again, or correct params.json",
+        path.display(),
+        by(grid.size),
+        file_bytes(grid)
+    ))
+}
+
+/// The bytes of a file of four bytes a voxel; its size is checked before anything is allocated.
+fn read_grid_file(path: &Path, grid: &Grid) -> Result<Vec<u8>> {
+    check_size(path, grid)?;
+    let expected = file_bytes(grid);
     let mut bytes = Vec::with_capacity(expected as usize);
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     file.take(expected + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
-    if bytes.len() as u64 != expected { Err(wrong(bytes.len() as u64)) } else { Ok(bytes) }
+    let have = bytes.len() as u64;
+    if have != expected { Err(wrong_size(path, grid, have)) } else { Ok(bytes) }
 }
 
 fn read_sequence(inner: &Path, name: String) -> Result<Sequence> {

@@ -186,6 +186,12 @@ impl Dataset {
                 by(grid.size)
             )));
         }
+        // A wrong grid is told at once, not when the first frame is read.
+        for sequence in &sequences {
+            for path in sequence.labels.first().into_iter().chain(sequence.masks.first()) {
+                carla_sc::check_size(path, &file_grid)?;
+            }
+        }
         let windows = windows(&sequences, options.frames_per_clip, &mut warnings);
         if windows.is_empty() {
             let longest = sequences.iter().map(|s| s.numbers.len()).max().unwrap_or(0);

@@ -130,7 +130,7 @@ impl Checkpoint {
         file.verified_checksum()?;
         if file.text("model_checksum")? != checksum {
             return Err(Error::Data(format!(
-                "{} belongs to another model than {}; they must come from one save",
+                "{} belongs to another model than {}; restore the pair of one save",
                 beside.display(),
                 path.display()
             )));
@@ -179,6 +179,23 @@ pub fn conform(have: &[NamedTensor], expected: &[NamedTensor], path: &Path) -> R
         Some(foreign) => Err(Error::Data(format!(
             "{path} has the tensor {}, which this model does not have; choose the checkpoint of this model",
             foreign.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no value is NaN or infinite.
+///
+/// # Errors
+/// [`Error::NonFinite`] naming the file and the first tensor that has such a value.
+pub fn check_finite<'a>(tensors: impl IntoIterator<Item = &'a NamedTensor>, path: &Path) -> Result<()> {
+    let bad = |tensor: &&NamedTensor| tensor.values.iter().any(|value| !value.is_finite());
+    match tensors.into_iter().find(bad) {
+        Some(tensor) => Err(Error::NonFinite(format!(
+            "{} has NaN or infinity in {}; use an earlier checkpoint (to resume from it, remove this one), with a lower \
+             train.learning_rate or with train.clip_norm",
+            path.display(),
+            tensor.name
         ))),
         None => Ok(()),
     }
@@ -265,10 +282,7 @@ impl CheckpointFolder {
     }
 
     fn none_is_whole(&self, newest: &str) -> Error {
-        Error::Data(format!(
-            "no checkpoint in {} can be used: {newest}; if that cannot be done, start a new run",
-            self.path.display()
-        ))
+        Error::Data(format!("no checkpoint in {} can be used: {newest}, or start a new run", self.path.display()))
     }
 
     /// What `index.json` says; nothing if it is missing or damaged, for the pairs themselves are what counts.
@@ -469,6 +483,10 @@ mod tests {
         let conform = |have: &[NamedTensor]| sentence(conform(have, expected, &path));
         assert!(conform(&expected[..1]).contains("lacks the tensor a.weight"));
         assert!(conform(&[expected[0].clone(), tensor("a.weight", &[2, 3, 1], 0.0)]).contains("[2, 3, 1]"));
+        let poisoned = [tensor("a.weight", &[2, 3, 1], 0.0), tensor("a.bias", &[1], f32::INFINITY)];
+        let error = check_finite(&poisoned, &path).unwrap_err();
+        assert!(error.exit_code() == 6 && error.to_string().contains("infinity in a.bias"), "{error}");
+        check_finite(expected, &path).unwrap();
         let foreign = [expected.as_slice(), &[tensor("b", &[1], 0.0)]].concat();
         assert!(conform(&foreign).contains("has the tensor b"));
     }

@@ -504,3 +504,57 @@ impl Session {
         self.training.profile()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: ModelConfig =
+        ModelConfig { classes: 11, latent_channels: 8, plane_features: 16, hidden: 32, head: 16 };
+
+    fn plan(shape: (usize, usize, [usize; 3]), limits: &KernelLimits) -> Result<Preflight> {
+        let (batch, frames, size) = shape;
+        let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
+        let optimiser = OptimiserConfig { weights, weight_decay: 0.0, clip_norm: Some(1.0) };
+        preflight(&MODEL, &BatchShape { batch, frames, size }, &optimiser, limits)
+    }
+
+    #[test]
+    fn an_adapter_with_too_small_limits_is_told_before_anything_is_allocated() {
+        let carla = (1, 4, [128, 128, 8]);
+        let sentence = |limits: &KernelLimits, code: i32| {
+            let why = plan(carla, limits).unwrap_err();
+            assert_eq!(why.exit_code(), code, "{why}");
+            let why = why.to_string();
+            assert!(why.contains("data.crop") && !why.contains("mistake"), "{why}");
+            why
+        };
+        plan(carla, &KernelLimits::portable()).unwrap();
+        for binding in [16 << 10, 256 << 10, 1 << 20] {
+            let limits = KernelLimits { max_storage_binding_bytes: binding, ..KernelLimits::portable() };
+            assert!(sentence(&limits, 4).contains("--device"), "{binding}");
+        }
+        let limits = KernelLimits { max_buffer_bytes: 1 << 20, ..KernelLimits::portable() };
+        assert!(sentence(&limits, 5).contains("largest buffer"));
+    }
+
+    #[test]
+    fn extents_that_no_adapter_has_room_for_are_wrong_usage() {
+        for shape in [(1 << 40, 64, [4096; 3]), (1, 2, [usize::MAX - 1; 3]), (1, 64, [4096; 3])] {
+            let why = plan(shape, &KernelLimits::portable()).unwrap_err();
+            assert!(why.exit_code() == 2 && why.to_string().contains("too large"), "{why}");
+        }
+        for shape in [(0, 4, [4; 3]), (1, 1, [4; 3]), (1, 65, [4; 3]), (1, 4, [4, 3, 4])] {
+            assert_eq!(plan(shape, &KernelLimits::portable()).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_budget_is_told_in_fitting_units() {
+        let preflight = plan((1, 2, [16, 16, 4]), &KernelLimits::portable()).unwrap();
+        let why = preflight.check(1 << 20).unwrap_err();
+        assert!(why.exit_code() == 5 && why.to_string().contains("train.memory_budget is 1.00 MiB"), "{why}");
+        preflight.check(preflight.peak_bytes).unwrap();
+        assert_eq!(amount(3 << 29), "1.50 GiB");
+    }
+}

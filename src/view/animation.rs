@@ -10,6 +10,7 @@ use image::RgbaImage;
 use super::headless::Headless;
 use super::picture::{PictureInput, Studio, spread, write_whole};
 use super::theme::Rgb;
+use crate::files::cause;
 use crate::{Error, Result};
 
 /// Frames from which the palette is learnt.
@@ -52,8 +53,8 @@ pub fn gif(renderer: &mut Headless, input: &PictureInput<'_>, path: &Path) -> Re
     let mut before: Vec<u8> = Vec::new();
     let mut failure = None;
     let written = write_whole(path, |file| {
-        let mut encoder = gif::Encoder::new(file, width, height, &quantizer.palette).map_err(|e| e.to_string())?;
-        encoder.set_repeat(gif::Repeat::Infinite).map_err(|e| e.to_string())?;
+        let mut encoder = gif::Encoder::new(file, width, height, &quantizer.palette).map_err(|e| reason(&e))?;
+        encoder.set_repeat(gif::Repeat::Infinite).map_err(|e| reason(&e))?;
         for &frame in &all {
             let canvas = kept.remove(&frame).map_or_else(|| picture(frame), Ok).map_err(|error| {
                 let why = error.to_string();
@@ -63,7 +64,7 @@ pub fn gif(renderer: &mut Headless, input: &PictureInput<'_>, path: &Path) -> Re
             let now = quantizer.indices(&canvas);
             let is_last = frame + 1 == all.len();
             let delay = if is_last { delay_cs.max(25) * 3 } else { delay_cs };
-            encoder.write_frame(&difference(&before, &now, width, delay)).map_err(|e| e.to_string())?;
+            encoder.write_frame(&difference(&before, &now, width, delay)).map_err(|e| reason(&e))?;
             before = now;
         }
         Ok(())
@@ -71,6 +72,13 @@ pub fn gif(renderer: &mut Headless, input: &PictureInput<'_>, path: &Path) -> Re
     match failure {
         Some(error) => Err(error),
         None => written,
+    }
+}
+
+fn reason(why: &gif::EncodingError) -> String {
+    match why {
+        gif::EncodingError::Io(why) => cause(why),
+        other => other.to_string(),
     }
 }
 

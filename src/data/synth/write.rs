@@ -52,7 +52,8 @@ pub fn write(out: &Path, options: &SynthOptions, mut progress: impl FnMut(usize)
     let frames = frames.saturating_mul(options.levels.len()).saturating_mul(options.frames);
     if frames > MOST_FRAMES {
         return Err(Error::Usage(format!(
-            "that would be {frames} frames, and at most {MOST_FRAMES} are generated at once; ask for fewer towns or frames"
+            "at most {MOST_FRAMES} frames are generated at once, and that would be {}; ask for fewer towns or frames",
+            if frames == usize::MAX { "far more".to_owned() } else { frames.to_string() }
         )));
     }
     let (base, mark) = prepare(out, options)?;

@@ -9,7 +9,7 @@ use super::{Port, Request};
 use crate::data::{Cursor, Dataset, Loader, LoaderOptions, class_weights};
 use crate::gpu::Context;
 use crate::models::sep4d::BatchShape;
-use crate::train::checkpoint::{Best, Checkpoint, Newest, conform};
+use crate::train::checkpoint::{Best, Checkpoint, Newest, check_finite, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Command, Event, Finished, Started, StepMetrics, ValidationMetrics};
 use crate::train::run_folder::{Environment, MetricsLog, Row, RunFolder};
@@ -35,6 +35,8 @@ pub(super) struct Run {
     validated_at: Option<u32>,
     saved: Option<(u32, PathBuf)>,
     skipped: u32,
+    /// Begun here rather than resumed.
+    is_new: bool,
     began: Instant,
     clock: Clock,
 }
@@ -87,9 +89,12 @@ impl Run {
         };
         // What takes no time comes first, so that a mistake is told at once.
         config.validate()?;
-        if !resume {
+        let found = if resume {
+            newest(&RunFolder::open(&path)?, port)?
+        } else {
             RunFolder::check_free(&path)?;
-        }
+            None
+        };
         port.tell(Event::Preparing("reading the data set".into()));
         let dataset = open_split(&config, true)?;
         let held_out = match config.train.validate_every {
@@ -130,8 +135,14 @@ impl Run {
             return stopped();
         }
 
-        let (cursor, skipped) =
-            if resume { restore(&mut session, &RunFolder::open(&path)?, port)? } else { (Cursor::default(), 0) };
+        let (cursor, skipped) = match &found {
+            Some((path, checkpoint)) => {
+                conform(&checkpoint.state.parameters, &session.export()?.parameters, path)?;
+                session.import(&checkpoint.state)?;
+                (checkpoint.cursor, checkpoint.state.skipped)
+            }
+            None => (Cursor::default(), 0),
+        };
         let step = session.steps();
         let loader = Loader::new(
             Arc::new(dataset.clone()),
@@ -177,6 +188,7 @@ impl Run {
             best: folder.checkpoints().index().best.filter(|best| best.step <= step && resume),
             log,
             skipped,
+            is_new: !resume,
             config,
             folder,
             context,
@@ -196,9 +208,14 @@ impl Run {
         let end = self.go_on(port);
         // A file that cannot be read does not cost the steps since the last checkpoint. After a lost device or NaN there is
         // nothing worth keeping.
-        if matches!(end, Err(Error::Data(_) | Error::Usage(_) | Error::Shape(_))) && self.session.steps() > 0 {
-            // The error that ended the run is the one to tell.
-            let _ = self.save(port, false);
+        let worth_keeping = self.session.steps() > 0;
+        match &end {
+            Err(Error::Data(_) | Error::Usage(_) | Error::Shape(_)) if worth_keeping => {
+                // The error that ended the run is the one to tell.
+                let _ = self.save(port, false);
+            }
+            Err(_) if self.is_new && !worth_keeping && self.saved.is_none() => self.folder.discard(),
+            _ => {}
         }
         end
     }
@@ -323,15 +340,15 @@ impl Run {
         port.mention(Event::Step(metrics));
         if skipped > self.skipped {
             let limit = self.config.train.max_skipped;
-            let counted = format!("{skipped} of {limit} allowed");
             if skipped as usize >= limit {
                 return Err(Error::NonFinite(format!(
-                    "by step {step} the loss or a gradient was NaN or infinite too often ({counted}); lower train.learning_rate or \
-                     set train.clip_norm, and --resume from the last checkpoint"
+                    "by step {step} the loss or a gradient was NaN or infinite {skipped} times, and train.max_skipped is {limit}; \
+                     start again with a lower train.learning_rate or with train.clip_norm, or remove the checkpoints since then \
+                     and --resume"
                 )));
             }
             port.tell(Event::Warning(format!(
-                "by step {step} the loss or a gradient was NaN or infinite; such steps are skipped ({counted})"
+                "by step {step} the loss or a gradient was NaN or infinite {skipped} times; such steps are skipped, at most {limit}"
             )));
             self.skipped = skipped;
         } else if !finite {
@@ -425,19 +442,19 @@ fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// Puts the newest whole checkpoint into the session; returns where the data go on, and the steps skipped before.
-fn restore(session: &mut Session, folder: &RunFolder, port: &mut Port) -> Result<(Cursor, u32)> {
+/// The newest whole checkpoint of a run that goes on, with the path of its model.
+fn newest(folder: &RunFolder, port: &mut Port) -> Result<Option<(PathBuf, Checkpoint)>> {
     let Newest { found, damaged } = folder.checkpoints().latest()?;
     for why in damaged {
-        port.tell(Event::Warning(format!("{why}; going back to the checkpoint before it")));
+        port.tell(Event::Warning(format!("going back to the checkpoint before, for {why}")));
     }
-    let Some((path, checkpoint)) = found else {
-        port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into()));
-        return Ok((Cursor::default(), 0));
-    };
-    conform(&checkpoint.state.parameters, &session.export()?.parameters, &path)?;
-    session.import(&checkpoint.state)?;
-    Ok((checkpoint.cursor, checkpoint.state.skipped))
+    match &found {
+        Some((path, Checkpoint { state, .. })) => {
+            check_finite(state.parameters.iter().chain(&state.first_moments).chain(&state.second_moments), path)?;
+        }
+        None => port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into())),
+    }
+    Ok(found)
 }
 
 fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> Environment {
