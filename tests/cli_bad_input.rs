@@ -290,7 +290,7 @@ fn a_finished_or_damaged_run_goes_on_where_it_can() {
     let output = sep4d(&["--train", "--resume", text(run.path())]);
     assert!(output.status.success(), "{}", stderr(&output));
     let said = stderr(&output);
-    assert!(said.lines().count() == 1 && said.contains("going back to the checkpoint before"), "{said}");
+    assert!(said.lines().count() == 1 && said.contains("the one before is used"), "{said}");
     let before = fs::read(run.path().join("config.toml")).unwrap();
     let output = sep4d(&["--train", "--resume", text(run.path())]);
     assert!(output.status.success() && stderr(&output).contains("train.steps is 2"), "{}", stderr(&output));

@@ -178,7 +178,8 @@ fn a_run_that_only_makes_nan_ends_with_an_error() {
     let folder = dir.path().join("run");
     finished(&start(&config, &folder, false));
     let mut poisoned = checkpoint(&folder, 1);
-    poisoned.state.parameters[0].values.fill(f32::MAX);
+    // Finite, as in every checkpoint that is accepted, but its products are not.
+    poisoned.state.parameters.iter_mut().for_each(|tensor| tensor.values.fill(f32::MAX));
     CheckpointFolder::new(folder.join("checkpoints")).save(&poisoned, None).unwrap();
 
     config.train.steps = 40;
@@ -187,6 +188,7 @@ fn a_run_that_only_makes_nan_ends_with_an_error() {
     let why = loop {
         match trainer.next_event(Duration::from_secs(60)).unwrap() {
             Some(Event::Failed(why)) => break why,
+            Some(Event::Finished(end)) => panic!("it should have failed: {end:?}"),
             Some(Event::Warning(_)) => warnings += 1,
             _ => {}
         }

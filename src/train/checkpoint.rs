@@ -268,8 +268,13 @@ impl CheckpointFolder {
     /// [`Error::Data`] if there are pairs, but every one is damaged.
     pub fn latest(&self) -> Result<Newest> {
         let mut damaged = Vec::new();
+        let indexed = self.index().latest;
         for step in self.steps()?.into_iter().rev() {
             let path = self.path_of(step);
+            // The model is written after its moments and before the index: such a save was cut off, nothing is damaged.
+            if !path.is_file() && indexed.is_none_or(|indexed| step > indexed) {
+                continue;
+            }
             match Checkpoint::load(&path) {
                 Ok(checkpoint) => return Ok(Newest { found: Some((path, checkpoint)), damaged }),
                 Err(why) => damaged.push(why.to_string()),
@@ -489,6 +494,18 @@ mod tests {
         check_finite(expected, &path).unwrap();
         let foreign = [expected.as_slice(), &[tensor("b", &[1], 0.0)]].concat();
         assert!(conform(&foreign).contains("has the tensor b"));
+    }
+
+    #[test]
+    fn a_save_that_was_cut_off_is_no_damage() {
+        let (_dir, folder) = folder();
+        folder.save(&checkpoint(10), None).unwrap();
+        // What a kill between the two files of a pair leaves.
+        fs::copy(optimiser_path(&folder.path_of(10)), optimiser_path(&folder.path_of(20))).unwrap();
+        let newest = folder.latest().unwrap();
+        assert_eq!((newest.found.unwrap().1, newest.damaged), (checkpoint(10), vec![]));
+        fs::remove_file(folder.path_of(10)).unwrap();
+        assert!(sentence(folder.latest()).contains("step-00000010.safetensors"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::layout::Page;
 use super::mesh::{ClassMask, check_grid, visible_faces};
 use super::renderer::{Look, Palette, extent_m};
 use super::theme::{Rgb, Theme};
-use crate::files::{cause, unwritable};
+use crate::files::{unwritable, write_atomically};
 use crate::{Error, Result};
 
 /// Panels are drawn this many times larger and averaged, beyond multisampling: voxels of two or three pixels need it.
@@ -113,15 +113,11 @@ pub fn sheet(renderer: &mut Headless, input: &PictureInput<'_>) -> Result<RgbaIm
 /// # Errors
 /// [`Error::Data`] if the file cannot be written.
 pub fn save_png(image: &RgbaImage, path: &Path) -> Result<()> {
-    write_whole(path, |file| {
-        let encoder = image::codecs::png::PngEncoder::new(file);
-        encoder.write_image(image, image.width(), image.height(), image::ExtendedColorType::Rgba8).map_err(
-            |e| match e {
-                image::ImageError::IoError(why) => cause(&why),
-                other => other.to_string(),
-            },
-        )
-    })
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut bytes)
+        .write_image(image, image.width(), image.height(), image::ExtendedColorType::Rgba8)
+        .map_err(|e| Error::Data(format!("cannot encode {}: {e}; draw fewer frames", path.display())))?;
+    write_atomically(path, &bytes)
 }
 
 /// Lets `write` fill a sibling temporary file, then renames it to `path`.

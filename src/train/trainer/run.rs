@@ -446,7 +446,7 @@ fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
 fn newest(folder: &RunFolder, port: &mut Port) -> Result<Option<(PathBuf, Checkpoint)>> {
     let Newest { found, damaged } = folder.checkpoints().latest()?;
     for why in damaged {
-        port.tell(Event::Warning(format!("going back to the checkpoint before, for {why}")));
+        port.tell(Event::Warning(format!("the newest checkpoint is left out and the one before is used: {why}")));
     }
     match &found {
         Some((path, Checkpoint { state, .. })) => {
