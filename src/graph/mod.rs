@@ -101,7 +101,7 @@ pub enum Storage {
     Constant(Arc<Vec<f32>>),
 }
 
-/// The flat blocks that outlive a step. Each parameter starts at a multiple of [`parameter::PARAMETER_ALIGNMENT`].
+/// The flat blocks that outlive a step. Each parameter starts at a multiple of 64 elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Block {
     /// All parameters, `[P]`.
