@@ -193,6 +193,9 @@ fn configurations_that_cannot_be_used() {
     for frames in [0, 1, 65] {
         set(&format!("data.frames={frames}"), &["2 to 64 frames"]);
     }
+    for wrong in [["--size", "10x10"], ["--frames", "0"]] {
+        is_refused(&sep4d(&[&["bench", "--view"][..], &wrong].concat()), 2, &["--frames 200 --size 1280x800"]);
+    }
     set("data.crop=[31, 32, 8]", &["three even numbers"]);
     set("train.steps", &["key=value"]);
     set("train.steps=1\ntrain.seed=2", &["a whole number"]);
