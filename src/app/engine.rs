@@ -56,7 +56,7 @@ pub struct Facts {
     /// What labels mean.
     pub classes: &'static ClassSet,
     /// Device memory that was planned, bytes.
-    pub planned_bytes: usize,
+    pub planned_bytes: u64,
     /// Device memory in use, bytes, where the driver tells.
     pub used_bytes: Option<u64>,
 }
@@ -169,7 +169,7 @@ impl Engine {
                     steps: started.steps,
                     grid: started.grid,
                     classes: started.classes,
-                    planned_bytes: started.peak_bytes,
+                    planned_bytes: started.peak_bytes as u64,
                     used_bytes: None,
                 });
             }
@@ -182,7 +182,7 @@ impl Engine {
                     steps: 0,
                     grid: showing.grid,
                     classes: showing.classes,
-                    planned_bytes: 0,
+                    planned_bytes: showing.peak_bytes as u64,
                     used_bytes: None,
                 });
             }

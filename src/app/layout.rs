@@ -85,7 +85,7 @@ pub fn default_tree() -> Tree<Pane> {
     let views = tiles.insert_horizontal_tile(views.to_vec());
     let middle = shared(&mut tiles, LinearDir::Vertical, &[(views, 0.7), (plots, 0.3)]);
     let root = shared(&mut tiles, LinearDir::Horizontal, &[(classes, 0.15), (middle, 0.63), (inspector, 0.22)]);
-    Tree::new("panels", root, tiles)
+    Tree::new(egui::Id::unique("panels"), root, tiles)
 }
 
 fn shared(tiles: &mut Tiles<Pane>, dir: LinearDir, parts: &[(TileId, f32)]) -> TileId {

@@ -5,7 +5,7 @@
 //! of [`jobs::Jobs`].
 
 use eframe::egui::util::undoer::Undoer;
-use eframe::egui::{self, CentralPanel, Context, Panel, Ui};
+use eframe::egui::{self, CentralPanel, Context, Ui};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
@@ -78,7 +78,7 @@ impl App {
         timeline::ui(ui, &mut self.state);
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
-            let mut tree = std::mem::replace(&mut self.tree, Tree::empty("panels"));
+            let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));
             tree.ui(&mut Panels { app: self, gpu }, ui);
             self.tree = tree;
         });

@@ -134,9 +134,7 @@ impl App {
     pub(super) fn take_dropped(&mut self, context: &Context) {
         let dropped = context.input(|input| input.raw.dropped_files.clone());
         for file in dropped {
-            if let Some(path) = file.path {
-                self.open(&path);
-            }
+            self.open(file.path());
         }
     }
 }

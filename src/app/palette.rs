@@ -57,7 +57,7 @@ impl Palette {
             .show(context, |ui| {
                 let hint = egui::TextEdit::singleline(&mut self.query).hint_text("Find a command").desired_width(f32::INFINITY);
                 let edit = ui.add(hint);
-                edit.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::TextEdit, true, "Find a command"));
+                edit.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Find a command"));
                 edit.request_focus();
                 if edit.changed() {
                     self.chosen = 0;

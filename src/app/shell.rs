@@ -67,7 +67,7 @@ pub fn notices(context: &Context, state: &mut State) {
     let mut dismissed = None;
     for (i, notice) in state.notices.list().iter().enumerate().rev() {
         let above = (state.notices.list().len() - 1 - i) as f32;
-        egui::Area::new(egui::Id::new(("notice", i)))
+        egui::Area::new(egui::Id::unique(("notice", i)))
             .anchor(Align2::RIGHT_BOTTOM, [-16.0, -68.0 - above * 64.0])
             .show(context, |ui| {
                 let colors = style::colors(ui.visuals());

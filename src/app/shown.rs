@@ -3,7 +3,7 @@
 use crate::data::{ClassSet, Clip, Grid};
 use crate::train::events::{Likely, ReconstructedClip};
 use crate::train::metrics::{Confusion, Scores};
-use crate::train::session::LatentPlane;
+use crate::train::inference::LatentPlane;
 use crate::view::error_view::outcomes;
 use crate::view::{ErrorCounts, VoxelOutcome};
 use crate::{Error, Result};

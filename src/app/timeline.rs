@@ -30,7 +30,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
             }
             let looping = ui.selectable_label(playback.looping, "🔁").on_hover_text(tip(ui, Action::Loop));
             looping.widget_info(|| {
-                egui::WidgetInfo::selected(egui::WidgetType::Checkbox, true, playback.looping, "Loop")
+                egui::WidgetInfo::selected(egui::Role::CheckBox, true, playback.looping, "Loop")
             });
             if looping.clicked() {
                 playback.looping = !playback.looping;
@@ -43,7 +43,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
                         ui.selectable_value(&mut playback.speed, i, format!("{rate}×"));
                     }
                 });
-            speed.response.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::ComboBox, true, "Speed"));
+            speed.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, "Speed"));
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 ui.label(RichText::new(format!("{:>2} / {frames}", playback.frame + 1)).monospace());
                 ui.label(format!("{sequence}, frame {}", first + playback.frame));

@@ -29,6 +29,6 @@ impl Viewports {
             return;
         };
         let (_rect, response) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
-        response.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::Image, true, pane.title()));
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, pane.title()));
     }
 }

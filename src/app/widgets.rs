@@ -15,7 +15,7 @@ pub fn action_button(ui: &mut Ui, state: &State, icon: &str, action: Action) -> 
 /// A button that shows `text` and is called `name` by screen readers and its tip.
 pub fn named_button(ui: &mut Ui, text: &str, name: &str, enabled: bool, action: Option<Action>) -> Response {
     let response = ui.add_enabled(enabled, egui::Button::new(text));
-    response.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::Button, enabled, name));
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
     let tip = action.map_or_else(|| name.to_owned(), |action| tip(ui, action));
     response.on_hover_text(&tip).on_disabled_hover_text(tip)
 }
