@@ -276,7 +276,8 @@ fn a_panel_larger_than_the_adapter_draws_is_refused() {
     let camera = Camera::three_quarter(geometry().extent_m(), 1.0, Projection::Perspective);
     let palette = Palette::default();
     for (width, height) in [(0, 10), (1 << 20, 10)] {
-        let error = renderer.render(Mesh::default(), &look(&camera, &palette, Theme::Light), width, height).unwrap_err();
+        let error =
+            renderer.render(Mesh::default(), &look(&camera, &palette, Theme::Light), width, height).unwrap_err();
         assert!(matches!(error, sep4d::Error::Usage(_)), "{error}");
     }
 }

@@ -88,7 +88,8 @@ pub fn read_texture(device: &wgpu::Device, queue: &wgpu::Queue, texture: &wgpu::
     );
     queue.submit([encoder.finish()]);
 
-    let failed = |why: String| Error::Device(format!("could not read the rendered picture back from the device: {why}"));
+    let failed =
+        |why: String| Error::Device(format!("could not read the rendered picture back from the device: {why}"));
     let slice = readback.slice(..);
     let (sender, receiver) = std::sync::mpsc::channel();
     slice.map_async(wgpu::MapMode::Read, move |result| {

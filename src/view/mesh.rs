@@ -107,8 +107,7 @@ impl<'a> Solid<'a> {
         let strides = [(ny + 2) * (nz + 2), nz + 2, 1];
         let reach = (strides[0] + strides[1] + strides[2]).div_ceil(64) + 1;
         let cells = ((nx + 2) * strides[0]).div_ceil(64);
-        let mut solid =
-            Solid { labels, geometry: *geometry, words: vec![0; cells + 2 * reach], strides, lead: reach };
+        let mut solid = Solid { labels, geometry: *geometry, words: vec![0; cells + 2 * reach], strides, lead: reach };
         let [xs, ys, zs] = visible.crop_in(geometry.size);
         let bits = Bits::new(&visible.classes);
         for x in xs {

@@ -43,7 +43,7 @@ pub fn heat_color(theme: Theme, value: f32) -> Rgb {
     // The ends of the scale, almost black and almost white, would be lost on the background.
     let t = match theme {
         Theme::Dark => 0.22 + 0.76 * value,
-        Theme::Light => 0.94 - 0.76 * value,
+        Theme::Light => 0.88 - 0.72 * value,
     };
     // Magma (van der Walt and Smith, 2015), as polynomials fitted to its table.
     const TERMS: [[f32; 3]; 7] = [

@@ -7,9 +7,9 @@ use image::{ImageEncoder, RgbaImage};
 
 use super::camera::{Camera, Projection};
 use super::error_view::{ErrorCounts, VoxelOutcome, outcomes};
+use super::geometry::{ClassMask, Geometry, Visible};
 use super::headless::Headless;
 use super::layout::Page;
-use super::geometry::{ClassMask, Geometry, Visible};
 use super::mesh::Mesh;
 use super::ornament::Ornaments;
 use super::palette::Palette;
@@ -281,7 +281,8 @@ mod tests {
     fn wrong_input_is_refused_before_anything_is_drawn() {
         let (two, good) = (classes(2), [frame([1; 8], &[1; 8])]);
         let check = |frames: &[FramePair], classes: &[ClassStyle], panel_px| {
-            let input = PictureInput { panel_px, ..PictureInput::new(Geometry::new([2, 2, 2], [0.4; 3]), frames, classes) };
+            let input =
+                PictureInput { panel_px, ..PictureInput::new(Geometry::new([2, 2, 2], [0.4; 3]), frames, classes) };
             Studio::new(&input, &spread(frames.len(), 5)).map(|_| ())
         };
         assert!(check(&good, &two, [64, 64]).is_ok());
