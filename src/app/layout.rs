@@ -5,6 +5,7 @@ use egui_tiles::{Container, Linear, LinearDir, Tile, TileId, Tiles, Tree, UiResp
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::state::State;
 use super::style;
 
 /// A panel.
@@ -63,6 +64,11 @@ impl Pane {
             Pane::PerClass => "Per class",
             Pane::LearningRate => "Learning rate",
         }
+    }
+
+    /// Whether there is something for this view to draw.
+    pub fn has_content(self, state: &State) -> bool {
+        state.shown.as_ref().is_some_and(|shown| self == Pane::Original || shown.model.is_some())
     }
 
     /// Whether it is one of the linked 3D views.
