@@ -4,8 +4,8 @@ use glam::Vec3;
 
 use crate::data::{ClassSet, Clip, Grid};
 use crate::train::events::{Likely, ReconstructedClip};
-use crate::train::metrics::{Confusion, Scores};
 use crate::train::inference::LatentPlane;
+use crate::train::metrics::{Confusion, Scores};
 use crate::view::error_view::outcomes;
 use crate::view::{ErrorCounts, Geometry, Handedness, VoxelOutcome};
 use crate::{Error, Result};

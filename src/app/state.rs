@@ -73,7 +73,9 @@ pub struct Source {
 impl Source {
     /// What titles call it: the folder's name.
     pub fn name(&self) -> String {
-        self.root.file_name().map_or_else(|| self.root.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.root
+            .file_name()
+            .map_or_else(|| self.root.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 }
 

@@ -92,7 +92,8 @@ impl Viewports {
         let room = ui.available_rect_before_wrap();
         // Whole pixels, so that each pixel of the texture falls on one of the screen.
         let min = pos2((room.min.x * points).round() / points, (room.min.y * points).round() / points);
-        let size_px = [(room.max.x - min.x) * points, (room.max.y - min.y) * points].map(|side| side.floor().max(8.0) as u32);
+        let size_px =
+            [(room.max.x - min.x) * points, (room.max.y - min.y) * points].map(|side| side.floor().max(8.0) as u32);
         let rect = Rect::from_min_size(min, vec2(size_px[0] as f32, size_px[1] as f32) / points);
         let response = ui.allocate_rect(rect, Sense::click_and_drag());
         let aspect = rect.width() / rect.height();
@@ -105,9 +106,7 @@ impl Viewports {
         let camera = self.glide(ui, place(pane), goal, directly);
         self.point(ui, &response, state, pane, &camera, aspect);
 
-        response.widget_info(|| {
-            egui::WidgetInfo::labeled(egui::Role::Image, true, format!("{} view", pane.title()))
-        });
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, format!("{} view", pane.title())));
         if let Some(gpu) = gpu
             && let Some(texture) = self.draw(gpu, ui, state, pane, &camera, size_px)
         {

@@ -34,7 +34,9 @@ pub fn ui(ui: &Ui, rect: Rect, state: &State, pane: Pane, camera: &Camera) {
         return;
     }
     let center = rect.left_bottom() + vec2(AXES_CENTER_POINTS.x, -AXES_CENTER_POINTS.y);
-    for ((axis, name), color) in camera.axes_on_screen(Handedness::Left).into_iter().zip(["x", "y", "z"]).zip(AXES_COLORS) {
+    for ((axis, name), color) in
+        camera.axes_on_screen(Handedness::Left).into_iter().zip(["x", "y", "z"]).zip(AXES_COLORS)
+    {
         let end = center + vec2(axis.x, -axis.y) * (AXES_LENGTH_POINTS + 9.0);
         painter.text(end, Align2::CENTER_CENTER, name, font.clone(), Color32::from_rgb(color[0], color[1], color[2]));
     }

@@ -186,4 +186,3 @@ fn ornaments(state: &State) -> Ornaments {
         axes: view.ornaments,
     }
 }
-
