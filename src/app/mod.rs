@@ -19,6 +19,7 @@ mod dialogs;
 pub mod engine;
 mod events;
 pub mod history;
+mod icons;
 pub mod jobs;
 pub mod layout;
 pub mod notices;
@@ -78,7 +79,9 @@ impl App {
 
     fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
         shell::top_bar(ui, self);
-        timeline::ui(ui, &mut self.state);
+        if let Some(action) = timeline::ui(ui, &mut self.state) {
+            self.perform(&ui.ctx().clone(), action);
+        }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
             let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));

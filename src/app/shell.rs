@@ -5,6 +5,7 @@ use eframe::egui::{self, Align, Align2, Context, Layout, Panel, RichText, Ui};
 use super::App;
 use super::actions::Action;
 use super::engine::Phase;
+use super::icons::Icon;
 use super::notices::Severity;
 use super::state::State;
 use super::style;
@@ -23,11 +24,11 @@ pub fn top_bar(ui: &mut Ui, app: &mut App) {
             ui.label(state.source.as_ref().map(|source| source.name()).unwrap_or_default());
             ui.separator();
             for (icon, action) in [
-                ("▶ Train", Action::Train),
-                ("⏸", Action::Pause),
-                ("⏭", Action::Step),
-                ("⏹", Action::Stop),
-                ("💾", Action::Save),
+                (Icon::Play, Action::Train),
+                (Icon::Pause, Action::Pause),
+                (Icon::Step, Action::Step),
+                (Icon::Stop, Action::Stop),
+                (Icon::Save, Action::Save),
             ] {
                 if action_button(ui, state, icon, action) {
                     wanted = Some(action);
@@ -80,7 +81,9 @@ pub fn notices(context: &Context, state: &mut State) {
                     ui.set_max_width(420.0);
                     ui.horizontal(|ui| {
                         ui.label(&notice.text);
-                        if widgets::named_button(ui, "✖", "Dismiss this message", true, None).clicked() {
+                        if widgets::icon_button(ui, Icon::Close, "Dismiss this message", "Dismiss", true, false)
+                            .clicked()
+                        {
                             dismissed = Some(i);
                         }
                     });
