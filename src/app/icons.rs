@@ -3,7 +3,6 @@
 use eframe::egui::{Color32, Painter, Pos2, Rect, Shape, Stroke, pos2, vec2};
 
 /// A picture on a button.
-#[expect(missing_docs, reason = "the names say what each shows")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Icon {
     Play,

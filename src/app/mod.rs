@@ -24,6 +24,7 @@ pub mod jobs;
 pub mod layout;
 pub mod notices;
 mod open;
+mod output;
 mod palette;
 mod panels;
 mod perform;
@@ -49,6 +50,8 @@ pub struct App {
     viewports: viewports::Viewports,
     palette: palette::Palette,
     panels: panels::Memory,
+    /// The window's device, from its first frame on.
+    gpu: Option<RenderState>,
 }
 
 impl App {
@@ -63,6 +66,7 @@ impl App {
             viewports: viewports::Viewports::default(),
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
+            gpu: creation.wgpu_render_state.clone(),
         };
         app.state.jobs.wake = Some(creation.egui_ctx.clone());
         app
