@@ -57,6 +57,9 @@ pub struct Request {
     pub command_line: Vec<String>,
 }
 
+/// So many losses of the device without any progress in between end a run.
+const MOST_LOSSES: u32 = 3;
+
 /// A running trainer. Dropping it stops the run, which saves first.
 #[derive(Debug)]
 pub struct Trainer {
@@ -198,3 +201,6 @@ fn give_way() {
         let _ = rustix::process::setpriority_process(None, NICENESS);
     }
 }
+
+#[cfg(test)]
+mod tests;
