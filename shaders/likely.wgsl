@@ -30,18 +30,18 @@ fn likely(
         return;
     }
     // The three highest logits, the lowest class first among equals.
-    var class = vec3<u32>(0u, NO_CLASS, NO_CLASS);
+    var ranked = vec3<u32>(0u, NO_CLASS, NO_CLASS);
     var best = vec3<f32>(logits[voxel * K], 0.0, 0.0);
     for (var c = 1u; c < K; c += 1u) {
         let logit = logits[voxel * K + c];
         if logit > best.x {
-            class = vec3<u32>(c, class.xy);
+            ranked = vec3<u32>(c, ranked.xy);
             best = vec3<f32>(logit, best.xy);
         } else if c == 1u || logit > best.y {
-            class = vec3<u32>(class.x, c, class.y);
+            ranked = vec3<u32>(ranked.x, c, ranked.y);
             best = vec3<f32>(best.x, logit, best.y);
         } else if c == 2u || logit > best.z {
-            class.z = c;
+            ranked.z = c;
             best.z = logit;
         }
     }
@@ -55,10 +55,10 @@ fn likely(
         weighted += q * below;
     }
     let entropy = (log(total) - weighted / total) * p.entropy_scale;
-    let present = class != vec3<u32>(NO_CLASS);
+    let present = ranked != vec3<u32>(NO_CLASS);
     let probability = select(vec3<f32>(0.0), exp(best - vec3<f32>(best.x)) / total, present);
     words[voxel] = vec2<u32>(
-        class.x | class.y << 8u | class.z << 16u | level(entropy, 255.0) << 24u,
+        ranked.x | ranked.y << 8u | ranked.z << 16u | level(entropy, 255.0) << 24u,
         level(probability.x, 1023.0) | level(probability.y, 1023.0) << 10u | level(probability.z, 1023.0) << 20u,
     );
 }
