@@ -9,7 +9,6 @@ use eframe::egui::{self, CentralPanel, Context, Ui};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
-use crate::{Error, Result};
 use layout::{Pane, Panels};
 use state::{Page, State};
 use view::View;
@@ -39,6 +38,9 @@ mod view_camera;
 mod viewports;
 mod welcome;
 mod widgets;
+mod window;
+
+pub use window::run;
 
 /// The window's contents.
 pub struct App {
@@ -57,7 +59,6 @@ pub struct App {
 impl App {
     /// The app as it was left, or as a new user sees it.
     pub fn new(creation: &eframe::CreationContext<'_>) -> App {
-        style::install(&creation.egui_ctx);
         let mut app = App {
             state: State::default(),
             tree: layout::default_tree(),
@@ -68,8 +69,15 @@ impl App {
             panels: panels::Memory::default(),
             gpu: creation.wgpu_render_state.clone(),
         };
-        app.state.jobs.wake = Some(creation.egui_ctx.clone());
+        app.enter(creation);
         app
+    }
+
+    /// Settles in a window: the first, or another after the loss of the device.
+    fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
+        style::install(&creation.egui_ctx);
+        self.viewports = viewports::Viewports::default();
+        self.state.jobs.wake = Some(creation.egui_ctx.clone());
     }
 
     fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
@@ -123,25 +131,4 @@ impl eframe::App for App {
     fn on_exit(&mut self) {
         self.state.engine.finish();
     }
-}
-
-/// Opens the window and returns when it is closed.
-///
-/// # Errors
-/// [`Error::Device`] if there is no display or no adapter that can draw.
-pub fn run() -> Result<()> {
-    let options = eframe::NativeOptions {
-        viewport: egui::ViewportBuilder::default()
-            .with_title("sep4d")
-            .with_app_id("sep4d")
-            .with_inner_size([1280.0, 800.0])
-            .with_min_inner_size([800.0, 520.0])
-            .with_drag_and_drop(true),
-        ..Default::default()
-    };
-    eframe::run_native("sep4d", options, Box::new(|creation| Ok(Box::new(App::new(creation))))).map_err(|why| {
-        Error::Device(format!(
-            "the window cannot be opened: {why}; on a machine without a display, train with `sep4d --train`"
-        ))
-    })
 }

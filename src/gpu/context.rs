@@ -65,14 +65,33 @@ fn instance() -> wgpu::Instance {
 
 fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+    adapters.sort_by_key(rank);
+    adapters
+}
+
+/// The better an adapter, the lower.
+fn rank(adapter: &wgpu::Adapter) -> u8 {
+    match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    });
-    adapters
+    }
+}
+
+/// The best of `adapters` that can draw to `surface`.
+///
+/// # Errors
+/// [`Error::Device`] if there is no adapter, or none that can.
+pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>) -> Result<wgpu::Adapter> {
+    let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
+    choose(&summaries, &DeviceChoice::Best)?;
+    let fits = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
+    adapters.iter().filter(fits).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
+        let names: Vec<&str> = summaries.iter().map(|adapter| adapter.name.as_str()).collect();
+        Error::Device(format!("none of the adapters can draw to this display: {}; update their drivers", names.join(", ")))
+    })
 }
 
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
