@@ -1,0 +1,149 @@
+//! What the trainer and the jobs tell, taken in once a frame.
+
+use std::time::Duration;
+
+use eframe::egui::Context;
+
+use super::App;
+use super::engine::Phase;
+use super::jobs::{OpenedRun, Outcome};
+use super::notices::Severity;
+use super::shown::Shown;
+use super::state::{Page, Source};
+use crate::data::Clip;
+use crate::train::events::Event;
+
+/// How often the trainer is listened to while it is at work.
+const LISTEN: Duration = Duration::from_millis(50);
+
+impl App {
+    /// Takes in all that was told since the last frame.
+    pub(super) fn take_in(&mut self, context: &Context) {
+        while let Some(event) = self.state.engine.next_event() {
+            self.take_event(event);
+        }
+        for outcome in self.state.jobs.finished() {
+            match outcome {
+                Ok(outcome) => self.take_outcome(outcome),
+                Err(why) => self.state.notices.error(&why),
+            }
+        }
+        let clip = self.state.wanted_clip;
+        self.state.engine.refresh(clip);
+        if self.state.engine.is_live() && !matches!(self.state.engine.phase, Phase::Showing | Phase::Paused) {
+            context.request_repaint_after(LISTEN);
+        } else if self.state.engine.is_live() || !self.state.jobs.list().is_empty() {
+            context.request_repaint_after(4 * LISTEN);
+        }
+        if let Some(due) = self.state.notices.expire() {
+            context.request_repaint_after(due);
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let state = &mut self.state;
+        match event {
+            Event::Started(started) => {
+                state.run = Some(started.folder.clone());
+                if state.history.folder != started.folder {
+                    state.history = super::history::History::new(started.folder);
+                }
+                state.engine.ask(state.wanted_clip);
+            }
+            Event::Showing(showing) => {
+                state.run = Some(showing.folder);
+                state.engine.ask(state.wanted_clip);
+            }
+            Event::Step(metrics) => state.history.step(metrics),
+            Event::Validation(metrics) => {
+                state.history.validation(metrics.clone());
+                self.panels.validated(metrics);
+            }
+            Event::Reconstruction(clip) => {
+                let Some(facts) = &state.engine.facts else { return };
+                let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
+                match Shown::of_model(version, *clip, facts.grid, facts.classes) {
+                    Ok(shown) => state.shown = Some(shown),
+                    Err(why) => state.notices.error(&why),
+                }
+            }
+            Event::Decoded(clip) => self.panels.decoded(*clip),
+            Event::Checkpoint { step, path, is_best } => {
+                let best = if is_best { ", the best so far" } else { "" };
+                state.notices.info(format!("Saved step {step}{best}: {}", path.display()));
+            }
+            Event::Recovered { step, why } => {
+                state.notices.add(
+                    Severity::Warning,
+                    format!("{why}. The run was saved and goes on from step {step} on a new device."),
+                );
+            }
+            Event::Warning(text) => state.notices.add(Severity::Warning, text),
+            Event::Finished(finished) => self.after_run(finished.step),
+            Event::Failed(why) => state.notices.error(&why),
+            Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Source(source) => self.take_source(source),
+            Outcome::Run(run) => self.take_run(*run),
+            Outcome::Overlay(history) => self.state.overlay = Some(history),
+            Outcome::Clip(index, clip) => self.take_clip(index, *clip),
+            Outcome::Written(path) => self.state.notices.info(format!("Wrote {}", path.display())),
+            Outcome::Chosen { path, overlay: true } => self.open_overlay(path),
+            Outcome::Chosen { path, overlay: false } => self.open(&path),
+            Outcome::Nothing => {}
+        }
+    }
+
+    fn take_source(&mut self, source: Source) {
+        let state = &mut self.state;
+        state.engine.leave();
+        state.run = None;
+        state.history = super::history::History::default();
+        state.draft.data.root = source.root.clone();
+        state.page = Page::Workspace;
+        state.selected = None;
+        state.wanted_clip = source.held_out.len() / 2;
+        state.source = Some(source);
+        self.read_clip();
+    }
+
+    fn take_run(&mut self, run: OpenedRun) {
+        let state = &mut self.state;
+        state.draft = run.config.clone();
+        state.history = run.history;
+        state.page = Page::Workspace;
+        state.selected = None;
+        state.wanted_clip = run.source.held_out.len() / 2;
+        state.source = Some(run.source);
+        state.run = Some(run.folder.clone());
+        if let Err(why) = state.engine.show(run.config, run.folder, run.checkpoint) {
+            state.notices.error(&why);
+        }
+        self.read_clip();
+    }
+
+    fn take_clip(&mut self, index: usize, clip: Clip) {
+        let state = &mut self.state;
+        let Some(source) = &state.source else { return };
+        // A reconstruction that came meanwhile is worth more.
+        let newer = state.shown.as_ref().is_some_and(|shown| shown.clip == index && shown.model.is_some());
+        if index != state.wanted_clip || newer && state.engine.is_live() {
+            return;
+        }
+        let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
+        let set = &source.held_out;
+        state.shown = Some(Shown::of_data(version, index, clip, set.grid(), set.classes()));
+    }
+
+    /// A run that has ended is shown from its best checkpoint.
+    fn after_run(&mut self, step: u32) {
+        self.state.notices.info(format!("Training ended at step {step}."));
+        if let Some(folder) = self.state.run.clone() {
+            self.open_run(folder);
+        }
+    }
+}

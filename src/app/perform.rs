@@ -1,0 +1,206 @@
+//! Carrying out orders, whether they come from a key, a button or the command palette.
+
+use eframe::egui::{Context, ThemePreference, ViewportCommand};
+
+use super::App;
+use super::actions::{Action, ENTRIES};
+use super::engine::Phase;
+use super::layout::{self, Pane};
+use super::playback::DEFAULT_FRAME_SECS;
+use super::state::Page;
+use super::view::{Coloring, View};
+use crate::train::events::Command;
+use crate::train::run_folder::RunFolder;
+
+/// One press of a key turns the camera by this much, radians.
+const TURN_RAD: f32 = 0.12;
+/// One press moves it by this part of the view's height.
+const MOVE: f32 = 0.06;
+/// One press brings it closer by this factor.
+const CLOSER: f32 = 0.88;
+
+impl App {
+    /// Carries out what the pressed keys stand for, unless somebody types.
+    pub(super) fn obey_keys(&mut self, context: &Context) {
+        if context.text_edit_focused() || self.palette.is_open() {
+            return;
+        }
+        let pressed = |key: &_| context.input_mut(|input| input.consume_shortcut(key));
+        let mut wanted: Vec<Action> = Vec::new();
+        // Shortcuts with more modifiers come first: a plain one would take their key.
+        for modifiers in (0..=2).rev() {
+            for entry in ENTRIES {
+                for key in entry.keys.iter().filter(|key| count(key.modifiers) == modifiers) {
+                    if pressed(key) {
+                        wanted.push(entry.action);
+                    }
+                }
+            }
+        }
+        for action in wanted {
+            if action.is_enabled(&self.state) {
+                self.perform(context, action);
+            }
+        }
+    }
+
+    /// Carries out `action`.
+    pub fn perform(&mut self, context: &Context, action: Action) {
+        let frames = self.state.shown.as_ref().map_or(1, |shown| shown.frames);
+        let state = &mut self.state;
+        match action {
+            Action::GenerateTown => self.generate(),
+            Action::OpenDataset => self.choose_dataset(context),
+            Action::OpenRun => self.choose_run(context),
+            Action::OpenOverlay => self.choose_overlay(context),
+            Action::CloseOverlay => state.overlay = None,
+            Action::Welcome => state.page = Page::Welcome,
+            Action::Train => self.train(),
+            Action::Pause => drop(state.engine.send(Command::Pause)),
+            Action::Step => drop(state.engine.send(Command::Step)),
+            Action::Stop => drop(state.engine.send(Command::Stop)),
+            Action::Save => drop(state.engine.send(Command::Save)),
+            Action::Validate => drop(state.engine.send(Command::Validate)),
+            Action::PlayPause => state.playback.toggle(frames),
+            Action::Frames(by) => state.playback.step(by.into(), frames),
+            Action::FirstFrame => state.playback.seek(0, frames),
+            Action::LastFrame => state.playback.seek(usize::MAX, frames),
+            Action::Loop => state.playback.looping = !state.playback.looping,
+            Action::Slower => state.playback.change_speed(-1),
+            Action::Faster => state.playback.change_speed(1),
+            Action::PreviousClip => self.change_clip(-1),
+            Action::NextClip => self.change_clip(1),
+            Action::ResetCamera => state.view.reset_camera(),
+            Action::TopView => state.view.look_from_top(),
+            Action::FollowEgo => state.view.follow_ego = !state.view.follow_ego,
+            Action::Orthographic => state.view.orthographic = !state.view.orthographic,
+            Action::Orbit(right, up) => {
+                state.view.orbit(f32::from(right) * TURN_RAD, f32::from(up) * TURN_RAD);
+            }
+            Action::Pan(right, up) => self.viewports.pan(state, [right, up].map(|n| f32::from(n) * MOVE)),
+            Action::Zoom(closer) => state.view.zoom_by(CLOSER.powi(closer.into())),
+            Action::ToggleClass(class) => state.view.toggle_class(class),
+            Action::SoloClass(class) => state.view.toggle_solo(class),
+            Action::AllClasses => {
+                state.view.hidden.clear();
+                state.view.solo = None;
+            }
+            Action::ResetCrop => state.view.crop = View::default().crop,
+            Action::Uncertainty => {
+                state.view.coloring = match state.view.coloring {
+                    Coloring::Class => Coloring::Uncertainty,
+                    Coloring::Uncertainty => Coloring::Class,
+                }
+            }
+            Action::SafeColors => state.view.safe_colors = !state.view.safe_colors,
+            Action::Ornaments => state.view.ornaments = !state.view.ornaments,
+            Action::SelectCentre => self.viewports.select_centre(state, self.used_pane),
+            Action::MoveSelection(x, y, z) => self.move_selection([x, y, z]),
+            Action::Deselect => {
+                if state.selected.take().is_none() {
+                    state.view.solo = None;
+                }
+            }
+            Action::WorstFrame => self.go_to_worst(),
+            Action::Screenshot => self.choose_screenshot(context),
+            Action::ExportGif => self.choose_gif(context),
+            Action::ExportFrames => self.choose_frames(context),
+            Action::ExportCsv => self.choose_csv(context),
+            Action::Undo => {
+                if let Some(view) = self.undo.undo(&state.view) {
+                    state.view = view.clone();
+                }
+            }
+            Action::Redo => {
+                if let Some(view) = self.undo.redo(&state.view) {
+                    state.view = view.clone();
+                }
+            }
+            Action::Palette => self.palette.open(),
+            Action::ToggleTheme => {
+                let dark = context.global_style().visuals.dark_mode;
+                context.set_theme(if dark { ThemePreference::Light } else { ThemePreference::Dark });
+            }
+            Action::ResetLayout => self.tree = layout::default_tree(),
+            Action::Show(pane) => {
+                state.page = Page::Workspace;
+                self.used_pane = pane;
+                layout::bring_up(&mut self.tree, pane);
+            }
+            Action::NextPanel => {
+                let place = Pane::ALL.iter().position(|pane| *pane == self.used_pane).unwrap_or(0);
+                self.perform(context, Action::Show(Pane::ALL[(place + 1) % Pane::ALL.len()]));
+            }
+            Action::Resize(larger) => layout::resize(&mut self.tree, self.used_pane, 1.15f32.powi(larger.into())),
+            Action::DismissNotices => state.notices.clear(),
+            Action::Quit => context.send_viewport_cmd(ViewportCommand::Close),
+        }
+    }
+
+    /// Lets time run in the views.
+    pub(super) fn play(&mut self, context: &Context) {
+        let Some(shown) = &self.state.shown else { return };
+        let passed = f64::from(context.input(|input| input.stable_dt).min(0.1));
+        let secs = shown.frame_secs().unwrap_or(DEFAULT_FRAME_SECS);
+        if let Some(due) = self.state.playback.advance(passed, secs, shown.frames) {
+            context.request_repaint_after_secs(due as f32);
+        }
+    }
+
+    fn train(&mut self) {
+        let state = &mut self.state;
+        if matches!(state.engine.phase, Phase::Paused) {
+            state.engine.send(Command::Resume);
+            return;
+        }
+        let Some(source) = &state.source else { return };
+        let mut config = state.draft.clone();
+        config.data.root = source.root.clone();
+        config.model.classes = source.held_out.classes().len();
+        let folder = if config.output.dir.as_os_str().is_empty() {
+            RunFolder::next_free(std::path::Path::new("runs"), config.train.preset.name())
+        } else {
+            config.output.dir.clone()
+        };
+        if let Err(why) = state.engine.train(config, folder, false) {
+            state.notices.error(&why);
+        }
+    }
+
+    /// Goes `by` clips on or back in the watched split.
+    fn change_clip(&mut self, by: isize) {
+        let Some(source) = &self.state.source else { return };
+        let last = source.held_out.len().saturating_sub(1);
+        self.go_to_clip(self.state.wanted_clip.saturating_add_signed(by).min(last));
+    }
+
+    /// Shows clip `index` of the watched split.
+    pub(super) fn go_to_clip(&mut self, index: usize) {
+        if self.state.wanted_clip != index {
+            self.state.wanted_clip = index;
+            self.read_clip();
+        }
+    }
+
+    fn move_selection(&mut self, by: [i8; 3]) {
+        let (Some(voxel), Some(shown)) = (&mut self.state.selected, &self.state.shown) else { return };
+        for axis in 0..3 {
+            let last = shown.grid.size[axis].saturating_sub(1);
+            voxel[axis] = voxel[axis].saturating_add_signed(by[axis].into()).min(last);
+        }
+    }
+
+    /// Goes to the frame of the shown clip with the lowest mIoU.
+    fn go_to_worst(&mut self) {
+        let Some(shown) = &self.state.shown else { return };
+        let Some(model) = &shown.model else { return };
+        let scored = model.scores.iter().enumerate().filter_map(|(t, scores)| Some((t, scores.miou?)));
+        if let Some((worst, _)) = scored.min_by(|a, b| a.1.total_cmp(&b.1)) {
+            self.state.playback.seek(worst, shown.frames);
+        }
+    }
+}
+
+fn count(modifiers: eframe::egui::Modifiers) -> usize {
+    [modifiers.shift, modifiers.alt, modifiers.command || modifiers.ctrl].into_iter().filter(|held| *held).count()
+}

@@ -1,0 +1,92 @@
+//! Small pieces that several panels use.
+
+use eframe::egui::{self, Align, Layout, Response, RichText, Ui};
+
+use super::actions::Action;
+use super::state::State;
+use super::style;
+
+/// A button for `action` that shows `icon` and is called by the action's name; its tip shows the key.
+pub fn action_button(ui: &mut Ui, state: &State, icon: &str, action: Action) -> bool {
+    let enabled = action.is_enabled(state);
+    named_button(ui, icon, action.entry().name, enabled, Some(action)).clicked()
+}
+
+/// A button that shows `text` and is called `name` by screen readers and its tip.
+pub fn named_button(ui: &mut Ui, text: &str, name: &str, enabled: bool, action: Option<Action>) -> Response {
+    let response = ui.add_enabled(enabled, egui::Button::new(text));
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
+    let tip = action.map_or_else(|| name.to_owned(), |action| tip(ui, action));
+    response.on_hover_text(&tip).on_disabled_hover_text(tip)
+}
+
+/// "Play or pause (Space)".
+pub fn tip(ui: &Ui, action: Action) -> String {
+    let entry = action.entry();
+    match entry.keys.first() {
+        Some(key) => format!("{} ({})", entry.name, ui.ctx().format_shortcut(key)),
+        None => entry.name.to_owned(),
+    }
+}
+
+/// A row with its name on the left and a figure in a tabular font on the right.
+pub fn figure(ui: &mut Ui, name: &str, value: impl Into<String>) -> Response {
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(name).color(style::colors(ui.visuals()).quiet));
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            ui.label(RichText::new(value.into()).monospace());
+        });
+    })
+    .response
+}
+
+/// Text in the middle of an otherwise empty panel: what will be here, and how to get it.
+pub fn empty(ui: &mut Ui, text: &str) {
+    ui.centered_and_justified(|ui| {
+        ui.label(RichText::new(text).color(style::colors(ui.visuals()).quiet));
+    });
+}
+
+/// `12,345`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `64.0 %`, or a dash.
+pub fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "–".to_owned(), |fraction| format!("{:.1} %", fraction * 100.0))
+}
+
+/// `1.5 GiB`, `340 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+/// `3:12`, `1:03:12`.
+pub fn duration(secs: f64) -> String {
+    let secs = secs.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (secs / 3600, secs / 60 % 60, secs % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_for_people() {
+        assert_eq!([thousands(7), thousands(1234), thousands(1234567)], ["7", "1,234", "1,234,567"]);
+        assert_eq!([percent(Some(0.6404)), percent(None)], ["64.0 %", "–"]);
+        assert_eq!([bytes(340 << 20), bytes(3 << 29)], ["340 MiB", "1.5 GiB"]);
+        assert_eq!([duration(192.4), duration(3792.0)], ["3:12", "1:03:12"]);
+    }
+}
