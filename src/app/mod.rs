@@ -4,11 +4,15 @@
 //! other. The window never waits: the trainer is a thread behind [`engine::Engine`], anything else that takes time is a job
 //! of [`jobs::Jobs`].
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use eframe::egui::util::undoer::Undoer;
 use eframe::egui::{self, CentralPanel, Context, Ui};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
+use crate::train::trainer::Wake;
 use crate::{Error, Result};
 use layout::{Pane, Panels};
 use state::{Page, State};
@@ -27,16 +31,22 @@ mod palette;
 mod panels;
 mod perform;
 pub mod playback;
+mod run_bar;
 mod shell;
 pub mod shown;
 pub mod state;
 mod style;
 mod timeline;
+mod training;
 pub mod view;
 mod view_camera;
 mod viewports;
 mod welcome;
 mod widgets;
+
+/// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
+/// each frame costs what training needs.
+const CADENCE: Duration = Duration::from_millis(100);
 
 /// The window's contents.
 pub struct App {
@@ -48,6 +58,8 @@ pub struct App {
     viewports: viewports::Viewports,
     palette: palette::Palette,
     panels: panels::Memory,
+    /// The data that were last asked for.
+    watched: Option<training::Watched>,
 }
 
 impl App {
@@ -62,8 +74,11 @@ impl App {
             viewports: viewports::Viewports::default(),
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
+            watched: None,
         };
         app.state.jobs.wake = Some(creation.egui_ctx.clone());
+        let context = creation.egui_ctx.clone();
+        app.state.engine.wake = Some(Wake(Arc::new(move || context.request_repaint_after(CADENCE))));
         app
     }
 
@@ -95,6 +110,7 @@ impl App {
 impl eframe::App for App {
     fn logic(&mut self, context: &Context, _: &mut eframe::Frame) {
         self.take_in(context);
+        self.follow_draft(context);
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
