@@ -187,10 +187,10 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::MoveSelection(0, 0, 1), "Selection up (z)", [alt(Key::PageUp)];
     Action::MoveSelection(0, 0, -1), "Selection down (z)", [alt(Key::PageDown)];
     Action::Deselect, "Deselect", [key(Key::Escape)];
-    Action::Screenshot, "Save a screenshot…", [key(Key::F12)];
-    Action::ExportGif, "Export GIF…", [command(Key::E)];
-    Action::ExportFrames, "Export PNG sequence…", [command_shift(Key::E)];
-    Action::ExportCsv, "Export metrics as CSV…", [command_shift(Key::C)];
+    Action::Screenshot, "Screenshot of the window", [key(Key::F12)];
+    Action::ExportGif, "Export GIF", [command(Key::E)];
+    Action::ExportFrames, "Export PNG sequence", [command_shift(Key::E)];
+    Action::ExportCsv, "Export metrics as CSV", [command_shift(Key::C)];
     Action::Undo, "Undo the change of view", [command(Key::Z)];
     Action::Redo, "Redo the change of view", [command_shift(Key::Z), command(Key::Y)];
     Action::Palette, "Find a command…", [command(Key::P), command(Key::K)];
@@ -236,6 +236,7 @@ impl Action {
             | Action::Palette
             | Action::ToggleTheme
             | Action::DismissNotices
+            | Action::Screenshot
             | Action::Quit => true,
             Action::Welcome => workspace,
             Action::Train => {
@@ -249,7 +250,7 @@ impl Action {
             Action::OpenOverlay => workspace,
             Action::CloseOverlay => state.overlay.is_some(),
             Action::PreviousClip | Action::NextClip => state.source.is_some(),
-            Action::WorstFrame | Action::Uncertainty => has_model,
+            Action::WorstFrame | Action::Uncertainty | Action::ExportGif | Action::ExportFrames => has_model,
             Action::Deselect => state.selected.is_some() || state.view.solo.is_some(),
             Action::MoveSelection(..) => state.selected.is_some(),
             Action::ExportCsv => !state.history.steps.is_empty() || !state.history.validations.is_empty(),

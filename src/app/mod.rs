@@ -20,13 +20,17 @@ use view::View;
 
 pub mod actions;
 mod dialogs;
+mod draft;
 pub mod engine;
 mod events;
 pub mod history;
+mod icons;
 pub mod jobs;
 pub mod layout;
+mod lookup;
 pub mod notices;
 mod open;
+mod output;
 mod palette;
 mod panels;
 mod perform;
@@ -60,6 +64,8 @@ pub struct App {
     panels: panels::Memory,
     /// The data that were last asked for.
     watched: Option<training::Watched>,
+    /// The window's device, from its first frame on.
+    gpu: Option<RenderState>,
 }
 
 impl App {
@@ -75,6 +81,7 @@ impl App {
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
             watched: None,
+            gpu: creation.wgpu_render_state.clone(),
         };
         app.state.jobs.wake = Some(creation.egui_ctx.clone());
         let context = creation.egui_ctx.clone();
@@ -89,11 +96,16 @@ impl App {
             }
             _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
         }
+        if let Some(action) = self.panels.ordered.take() {
+            self.perform(&ui.ctx().clone(), action);
+        }
     }
 
     fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
         shell::top_bar(ui, self);
-        timeline::ui(ui, &mut self.state);
+        if let Some(action) = timeline::ui(ui, &mut self.state) {
+            self.perform(&ui.ctx().clone(), action);
+        }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
             let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));

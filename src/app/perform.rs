@@ -7,6 +7,7 @@ use super::actions::{Action, ENTRIES};
 use super::layout::{self, Pane};
 use super::playback::DEFAULT_FRAME_SECS;
 use super::state::Page;
+use super::style;
 use super::view::{Coloring, View};
 use crate::train::events::Command;
 
@@ -101,10 +102,10 @@ impl App {
                 }
             }
             Action::WorstFrame => self.go_to_worst(),
-            Action::Screenshot => self.choose_screenshot(context),
-            Action::ExportGif => self.choose_gif(context),
-            Action::ExportFrames => self.choose_frames(context),
-            Action::ExportCsv => self.choose_csv(context),
+            Action::Screenshot => self.take_screenshot(context),
+            Action::ExportGif => self.export_gif(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportFrames => self.export_frames(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportCsv => self.export_csv(),
             Action::Undo => {
                 if let Some(view) = self.undo.undo(&state.view) {
                     state.view = view.clone();

@@ -5,14 +5,15 @@ use eframe::egui::{self, Align, Color32, Label, Layout, Response, RichText, Sens
 
 use super::actions::Action;
 use super::engine::Phase;
+use super::icons::Icon;
 use super::state::State;
 use super::training::Intent;
-use super::widgets::{bytes, duration, named_button, thousands};
+use super::widgets::{action_button, bytes, duration, thousands};
 use super::style;
 
 const HEIGHT: f32 = 26.0;
 /// The bar's parts; the adapter takes what is left between the two.
-const TRAIN_WIDTH: f32 = 78.0;
+const TRAIN_WIDTH: f32 = 86.0;
 const STATE_WIDTH: f32 = 76.0;
 const ADAPTER_WIDTHS: [f32; 2] = [70.0, 260.0];
 
@@ -23,13 +24,10 @@ pub fn ui(ui: &mut Ui, state: &State) -> Option<Action> {
     wanted = wanted.or(train_button(ui, state));
     wanted = wanted.or(more_button(ui, state));
     ui.add_space(4.0);
-    for (icon, action) in [("⏸", Action::Pause), ("⏭", Action::Step), ("⏹", Action::Stop), ("💾", Action::Save)] {
-        let enabled = action.is_enabled(state);
-        let sized = |ui: &mut Ui| {
-            ui.spacing_mut().button_padding.x = 6.0;
-            named_button(ui, icon, action.entry().name, enabled, Some(action)).clicked()
-        };
-        if ui.allocate_ui(vec2(HEIGHT, HEIGHT), sized).inner {
+    let buttons =
+        [(Icon::Pause, Action::Pause), (Icon::Step, Action::Step), (Icon::Stop, Action::Stop), (Icon::Save, Action::Save)];
+    for (icon, action) in buttons {
+        if action_button(ui, state, icon, action) {
             wanted = Some(action);
         }
     }
@@ -42,15 +40,17 @@ fn train_button(ui: &mut Ui, state: &State) -> Option<Action> {
     let intent = Intent::of(state);
     let enabled = Action::Train.is_enabled(state);
     let colors = style::colors(ui.visuals());
-    let mut text = RichText::new(format!("▶ {}", intent.verb()));
-    if enabled {
-        text = text.color(Color32::WHITE);
-    }
-    let mut button = egui::Button::new(text).min_size(vec2(TRAIN_WIDTH, HEIGHT - 2.0));
+    let mut button = egui::Button::new("").min_size(vec2(TRAIN_WIDTH, HEIGHT));
     if enabled {
         button = button.fill(colors.accent_fill);
     }
     let response = ui.add_enabled(enabled, button);
+    let color = if enabled { Color32::WHITE } else { ui.visuals().text_color().gamma_multiply(0.4) };
+    let rect = response.rect;
+    Icon::Play.paint(ui.painter(), rect.with_max_x(rect.left() + 28.0), 11.0, color);
+    let font = egui::TextStyle::Button.resolve(ui.style());
+    let at = egui::pos2(rect.left() + 27.0, rect.center().y);
+    ui.painter().text(at, egui::Align2::LEFT_CENTER, intent.verb(), font, color);
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, Action::Train.entry().name));
     let hint = if state.source.is_none() {
         "Open a data set or generate a town first".to_owned()
@@ -65,7 +65,7 @@ fn train_button(ui: &mut Ui, state: &State) -> Option<Action> {
 /// What Train would not do by itself.
 fn more_button(ui: &mut Ui, state: &State) -> Option<Action> {
     let mut wanted = None;
-    let menu = ui.menu_button("⏷", |ui| {
+    let menu = ui.menu_button("   ", |ui| {
         for (text, action) in [
             (Intent::of(state).sentence(state), Action::Train),
             (Action::NewRun.entry().name.to_owned(), Action::NewRun),
@@ -79,6 +79,8 @@ fn more_button(ui: &mut Ui, state: &State) -> Option<Action> {
         }
     });
     menu.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, "More ways to train"));
+    let color = ui.visuals().text_color();
+    Icon::More.paint(ui.painter(), menu.response.rect, 10.0, color);
     menu.response.on_hover_text("More ways to train");
     wanted
 }

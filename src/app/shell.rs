@@ -4,6 +4,7 @@ use eframe::egui::{self, Align, Align2, Context, Layout, Panel, RichText, Ui};
 
 use super::App;
 use super::actions::Action;
+use super::icons::Icon;
 use super::notices::Severity;
 use super::state::State;
 use super::widgets;
@@ -54,7 +55,9 @@ pub fn notices(context: &Context, state: &mut State) {
                     ui.set_max_width(420.0);
                     ui.horizontal(|ui| {
                         ui.label(&notice.text);
-                        if widgets::named_button(ui, "✖", "Dismiss this message", true, None).clicked() {
+                        if widgets::icon_button(ui, Icon::Close, "Dismiss this message", "Dismiss", true, false)
+                            .clicked()
+                        {
                             dismissed = Some(i);
                         }
                     });
