@@ -17,6 +17,7 @@ pub enum Action {
     CloseOverlay,
     Welcome,
     Train,
+    NewRun,
     Pause,
     Step,
     Stop,
@@ -120,6 +121,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::CloseOverlay, "End the comparison of runs", [command_shift(Key::D)];
     Action::Welcome, "Start page", [command(Key::H)];
     Action::Train, "Train", [key(Key::F5)];
+    Action::NewRun, "Start a new run", [command(Key::F5)];
     Action::Pause, "Pause training", [key(Key::F6)];
     Action::Step, "Train one step", [key(Key::F10)];
     Action::Stop, "Stop training", [shift(Key::F5)];
@@ -238,13 +240,12 @@ impl Action {
             | Action::Quit => true,
             Action::Welcome => workspace,
             Action::Train => {
-                state.source.is_some() && !matches!(engine.phase, Phase::Training | Phase::Preparing { .. })
+                state.source.is_some() && (!engine.is_training() || matches!(engine.phase, Phase::Paused))
             }
-            Action::Pause => engine.is_training() && matches!(engine.phase, Phase::Training),
-            Action::Step => engine.is_training() && matches!(engine.phase, Phase::Training | Phase::Paused),
-            Action::Stop | Action::Save => {
-                engine.is_training() && matches!(engine.phase, Phase::Training | Phase::Paused)
-            }
+            Action::NewRun => state.source.is_some() && !engine.is_training(),
+            Action::Pause => matches!(engine.phase, Phase::Training),
+            Action::Step | Action::Save => matches!(engine.phase, Phase::Training | Phase::Paused),
+            Action::Stop => engine.is_training() && !engine.stopping,
             Action::Validate => matches!(engine.phase, Phase::Training | Phase::Paused | Phase::Showing),
             Action::OpenOverlay => workspace,
             Action::CloseOverlay => state.overlay.is_some(),

@@ -18,6 +18,7 @@ pub enum Icon {
     First,
     Last,
     Reset,
+    More,
 }
 
 impl Icon {
@@ -83,6 +84,7 @@ impl Icon {
                 line(&[(0.18, 0.18), (0.82, 0.82)]);
                 line(&[(0.82, 0.18), (0.18, 0.82)]);
             }
+            Icon::More => line(&[(0.2, 0.35), (0.5, 0.65), (0.8, 0.35)]),
             Icon::Menu => {
                 for y in [0.2, 0.5, 0.8] {
                     line(&[(0.08, y), (0.92, y)]);

@@ -4,23 +4,29 @@
 //! other. The window never waits: the trainer is a thread behind [`engine::Engine`], anything else that takes time is a job
 //! of [`jobs::Jobs`].
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use eframe::egui::util::undoer::Undoer;
 use eframe::egui::{self, CentralPanel, Context, Ui};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
+use crate::train::trainer::Wake;
 use layout::{Pane, Panels};
 use state::{Page, State};
 use view::View;
 
 pub mod actions;
 mod dialogs;
+mod draft;
 pub mod engine;
 mod events;
 pub mod history;
 mod icons;
 pub mod jobs;
 pub mod layout;
+mod lookup;
 pub mod notices;
 mod open;
 mod output;
@@ -28,11 +34,13 @@ mod palette;
 mod panels;
 mod perform;
 pub mod playback;
+mod run_bar;
 mod shell;
 pub mod shown;
 pub mod state;
 mod style;
 mod timeline;
+mod training;
 pub mod view;
 mod view_camera;
 mod viewports;
@@ -41,6 +49,10 @@ mod widgets;
 mod window;
 
 pub use window::run;
+
+/// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
+/// each frame costs what training needs.
+const CADENCE: Duration = Duration::from_millis(100);
 
 /// The window's contents.
 pub struct App {
@@ -52,13 +64,18 @@ pub struct App {
     viewports: viewports::Viewports,
     palette: palette::Palette,
     panels: panels::Memory,
-    /// The window's device, from its first frame on.
+    /// The data that were last asked for.
+    watched: Option<training::Watched>,
+    /// The window's device.
     gpu: Option<RenderState>,
+    /// The window to wake when the trainer tells something, which outlives windows.
+    window: Arc<Mutex<Context>>,
 }
 
 impl App {
     /// The app as it was left, or as a new user sees it.
     pub fn new(creation: &eframe::CreationContext<'_>) -> App {
+        let window = Arc::new(Mutex::new(creation.egui_ctx.clone()));
         let mut app = App {
             state: State::default(),
             tree: layout::default_tree(),
@@ -67,8 +84,13 @@ impl App {
             viewports: viewports::Viewports::default(),
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
-            gpu: creation.wgpu_render_state.clone(),
+            watched: None,
+            gpu: None,
+            window: window.clone(),
         };
+        app.state.engine.wake = Some(Wake(Arc::new(move || {
+            window.lock().unwrap_or_else(PoisonError::into_inner).request_repaint_after(CADENCE);
+        })));
         app.enter(creation);
         app
     }
@@ -77,7 +99,9 @@ impl App {
     fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
         style::install(&creation.egui_ctx);
         self.viewports = viewports::Viewports::default();
+        self.gpu = creation.wgpu_render_state.clone();
         self.state.jobs.wake = Some(creation.egui_ctx.clone());
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = creation.egui_ctx.clone();
     }
 
     fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
@@ -86,6 +110,9 @@ impl App {
                 self.viewports.ui(ui, &mut self.state, pane, gpu);
             }
             _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
+        }
+        if let Some(action) = self.panels.ordered.take() {
+            self.perform(&ui.ctx().clone(), action);
         }
     }
 
@@ -110,6 +137,7 @@ impl App {
 impl eframe::App for App {
     fn logic(&mut self, context: &Context, _: &mut eframe::Frame) {
         self.take_in(context);
+        self.follow_draft(context);
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {

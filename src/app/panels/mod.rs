@@ -1,11 +1,14 @@
 //! The panels around the views. Each file draws one; what a panel remembers between frames is in [`Memory`].
 
-use eframe::egui::Ui;
+use eframe::egui::{Frame, Margin, Ui};
 
+use super::actions::Action;
 use super::layout::Pane;
 use super::state::State;
 use super::widgets;
 use crate::train::events::{DecodedClip, ValidationMetrics};
+
+mod settings;
 
 /// What the panels remember besides the app's state.
 #[derive(Debug, Default)]
@@ -14,6 +17,9 @@ pub struct Memory {
     pub validation: Option<ValidationMetrics>,
     /// The last answer to a mixed latent.
     pub decoded: Option<DecodedClip>,
+    /// What a panel ordered while it was drawn.
+    pub ordered: Option<Action>,
+    settings: settings::Memory,
 }
 
 impl Memory {
@@ -29,6 +35,10 @@ impl Memory {
 }
 
 /// Draws `pane`.
-pub fn ui(ui: &mut Ui, _state: &mut State, _memory: &mut Memory, pane: Pane) {
-    widgets::empty(ui, pane.title());
+pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) {
+    let margin = Frame::new().inner_margin(Margin::same(8));
+    margin.show(ui, |ui| match pane {
+        Pane::Settings => memory.ordered = settings::ui(ui, state, &mut memory.settings),
+        _ => widgets::empty(ui, pane.title()),
+    });
 }

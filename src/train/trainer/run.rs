@@ -232,8 +232,11 @@ impl Run {
                     Command::Stop => return Ok(true),
                     Command::Pause if !self.paused => {
                         self.paused = true;
+                        // Where it stands, for whoever looks at it meanwhile.
+                        if self.clock.steps > 0 {
+                            self.report(session, port, false)?;
+                        }
                         port.tell(Event::Paused(true));
-                        session.context().wait()?;
                     }
                     Command::Pause => {}
                     Command::Resume => {
