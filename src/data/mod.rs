@@ -246,10 +246,15 @@ impl Dataset {
     }
 
     /// The sequence of clip `index` and the number of its first frame, without reading it; `None` if there is no such clip.
-    pub fn place(&self, index: usize) -> Option<(&str, usize)> {
+    pub fn origin(&self, index: usize) -> Option<(&str, usize)> {
         let &(sequence, start) = self.windows.get(index)?;
         let sequence = self.sequences.get(sequence)?;
         Some((&sequence.name, *sequence.numbers.get(start)?))
+    }
+
+    /// Each sequence with the numbers of its frames.
+    pub fn sequences(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.sequences.iter().map(|sequence| (sequence.name.as_str(), sequence.numbers.as_slice()))
     }
 
     /// Reads clip `index` (`0..len()`).

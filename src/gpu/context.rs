@@ -192,11 +192,9 @@ impl Context {
 
         let failure = Arc::new(Mutex::new(None));
         let (lost, uncaptured) = (failure.clone(), failure.clone());
+        // Dropping the device reports its loss too, but then nobody is left to ask.
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device reports `Destroyed`, which is no failure.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
-            }
+            record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&uncaptured, error.to_string())));
         let cache = open_pipeline_cache(adapter, &device);
@@ -206,6 +204,11 @@ impl Context {
     /// The adapter's limits.
     pub fn limits(&self) -> &KernelLimits {
         &self.adapter.limits
+    }
+
+    /// Bytes of device memory that the driver has given out for everything alive, where the backend counts them.
+    pub fn used_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
     }
 
     /// The first error that the device reported outside of any error scope, such as its loss.

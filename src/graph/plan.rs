@@ -144,6 +144,21 @@ impl Plan {
     }
 }
 
+/// Sizes of the buffers that several plans of a run share, each as large as the plan that needs most of it.
+pub fn shared_bytes(plans: &[&Plan]) -> HashMap<BufferId, usize> {
+    let mut sizes: HashMap<BufferId, usize> = HashMap::new();
+    for plan in plans {
+        let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
+        let uniform = plan.uniform_arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::UniformArena(i), bytes));
+        let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
+        for (id, bytes) in arenas.chain(uniform).chain(blocks) {
+            let size = sizes.entry(id).or_default();
+            *size = bytes.max(*size);
+        }
+    }
+    sizes
+}
+
 /// Finds the places of one live node's operands.
 struct Resolver<'a> {
     graph: &'a Graph,
@@ -271,21 +286,21 @@ impl Lifetimes {
     fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
         let end = live.len();
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
-        for (i, tensor) in graph.tensors.iter().enumerate() {
-            let persistent = matches!(tensor.storage, Storage::Input | Storage::Constant(_));
-            if persistent && tensor.root.0 == i {
-                lifetimes.touch(graph, TensorId(i), 0, Pool::Persistent);
-                lifetimes.touch(graph, TensorId(i), end, Pool::Persistent);
-            }
-        }
         for (time, &index) in live.iter().enumerate() {
             let node = &graph.nodes()[index];
             for &id in node.inputs.iter().chain(&node.outputs) {
-                if graph.tensor(id).storage == Storage::Transient {
-                    lifetimes.touch(graph, id, time, Pool::Arena);
-                    if graph.tensor(graph.root(id)).kept {
-                        lifetimes.touch(graph, id, end, Pool::Arena);
+                match graph.tensor(id).storage {
+                    Storage::Transient => {
+                        lifetimes.touch(graph, id, time, Pool::Arena);
+                        if graph.tensor(graph.root(id)).kept {
+                            lifetimes.touch(graph, id, end, Pool::Arena);
+                        }
                     }
+                    Storage::Input | Storage::Constant(_) => {
+                        lifetimes.touch(graph, id, 0, Pool::Persistent);
+                        lifetimes.touch(graph, id, end, Pool::Persistent);
+                    }
+                    Storage::Parameter(_) | Storage::Gradient(_) | Storage::Block(_) => {}
                 }
             }
         }

@@ -7,26 +7,52 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::RunConfig;
-use super::events::{Command, Event};
+use super::events::{Command, Event, Preparing};
+use crate::gpu::Context;
 use crate::{Error, Result};
 
+mod prepare;
 mod run;
+mod serve;
+mod show;
 
-use run::Prepared;
+use prepare::Prepared;
 
 /// Commands and events under way.
 const COMMANDS: usize = 16;
 const EVENTS: usize = 64;
 
-/// A run to begin or to go on with.
+/// Of a thread in the background; beside a busy thread of normal priority it gets about a tenth of a core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// What a trainer is started for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Train.
+    Train {
+        /// Go on from the last checkpoint in the folder.
+        resume: bool,
+    },
+    /// Show a model on the validation split without training or writing anything, until [`Command::Stop`].
+    Show {
+        /// The model file.
+        checkpoint: PathBuf,
+    },
+}
+
+/// A run to begin, to go on with, or to look at.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The whole configuration.
+    /// The whole configuration. To show a model, only its `data.root`, `data.val_split` and `train.device` count, and where
+    /// `data.root` is empty that of the model; the rest comes with the model.
     pub config: RunConfig,
     /// The run folder.
     pub folder: PathBuf,
-    /// Go on from the last checkpoint in the folder.
-    pub resume: bool,
+    /// To train or to show.
+    pub task: Task,
+    /// Give way to the other threads of this machine, such as those that draw a window (on Linux; nothing elsewhere).
+    pub background: bool,
     /// The command line, for the record.
     pub command_line: Vec<String>,
 }
@@ -111,13 +137,13 @@ impl Port {
     fn listen(&mut self, wait: bool) {
         if wait && self.pending.is_empty() {
             match self.commands.recv() {
-                Ok(command) => self.pending.push_back(command),
+                Ok(command) => self.queue(command),
                 Err(_) => self.closed = true,
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.pending.push_back(command),
+                Ok(command) => self.queue(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.closed = true;
@@ -127,6 +153,20 @@ impl Port {
         }
     }
 
+    /// What to call while kernels are built on `context`.
+    fn building(&mut self, context: &Context) -> impl FnMut(usize, usize) {
+        let what = format!("building the kernels for {}", context.adapter.name);
+        move |done, total| {
+            let event = Event::Preparing(Preparing { what: what.clone(), done, total });
+            if done == 0 { self.tell(event) } else { self.mention(event) }
+        }
+    }
+
+    fn queue(&mut self, command: Command) {
+        self.pending.retain(|waiting| !command.replaces(waiting));
+        self.pending.push_back(command);
+    }
+
     fn stop_wanted(&mut self) -> bool {
         self.listen(false);
         self.closed || self.pending.contains(&Command::Stop)
@@ -134,12 +174,27 @@ impl Port {
 }
 
 fn work(request: Request, mut port: Port) {
-    let end = run::Run::prepare(request, &mut port).and_then(|begun| match begun {
-        Prepared::Ready(mut run) => run.train(&mut port),
-        Prepared::Stopped(finished) => Ok(finished),
-    });
+    if request.background {
+        give_way();
+    }
+    let end = match request.task.clone() {
+        Task::Train { resume } => prepare::prepare(request, resume, &mut port).and_then(|begun| match begun {
+            Prepared::Ready(mut run, session) => run.train(*session, &mut port),
+            Prepared::Stopped(finished) => Ok(finished),
+        }),
+        Task::Show { checkpoint } => show::show(&request, &checkpoint, &mut port),
+    };
     port.tell(match end {
         Ok(finished) => Event::Finished(finished),
         Err(why) => Event::Failed(why),
     });
+}
+
+/// Lowers the priority of this thread, and with it of those that it starts, a software adapter's among them.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        // No process named means this thread; where it is not allowed, the thread keeps its priority.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+    }
 }
