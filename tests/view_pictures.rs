@@ -2,8 +2,8 @@
 
 use image::{Rgba, RgbaImage};
 use sep4d::view::{
-    Camera, ClassMask, ClassStyle, FramePair, Headless, Look, Palette, PictureInput, Projection, Theme, VoxelOutcome,
-    gif, renderer::extent_m, save_png, sheet, visible_faces,
+    Camera, ClassStyle, FramePair, Geometry, Headless, Look, Mesh, Ornaments, Palette, PictureInput, Projection, Theme,
+    Visible, VoxelOutcome, gif, save_png, sheet,
 };
 
 const SIZE: [usize; 3] = [8, 8, 4];
@@ -20,6 +20,14 @@ fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
     };
     let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()));
     Some(opened.expect("an adapter opens with WebGPU's default limits"))
+}
+
+fn geometry() -> Geometry {
+    Geometry::new(SIZE, VOXEL_SIZE_M)
+}
+
+fn mesh(labels: &[u8]) -> Mesh {
+    Mesh::new(labels, &geometry(), &Visible::all()).unwrap()
 }
 
 fn at(x: usize, y: usize, z: usize) -> usize {
@@ -67,7 +75,8 @@ fn count(image: &RgbaImage, color: [u8; 3]) -> usize {
 }
 
 fn look<'a>(camera: &'a Camera, palette: &'a Palette, theme: Theme) -> Look<'a> {
-    Look { camera, size: SIZE, voxel_size_m: VOXEL_SIZE_M, palette, theme, pixels_per_point: 1.0 }
+    const NONE: Ornaments = Ornaments { selected: None, hovered: None, crop: None, ego: None, axes: false };
+    Look { camera, geometry: geometry(), palette, theme, ornaments: &NONE, pixels_per_point: 1.0 }
 }
 
 #[test]
@@ -75,11 +84,11 @@ fn a_panel_shows_sky_and_every_class_in_its_own_colour() {
     let Some((device, queue)) = device() else { return };
     let mut renderer = Headless::new(&device, &queue).unwrap();
     let palette = Palette::from_colors(COLORS);
-    let faces = visible_faces(&scene(), SIZE, &ClassMask::all()).unwrap();
+    let mesh = mesh(&scene());
     for projection in [Projection::Perspective, Projection::Orthographic] {
-        let camera = Camera::three_quarter(extent_m(SIZE, VOXEL_SIZE_M), 1.5, projection);
+        let camera = Camera::three_quarter(geometry().extent_m(), 1.5, projection);
         for theme in [Theme::Light, Theme::Dark] {
-            let picture = renderer.render(&faces, &look(&camera, &palette, theme), 300, 200).unwrap();
+            let picture = renderer.render(mesh.clone(), &look(&camera, &palette, theme), 300, 200).unwrap();
             assert_eq!(picture.dimensions(), (300, 200));
             assert!(picture.pixels().all(|p| p.0[3] == 255), "opaque");
             for (x, y, sky) in [(0, 0, theme.colors().sky_top), (299, 199, theme.colors().sky_bottom)] {
@@ -97,13 +106,13 @@ fn a_symmetric_scene_gives_a_symmetric_silhouette_and_fills_the_panel() {
     let Some((device, queue)) = device() else { return };
     let mut renderer = Headless::new(&device, &queue).unwrap();
     let full = vec![1; SIZE.iter().product()];
-    let faces = visible_faces(&full, SIZE, &ClassMask::all()).unwrap();
-    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let mesh = mesh(&full);
+    let extent = geometry().extent_m();
     let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
     camera.yaw_rad = std::f32::consts::FRAC_PI_4;
     camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
     let palette = Palette::from_colors(COLORS);
-    let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 201, 201).unwrap();
+    let picture = renderer.render(mesh.clone(), &look(&camera, &palette, Theme::Light), 201, 201).unwrap();
     let is_voxel = |x: u32, y: u32| {
         let [r, g, b, _] = picture.get_pixel(x, y).0.map(i32::from);
         r - g.max(b) > 40
@@ -120,7 +129,7 @@ fn nearer_voxels_hide_farther_ones_from_all_six_sides() {
     let Some((device, queue)) = device() else { return };
     let mut renderer = Headless::new(&device, &queue).unwrap();
     let palette = Palette::from_colors(COLORS);
-    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let extent = geometry().extent_m();
     let quarter = std::f32::consts::FRAC_PI_2;
     // Looking along +x, -x, +y, -y, +z, -z: the first slab met is class 1 along the positive axes, class 2 otherwise.
     let views = [(0.0, 0.0), (2.0, 0.0), (1.0, 0.0), (3.0, 0.0), (0.0, -1.0), (0.0, 1.0)];
@@ -135,11 +144,11 @@ fn nearer_voxels_hide_farther_ones_from_all_six_sides() {
                 }
             }
         }
-        let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
+        let mesh = mesh(&labels);
         let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
         (camera.yaw_rad, camera.pitch_rad) = (yaw * quarter, pitch * quarter);
         camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
-        let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 100, 100).unwrap();
+        let picture = renderer.render(mesh.clone(), &look(&camera, &palette, Theme::Light), 100, 100).unwrap();
         let stronger = |p: &Rgba<u8>, a: usize, b: usize| p.0[a] > p.0[b].max(p.0[2]).saturating_add(30);
         let red = picture.pixels().filter(|p| stronger(p, 0, 1)).count();
         let green = picture.pixels().filter(|p| stronger(p, 1, 0)).count();
@@ -160,13 +169,13 @@ fn corners_are_darker_beside_walls() {
         }
     }
     (0..SIZE[1]).for_each(|y| labels[at(7, y, 1)] = 2);
-    let extent = extent_m(SIZE, VOXEL_SIZE_M);
+    let extent = geometry().extent_m();
     let mut camera = Camera::three_quarter(extent, 1.0, Projection::Orthographic);
     (camera.yaw_rad, camera.pitch_rad) = (0.0, std::f32::consts::FRAC_PI_2);
     camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.0);
-    let faces = visible_faces(&labels, SIZE, &ClassMask::all()).unwrap();
+    let mesh = mesh(&labels);
     let palette = Palette::from_colors(COLORS);
-    let picture = renderer.render(&faces, &look(&camera, &palette, Theme::Light), 160, 160).unwrap();
+    let picture = renderer.render(mesh.clone(), &look(&camera, &palette, Theme::Light), 160, 160).unwrap();
     // +x is up in the picture and a voxel covers 20 pixels: the wall is rows 0..20, the floor's first voxel 20..40.
     let red = |row: u32| picture.get_pixel(90, row).0[0];
     assert!(close(picture.get_pixel(90, 10), COLORS[2], 2), "the wall's top is fully lit");
@@ -184,7 +193,7 @@ fn unobserved_voxels_are_not_shown_as_errors() {
     let invented = VoxelOutcome::Invented.color(Theme::Light);
     let mut pixels = |pair: &FramePair| {
         let frames = [pair.clone()];
-        let input = PictureInput { panel_px: panel, ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes) };
+        let input = PictureInput { panel_px: panel, ..PictureInput::new(geometry(), &frames, &classes) };
         count(&sheet(&mut renderer, &input).unwrap(), invented)
     };
     let judged = pixels(&pair);
@@ -205,7 +214,7 @@ fn a_sheet_has_a_row_a_frame_and_shows_every_error() {
         panel_px: [240, 180],
         max_rows: rows,
         theme,
-        ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes)
+        ..PictureInput::new(geometry(), &frames, &classes)
     };
     for theme in [Theme::Light, Theme::Dark] {
         let one = sheet(&mut renderer, &input(1, theme)).unwrap();
@@ -234,7 +243,7 @@ fn a_gif_holds_every_frame_in_the_size_of_its_page_and_loops() {
         frame_interval_s: Some(0.1),
         panel_px: [160, 120],
         max_rows: 1,
-        ..PictureInput::new(SIZE, VOXEL_SIZE_M, &frames, &classes)
+        ..PictureInput::new(geometry(), &frames, &classes)
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frames.gif");
@@ -264,10 +273,11 @@ fn a_gif_holds_every_frame_in_the_size_of_its_page_and_loops() {
 fn a_panel_larger_than_the_adapter_draws_is_refused() {
     let Some((device, queue)) = device() else { return };
     let mut renderer = Headless::new(&device, &queue).unwrap();
-    let camera = Camera::three_quarter(extent_m(SIZE, VOXEL_SIZE_M), 1.0, Projection::Perspective);
+    let camera = Camera::three_quarter(geometry().extent_m(), 1.0, Projection::Perspective);
     let palette = Palette::default();
     for (width, height) in [(0, 10), (1 << 20, 10)] {
-        let error = renderer.render(&[], &look(&camera, &palette, Theme::Light), width, height).unwrap_err();
+        let error =
+            renderer.render(Mesh::default(), &look(&camera, &palette, Theme::Light), width, height).unwrap_err();
         assert!(matches!(error, sep4d::Error::Usage(_)), "{error}");
     }
 }

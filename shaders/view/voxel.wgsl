@@ -15,6 +15,8 @@ struct View {
   floor: vec4f,
   floor_line: vec4f,
   shadow: vec4f,
+  // xy: the view's size in pixels.
+  size_px: vec4f,
   // rgb: the class colour; w: how strongly its relief shows, 0..1.
   palette: array<vec4f, 256>,
 }
@@ -83,10 +85,12 @@ fn floor_fragment(in: FloorVertex) -> @location(0) vec4f {
 
 struct VoxelVertex {
   @builtin(position) clip: vec4f,
-  @location(0) corner: vec2f,
-  @location(1) @interpolate(flat) openness: vec4f,
-  @location(2) @interpolate(flat) class_id: u32,
-  @location(3) @interpolate(flat) direction: u32,
+  // Along the rectangle's sides, in voxels.
+  @location(0) place: vec2f,
+  // The colour is dark + bright * light, light being 1 where neither corners nor edges darken.
+  @location(1) @interpolate(flat) dark: vec3f,
+  @location(2) @interpolate(flat) bright: vec3f,
+  @location(3) @interpolate(flat) openness: vec4f,
 }
 
 // `face` is packed as in mesh.rs. Corners are drawn as a strip that faces outwards.
@@ -97,37 +101,84 @@ fn voxel_vertex(@builtin(vertex_index) index: u32, @location(0) face: vec2u) -> 
   let axis = direction >> 1u;
   let positive = direction & 1u;
   let strip = index ^ (1u - positive);
-  let corner = vec2f(f32(strip & 1u), f32(strip >> 1u));
+  let sides = vec2f((vec2u(face.y) >> vec2u(16u, 24u)) & vec2u(255u)) + 1.0;
+  let place = vec2f(f32(strip & 1u), f32(strip >> 1u)) * sides;
   let side = f32(positive);
-  var offset = vec3f(side, corner);
+  var offset = vec3f(side, place);
   if axis == 1u {
-    offset = vec3f(corner.y, side, corner.x);
+    offset = vec3f(place.y, side, place.x);
   } else if axis == 2u {
-    offset = vec3f(corner, side);
+    offset = vec3f(place, side);
   }
-  let levels = (vec4u(face.y) >> vec4u(8u, 10u, 12u, 14u)) & vec4u(3u);
   let clip = view.clip_from_world * vec4f((voxel + offset) * view.voxel_size_m.xyz, 1.0);
-  return VoxelVertex(clip, corner, vec4f(levels) / 3.0, face.y & 255u, direction);
+  var normal = vec3f(0.0);
+  normal[axis] = side * 2.0 - 1.0;
+  // Tops are fully lit; the sides fall off with their angle to the light.
+  let lit = select(0.64 + 0.26 * dot(normal, view.light.xyz), 1.0, direction == 5u);
+  // Shadows keep some of the colour and lean to the theme's shadow colour.
+  let entry = view.palette[face.y & 255u];
+  let shadow = 0.75 * entry.rgb * view.shadow.rgb;
+  let light = entry.rgb - shadow;
+  let levels = (vec4u(face.y) >> vec4u(8u, 10u, 12u, 14u)) & vec4u(3u);
+  return VoxelVertex(clip, place, shadow + light * (1.0 - entry.w), light * entry.w * lit, vec4f(levels) / 3.0);
 }
 
 @fragment
 fn voxel_fragment(in: VoxelVertex) -> @location(0) vec4f {
-  var normal = vec3f(0.0);
-  normal[in.direction >> 1u] = f32(in.direction & 1u) * 2.0 - 1.0;
-  // Tops are fully lit; the sides fall off with their angle to the light.
-  let toward_light = dot(normal, view.light.xyz);
-  let lit = select(0.64 + 0.26 * toward_light, 1.0, normal.z > 0.5);
-  let along = mix(in.openness.xy, in.openness.zw, in.corner.y);
-  let openness = mix(along.x, along.y, in.corner.x);
-  let occluded = 0.50 * (1.0 - openness);
+  let corner = fract(in.place);
+  let along = mix(in.openness.xy, in.openness.zw, corner.y);
+  let open = 0.5 + 0.5 * mix(along.x, along.y, corner.x);
   // The edges of voxels show once a voxel covers enough points.
-  let pixels = fwidth(in.corner);
-  let edges = line_cover(min(in.corner, 1.0 - in.corner), pixels);
+  let pixels = fwidth(in.place);
+  let edges = line_cover(min(corner, 1.0 - corner), pixels);
   let large = 1.0 - smoothstep(0.10, 0.28, max(pixels.x, pixels.y) * view.floor.w);
   let edge = view.light.w * large * max(edges.x, edges.y);
-  let entry = view.palette[in.class_id];
-  let light = mix(1.0, lit * (1.0 - occluded) * (1.0 - edge), entry.w);
-  // Shadows keep some of the colour and lean to the theme's shadow colour.
-  let shadowed = mix(entry.rgb * view.shadow.rgb * 1.5, entry.rgb, light);
-  return vec4f(mix(shadowed, entry.rgb * light, 0.5), 1.0);
+  return vec4f(in.dark + in.bright * (open * (1.0 - edge)), 1.0);
+}
+
+struct LineVertex {
+  @builtin(position) clip: vec4f,
+  @location(0) @interpolate(flat) color: vec4f,
+  // Points from the line's axis, signed, and its half width.
+  @location(1) across: vec2f,
+  @location(2) @interpolate(flat) hidden: f32,
+}
+
+// A rectangle around the line from `a` to `b`, half a width longer at each end so that corners close.
+@vertex
+fn line_vertex(
+  @builtin(vertex_index) index: u32,
+  @location(0) a: vec4f,
+  @location(1) b: vec4f,
+  @location(2) color: vec4f,
+  @location(3) width_points: f32,
+  @location(4) hidden: f32,
+) -> LineVertex {
+  let half_size = 0.5 * view.size_px.xy;
+  let half_width = 0.5 * width_points;
+  let way = (b.xy / b.w - a.xy / a.w) * half_size;
+  let along = select(vec2f(1.0, 0.0), way / length(way), length(way) > 1e-4);
+  // One more point on each side, over which the line fades.
+  let across = (half_width + 1.0) * (f32(index & 1u) * 2.0 - 1.0);
+  let lengthwise = (half_width * 0.5) * (f32(index >> 1u) * 2.0 - 1.0);
+  let shift_px = (vec2f(-along.y, along.x) * across + along * lengthwise) * view.floor.w;
+  var clip = select(a, b, index >= 2u);
+  clip += vec4f(shift_px / half_size * clip.w, 0.0, 0.0);
+  return LineVertex(clip, color, vec2f(across, half_width), hidden);
+}
+
+fn line_color(in: LineVertex) -> vec4f {
+  let pixel = 0.5 / view.floor.w;
+  let cover = 1.0 - smoothstep(in.across.y - pixel, in.across.y + pixel, abs(in.across.x));
+  return vec4f(in.color.rgb, in.color.a * cover);
+}
+
+@fragment
+fn line_fragment(in: LineVertex) -> @location(0) vec4f {
+  return line_color(in);
+}
+
+@fragment
+fn hidden_line_fragment(in: LineVertex) -> @location(0) vec4f {
+  return line_color(in) * vec4f(1.0, 1.0, 1.0, in.hidden);
 }

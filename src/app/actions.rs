@@ -7,6 +7,7 @@ use super::layout::Pane;
 use super::state::{Page, State};
 
 /// An order.
+#[expect(missing_docs, reason = "ENTRIES says what each is")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     GenerateTown,
@@ -235,7 +236,9 @@ impl Action {
             | Action::DismissNotices
             | Action::Quit => true,
             Action::Welcome => workspace,
-            Action::Train => state.source.is_some() && !matches!(engine.phase, Phase::Training | Phase::Preparing { .. }),
+            Action::Train => {
+                state.source.is_some() && !matches!(engine.phase, Phase::Training | Phase::Preparing { .. })
+            }
             Action::Pause => engine.is_training() && matches!(engine.phase, Phase::Training),
             Action::Step => engine.is_training() && matches!(engine.phase, Phase::Training | Phase::Paused),
             Action::Stop | Action::Save => {
@@ -252,7 +255,9 @@ impl Action {
             Action::ToggleClass(class) | Action::SoloClass(class) => {
                 state.shown.as_ref().is_some_and(|shown| usize::from(class) < shown.classes.len())
             }
-            Action::ResetLayout | Action::Show(_) | Action::NextPanel | Action::Resize(_) | Action::Ornaments => workspace,
+            Action::ResetLayout | Action::Show(_) | Action::NextPanel | Action::Resize(_) | Action::Ornaments => {
+                workspace
+            }
             Action::Undo | Action::Redo => true,
             _ => state.shown.is_some(),
         }

@@ -129,7 +129,9 @@ impl Engine {
 
     /// Whether a run is under way, at work or paused.
     pub fn is_training(&self) -> bool {
-        self.is_live() && self.facts.as_ref().is_none_or(|facts| facts.steps > 0) && !matches!(self.phase, Phase::Showing)
+        self.is_live()
+            && self.facts.as_ref().is_none_or(|facts| facts.steps > 0)
+            && !matches!(self.phase, Phase::Showing)
     }
 
     /// Asks for the reconstruction of `clip` now.
@@ -156,8 +158,7 @@ impl Engine {
         };
         match &event {
             Event::Preparing(preparing) => {
-                let fraction =
-                    (preparing.total > 0).then(|| preparing.done as f32 / preparing.total as f32);
+                let fraction = (preparing.total > 0).then(|| preparing.done as f32 / preparing.total as f32);
                 self.phase = Phase::Preparing { what: preparing.what.clone(), fraction };
             }
             Event::Started(started) => {

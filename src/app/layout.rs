@@ -5,9 +5,11 @@ use egui_tiles::{Container, Linear, LinearDir, Tile, TileId, Tiles, Tree, UiResp
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::state::State;
 use super::style;
 
 /// A panel.
+#[expect(missing_docs, reason = "the titles say what each is")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Pane {
     Classes,
@@ -63,6 +65,11 @@ impl Pane {
             Pane::PerClass => "Per class",
             Pane::LearningRate => "Learning rate",
         }
+    }
+
+    /// Whether there is something for this view to draw.
+    pub fn has_content(self, state: &State) -> bool {
+        state.shown.as_ref().is_some_and(|shown| self == Pane::Original || shown.model.is_some())
     }
 
     /// Whether it is one of the linked 3D views.
@@ -137,7 +144,9 @@ pub struct Panels<'a> {
 impl egui_tiles::Behavior<Pane> for Panels<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _: TileId, pane: &mut Pane) -> UiResponse {
         let rect = ui.max_rect();
-        if ui.input(|input| input.pointer.any_pressed() && input.pointer.interact_pos().is_some_and(|at| rect.contains(at))) {
+        if ui.input(|input| {
+            input.pointer.any_pressed() && input.pointer.interact_pos().is_some_and(|at| rect.contains(at))
+        }) {
             self.app.used_pane = *pane;
         }
         self.app.pane(ui, *pane, self.gpu);
@@ -183,7 +192,10 @@ mod tests {
     fn the_default_holds_every_panel_once() {
         let tree = default_tree();
         for pane in Pane::ALL {
-            assert_eq!(tree.tiles.tiles().filter(|tile| matches!(tile, Tile::Pane(other) if *other == pane)).count(), 1);
+            assert_eq!(
+                tree.tiles.tiles().filter(|tile| matches!(tile, Tile::Pane(other) if *other == pane)).count(),
+                1
+            );
         }
     }
 
@@ -205,7 +217,8 @@ mod tests {
         let share = |tree: &Tree<Pane>| -> f32 {
             let pane = tree.tiles.find_pane(&Pane::Classes).unwrap();
             let tabs = tree.tiles.parent_of(pane).unwrap();
-            let Some(Tile::Container(Container::Linear(linear))) = tree.tiles.get(tree.tiles.parent_of(tabs).unwrap()) else {
+            let Some(Tile::Container(Container::Linear(linear))) = tree.tiles.get(tree.tiles.parent_of(tabs).unwrap())
+            else {
                 panic!("the classes stand in a row")
             };
             linear.shares[tabs]

@@ -33,6 +33,7 @@ pub mod state;
 mod style;
 mod timeline;
 pub mod view;
+mod view_camera;
 mod viewports;
 mod welcome;
 mod widgets;
@@ -68,7 +69,9 @@ impl App {
 
     fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
         match pane {
-            Pane::Original | Pane::Reconstruction | Pane::Error => self.viewports.ui(ui, &mut self.state, pane, gpu),
+            Pane::Original | Pane::Reconstruction | Pane::Error => {
+                self.viewports.ui(ui, &mut self.state, pane, gpu);
+            }
             _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
         }
     }

@@ -97,9 +97,9 @@ impl App {
 
     /// Reads the metrics of a second run, to draw them behind those of the first.
     pub(super) fn open_overlay(&mut self, folder: PathBuf) {
-        self.state.jobs.start("reading the other run", move |_| {
-            Ok(Outcome::Overlay(History::read(&RunFolder::open(&folder)?)?))
-        });
+        self.state
+            .jobs
+            .start("reading the other run", move |_| Ok(Outcome::Overlay(History::read(&RunFolder::open(&folder)?)?)));
     }
 
     fn open_checkpoint(&mut self, file: PathBuf) {

@@ -55,7 +55,9 @@ impl Palette {
             .anchor(Align2::CENTER_TOP, [0.0, 96.0])
             .fixed_size([420.0, 0.0])
             .show(context, |ui| {
-                let hint = egui::TextEdit::singleline(&mut self.query).hint_text("Find a command").desired_width(f32::INFINITY);
+                let hint = egui::TextEdit::singleline(&mut self.query)
+                    .hint_text("Find a command")
+                    .desired_width(f32::INFINITY);
                 let edit = ui.add(hint);
                 edit.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Find a command"));
                 edit.request_focus();
@@ -83,7 +85,8 @@ impl Palette {
 
 fn row_ui(ui: &mut egui::Ui, entry: &Entry, chosen: bool) -> bool {
     let key = entry.keys.first().map(|key| ui.ctx().format_shortcut(key)).unwrap_or_default();
-    let button = egui::Button::selectable(chosen, entry.name).shortcut_text(key).min_size([ui.available_width(), 24.0].into());
+    let button =
+        egui::Button::selectable(chosen, entry.name).shortcut_text(key).min_size([ui.available_width(), 24.0].into());
     ui.add(button).clicked()
 }
 

@@ -77,7 +77,7 @@ impl App {
             Action::Orbit(right, up) => {
                 state.view.orbit(f32::from(right) * TURN_RAD, f32::from(up) * TURN_RAD);
             }
-            Action::Pan(right, up) => self.viewports.pan(&mut state.view, [right, up].map(|n| f32::from(n) * MOVE)),
+            Action::Pan(right, up) => self.viewports.pan(state, [right, up].map(|n| f32::from(n) * MOVE)),
             Action::Zoom(closer) => state.view.zoom_by(CLOSER.powi(closer.into())),
             Action::ToggleClass(class) => state.view.toggle_class(class),
             Action::SoloClass(class) => state.view.toggle_solo(class),

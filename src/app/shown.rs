@@ -1,11 +1,13 @@
 //! The clip in the views: what the data says, and what the model makes of it.
 
+use glam::Vec3;
+
 use crate::data::{ClassSet, Clip, Grid};
 use crate::train::events::{Likely, ReconstructedClip};
-use crate::train::metrics::{Confusion, Scores};
 use crate::train::inference::LatentPlane;
+use crate::train::metrics::{Confusion, Scores};
 use crate::view::error_view::outcomes;
-use crate::view::{ErrorCounts, VoxelOutcome};
+use crate::view::{ErrorCounts, Geometry, Handedness, VoxelOutcome};
 use crate::{Error, Result};
 
 /// A clip, ready to be drawn frame by frame. Volumes are `[T, X, Y, Z]` in C order.
@@ -119,6 +121,23 @@ impl Shown {
                 planes: clip.planes,
             }),
         })
+    }
+
+    /// The grid as the renderer sees it: y points right.
+    pub fn geometry(&self) -> Geometry {
+        let voxel_size_m = self.grid.voxel_size_m.map(|edge| edge as f32);
+        Geometry { size: self.grid.size, voxel_size_m, handedness: Handedness::Left }
+    }
+
+    /// Where the sensor stands over the ground, metres in the renderer's world.
+    pub fn sensor_m(&self) -> Vec3 {
+        let [x, y, _] = self.grid.min_bound_m.map(|bound| -bound as f32);
+        self.geometry().flip_m(Vec3::new(x, y, 0.0))
+    }
+
+    /// The colours of the classes.
+    pub fn colors(&self, safe: bool) -> &'static [[u8; 3]] {
+        if safe { self.classes.safe_colors } else { self.classes.colors }
     }
 
     /// The part of a volume that belongs to frame `t`.

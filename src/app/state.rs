@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::engine::Engine;
 use super::history::History;
 use super::jobs::Jobs;
+use super::layout::Pane;
 use super::notices::Notices;
 use super::playback::Playback;
 use super::shown::Shown;
 use super::view::View;
 use crate::data::Dataset;
 use crate::train::config::{Preset, RunConfig};
+use crate::train::events::Likely;
 
 /// The app's state.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct State {
     pub view: View,
     /// The voxel under the pointer, `[x, y, z]` in the data's order.
     pub hovered: Option<[usize; 3]>,
+    /// The view that the pointer is in.
+    pub hovered_in: Option<Pane>,
     /// The voxel whose details are shown.
     pub selected: Option<[usize; 3]>,
     /// Work in the background.
@@ -69,7 +73,9 @@ pub struct Source {
 impl Source {
     /// What titles call it: the folder's name.
     pub fn name(&self) -> String {
-        self.root.file_name().map_or_else(|| self.root.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.root
+            .file_name()
+            .map_or_else(|| self.root.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 }
 
@@ -88,6 +94,7 @@ impl Default for State {
             playback: Playback::default(),
             view: View::default(),
             hovered: None,
+            hovered_in: None,
             selected: None,
             jobs: Jobs::default(),
             notices: Notices::default(),
@@ -100,5 +107,22 @@ impl State {
     pub fn frame(&self) -> usize {
         let frames = self.shown.as_ref().map_or(1, |shown| shown.frames);
         self.playback.frame.min(frames.saturating_sub(1))
+    }
+
+    /// The labels of frame `t` that the reconstruction draws, if there is a model.
+    pub fn model_labels(&self, t: usize) -> Option<&[u8]> {
+        let shown = self.shown.as_ref()?;
+        Some(shown.frame(&shown.model.as_ref()?.labels, t))
+    }
+
+    /// The likeliest classes of frame `t` according to the model, if they are known.
+    pub fn model_likely(&self, t: usize) -> Option<&[Likely]> {
+        let shown = self.shown.as_ref()?;
+        Some(shown.frame(&shown.model.as_ref()?.likely, t)).filter(|likely| !likely.is_empty())
+    }
+
+    /// Tells one mixed latent in the views from the next; `None` if the reconstruction is the model's own.
+    pub fn mixed_version(&self) -> Option<u64> {
+        None
     }
 }

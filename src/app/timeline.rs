@@ -29,9 +29,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
                 playback.toggle(frames);
             }
             let looping = ui.selectable_label(playback.looping, "🔁").on_hover_text(tip(ui, Action::Loop));
-            looping.widget_info(|| {
-                egui::WidgetInfo::selected(egui::Role::CheckBox, true, playback.looping, "Loop")
-            });
+            looping.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, playback.looping, "Loop"));
             if looping.clicked() {
                 playback.looping = !playback.looping;
             }

@@ -10,44 +10,56 @@ use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{Session, preflight};
 
+use super::bench_view;
 use super::output::{put, say};
-use super::synth::triple;
+use super::synth::sides;
 use super::table::{bytes, table, thousands};
 
-/// Time a training step and its kernels
+/// Time a training step and its kernels, or the compare view
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Model and batch
     #[arg(long, default_value = "demo")]
     preset: Preset,
-    /// T, frames of a clip [default: the preset's]
+    /// T, frames of a clip [default: the preset's]; with --view, pictures to draw [default: 200]
     #[arg(long)]
     frames: Option<usize>,
-    /// Voxels along x, y and z, all even
-    #[arg(long, default_value = "32x32x8", value_parser = triple::<usize>)]
-    grid: [usize; 3],
+    /// Voxels along x, y and z, all even [default: 32x32x8; with --view, 128x128x8]
+    #[arg(long, value_parser = sides::<usize, 3>)]
+    grid: Option<[usize; 3]>,
     /// Steps to time after the first
     #[arg(long, default_value_t = 10)]
     steps: usize,
     /// Adapter: its number or a part of its name (see `sep4d devices`)
     #[arg(long, default_value = "best")]
     device: String,
+    /// Time two linked views of a town instead, the camera moving from picture to picture
+    #[arg(long, conflicts_with_all = ["preset", "steps"])]
+    view: bool,
+    /// Size of the window of these views, pixels
+    #[arg(long, default_value = "1280x800", value_parser = sides::<u32, 2>, requires = "view")]
+    size: [u32; 2],
 }
 
-/// Prints step times, memory, and a row a kernel.
+/// Prints step times, memory, and a row a kernel; or what [`bench_view`] does.
 ///
 /// # Errors
-/// As [`Session::new`] and its steps.
+/// As [`Session::new`] and its steps, or [`bench_view::run`].
 pub fn run(args: Args) -> Result<()> {
+    let Ok(choice) = args.device.parse();
+    if args.view {
+        let size = args.grid.unwrap_or([128, 128, 8]);
+        return bench_view::run(&*Context::open(&choice)?, size, args.size, args.frames.unwrap_or(200));
+    }
+    let size = args.grid.unwrap_or([32, 32, 8]);
     let config = RunConfig::preset(args.preset, args.frames);
     config.validate()?;
-    let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: args.grid };
+    let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
-    let Ok(choice) = args.device.parse();
     let context = Context::open(&choice)?;
     // Tells at once what does not fit, before clips are drawn.
     preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
-    let grid = synth::grid(args.grid, [0.4, 0.4, 0.375])?;
+    let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
     let batch = Batch::from_clips(&clips, shape.size)?;
 
@@ -55,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0)?;
     let plan = session.preflight().clone();
     let gflop = plan.flops_per_step as f64 * 1e-9;
-    let [x, y, z] = args.grid;
+    let [x, y, z] = size;
     say!(
         "{} preset, B = {}, T = {}, {x}x{y}x{z} on {}",
         args.preset.name(),

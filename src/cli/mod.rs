@@ -5,6 +5,7 @@ use sep4d::Result;
 use sep4d::train::config::{Preset, RunConfig};
 
 mod bench;
+mod bench_view;
 mod completions;
 mod console;
 mod devices;

@@ -6,7 +6,7 @@ use sep4d::Result;
 use sep4d::files::{check_can_be_folder, make_folder};
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::validation::reconstruct;
-use sep4d::view::{ClassStyle, FramePair, Headless, PictureInput, Theme, gif, save_png, sheet};
+use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, PictureInput, Theme, gif, save_png, sheet};
 
 use super::interrupt;
 use super::model::{self, Model};
@@ -50,6 +50,10 @@ pub fn run(args: Args) -> Result<()> {
         classes.names.iter().zip(colors).map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color }).collect();
     let frames = pairs(&shown);
     let grid = model.dataset.grid();
+    let geometry = Geometry {
+        handedness: Handedness::Left,
+        ..Geometry::new(grid.size, grid.voxel_size_m.map(|edge| edge as f32))
+    };
     let title = format!("{}, frames {} to {}", shown.sequence, shown.first_frame, shown.first_frame + shown.frames - 1);
     let caption = format!(
         "{} preset, step {}, mIoU {} over these frames",
@@ -68,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
         title: &title,
         caption: &caption,
         theme: if args.dark { Theme::Dark } else { Theme::Light },
-        ..PictureInput::new(grid.size, grid.voxel_size_m.map(|edge| edge as f32), &frames, &styles)
+        ..PictureInput::new(geometry, &frames, &styles)
     };
     let mut renderer = Headless::new(&model.context.device, &model.context.queue)?;
     let stem = format!("{}-{:06}", shown.sequence, shown.first_frame);
@@ -82,24 +86,18 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The clip's frames for the renderer. CarlaSC's y axis points right, the renderer's left, so y is mirrored: otherwise
-/// traffic would keep to the wrong side.
+/// The clip's frames for the renderer.
 fn pairs(shown: &ReconstructedClip) -> Vec<FramePair> {
     let voxels = shown.size.iter().product();
     let originals = shown.truth.chunks(voxels);
     let parts = originals.zip(shown.labels.chunks(voxels)).zip(shown.observed.chunks(voxels));
     parts
         .map(|((original, reconstruction), observed)| FramePair {
-            original: mirrored(original, shown.size),
-            reconstruction: mirrored(reconstruction, shown.size),
-            observed: Some(mirrored(observed, shown.size)),
+            original: original.to_vec(),
+            reconstruction: reconstruction.to_vec(),
+            observed: Some(observed.to_vec()),
         })
         .collect()
-}
-
-/// A volume `[X, Y, Z]` with y the other way round.
-fn mirrored<V: Copy>(volume: &[V], [_, y, z]: [usize; 3]) -> Vec<V> {
-    volume.chunks(y * z).flat_map(|slab| slab.chunks(z).rev().flatten().copied()).collect()
 }
 
 /// mIoU over all observed voxels of the clip.

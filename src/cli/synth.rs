@@ -18,10 +18,10 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Voxels along x (forward), y (right) and z (up), all even
-    #[arg(long, default_value = "128x128x8", value_parser = triple::<usize>)]
+    #[arg(long, default_value = "128x128x8", value_parser = sides::<usize, 3>)]
     grid: [usize; 3],
     /// Size of a voxel in metres
-    #[arg(long, default_value = "0.4x0.4x0.375", value_parser = triple::<f64>)]
+    #[arg(long, default_value = "0.4x0.4x0.375", value_parser = sides::<f64, 3>)]
     voxel_size: [f64; 3],
     /// Towns to train on
     #[arg(long, default_value_t = 4)]
@@ -86,10 +86,11 @@ pub fn run(args: Args) -> sep4d::Result<()> {
     Ok(())
 }
 
-/// Parses `AxBxC`.
-pub fn triple<V: std::str::FromStr + Copy>(text: &str) -> Result<[V; 3], String> {
+/// Parses `AxB` or `AxBxC`.
+pub fn sides<V: std::str::FromStr + Copy, const N: usize>(text: &str) -> Result<[V; N], String> {
     let parts: Option<Vec<V>> = text.split('x').map(|part| part.parse().ok()).collect();
-    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("{text} is not of the form 128x128x8"))
+    let example = if N == 2 { "1280x800" } else { "128x128x8" };
+    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("{text} is not of the form {example}"))
 }
 
 fn level(text: &str) -> Result<Level, String> {
@@ -103,10 +104,11 @@ mod tests {
 
     #[test]
     fn sizes_and_levels_are_parsed() {
-        assert_eq!(triple::<usize>("32x16x8"), Ok([32, 16, 8]));
-        assert_eq!(triple::<f64>("0.4x0.4x0.375"), Ok([0.4, 0.4, 0.375]));
+        assert_eq!(sides::<usize, 3>("32x16x8"), Ok([32, 16, 8]));
+        assert_eq!(sides::<f64, 3>("0.4x0.4x0.375"), Ok([0.4, 0.4, 0.375]));
+        assert_eq!(sides::<u32, 2>("1280x800"), Ok([1280, 800]));
         for wrong in ["32x16", "32x16x8x4", "axbxc", "", "-1x2x3"] {
-            assert!(triple::<usize>(wrong).is_err());
+            assert!(sides::<usize, 3>(wrong).is_err());
         }
         assert_eq!(level("heavy"), Ok(Level::Heavy));
         assert!(level("rush").is_err());

@@ -1,9 +1,14 @@
 //! An orbit camera: perspective, or orthographic (isometric) at the same scale.
 
+use std::f32::consts::{FRAC_PI_2, PI, TAU};
+
 use glam::{Mat4, Vec2, Vec3, Vec4};
+use serde::{Deserialize, Serialize};
+
+use super::geometry::Handedness;
 
 /// How depth changes size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Projection {
     /// Near things are larger.
     Perspective,
@@ -11,10 +16,13 @@ pub enum Projection {
     Orthographic,
 }
 
+/// How far the front and the side view look down: enough to tell what stands before what.
+const LOW_PITCH_RAD: f32 = 0.26;
+
 /// A camera that looks at `target_m` from `distance_m` away.
 ///
 /// World space is right-handed with z up. Clip space is wgpu's: x right, y up, depth 0 (near) to 1 (far).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Camera {
     /// The point in the middle of the view and the centre of orbiting, metres.
     pub target_m: Vec3,
@@ -38,10 +46,45 @@ impl Camera {
     /// The view of the pictures: from behind and above, turned a little so that three sides of every voxel show,
     /// fitted to the box from the origin to `extent_m` in a view of `aspect = width / height`.
     pub fn three_quarter(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
+        Camera::fitted(24f32.to_radians(), 50f32.to_radians(), extent_m, aspect, projection)
+    }
+
+    /// A map with x upwards, fitted as [`Camera::three_quarter`].
+    pub fn top(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
+        Camera::fitted(0.0, FRAC_PI_2, extent_m, aspect, projection)
+    }
+
+    /// From ahead, looking back along -x and a little down, fitted as [`Camera::three_quarter`].
+    pub fn front(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
+        Camera::fitted(PI, LOW_PITCH_RAD, extent_m, aspect, projection)
+    }
+
+    /// From the right, with x to the right and looking a little down, fitted as [`Camera::three_quarter`].
+    pub fn side(extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
+        Camera::fitted(FRAC_PI_2, LOW_PITCH_RAD, extent_m, aspect, projection)
+    }
+
+    /// Behind and above a vehicle that stands at `ego_m` and heads `heading_rad` (0 along +x, a quarter turn along +y),
+    /// looking over it down the road, in a scene from the origin to `extent_m`.
+    pub fn follow(ego_m: Vec3, heading_rad: f32, extent_m: Vec3) -> Camera {
+        let ahead = Vec3::new(heading_rad.cos(), heading_rad.sin(), 0.0);
+        Camera {
+            target_m: ego_m + ahead * 5.0,
+            yaw_rad: heading_rad,
+            pitch_rad: 24f32.to_radians(),
+            distance_m: 17.0,
+            fov_y_rad: 50f32.to_radians(),
+            projection: Projection::Perspective,
+            scene_center_m: extent_m * 0.5,
+            scene_radius_m: (extent_m.length() * 0.5).max(1e-3),
+        }
+    }
+
+    fn fitted(yaw_rad: f32, pitch_rad: f32, extent_m: Vec3, aspect: f32, projection: Projection) -> Camera {
         let mut camera = Camera {
             target_m: extent_m * 0.5,
-            yaw_rad: 24f32.to_radians(),
-            pitch_rad: 50f32.to_radians(),
+            yaw_rad,
+            pitch_rad,
             distance_m: extent_m.length().max(1e-3),
             fov_y_rad: 24f32.to_radians(),
             projection,
@@ -107,14 +150,33 @@ impl Camera {
         self.clip_from_view(aspect) * self.view_from_world()
     }
 
-    /// The ray under a point of the view: origin in metres and unit direction.
+    /// The ray under a point of the view: origin in metres, on the near plane, and unit direction.
     ///
     /// `ndc` runs from -1 (left, bottom) to 1 (right, top).
     pub fn world_ray_from_ndc(&self, ndc: Vec2, aspect: f32) -> (Vec3, Vec3) {
-        let world_from_clip = self.clip_from_world(aspect).inverse();
-        let near = world_from_clip.project_point3(ndc.extend(0.0));
-        let far = world_from_clip.project_point3(ndc.extend(1.0));
-        (near, (far - near).normalize_or_zero())
+        let [forward, right, up] = self.forward_right_up();
+        let near_m = self.depth_range_m()[0];
+        let tan_y = (self.fov_y_rad * 0.5).tan();
+        let slope = right * (ndc.x * tan_y * aspect) + up * (ndc.y * tan_y);
+        match self.projection {
+            Projection::Perspective => {
+                let ray = forward + slope;
+                (self.eye_m() + ray * near_m, ray.normalize())
+            }
+            Projection::Orthographic => (self.eye_m() + slope * self.distance_m + forward * near_m, forward),
+        }
+    }
+
+    /// Metres that one pixel covers at the target, in a view `height_px` high: what a scale bar needs.
+    pub fn metres_per_pixel(&self, height_px: f32) -> f32 {
+        self.view_height_m() / height_px.max(1.0)
+    }
+
+    /// Where the data's axes x, y and z point on the screen, as unit vectors: x right, y up, z towards the viewer.
+    pub fn axes_on_screen(&self, handedness: Handedness) -> [Vec3; 3] {
+        let [forward, right, up] = self.forward_right_up();
+        let y = if handedness == Handedness::Left { Vec3::NEG_Y } else { Vec3::Y };
+        [Vec3::X, y, Vec3::Z].map(|axis| Vec3::new(axis.dot(right), axis.dot(up), -axis.dot(forward)))
     }
 
     /// Turns the camera around its target; the pitch stops short of straight up and down.
@@ -127,13 +189,40 @@ impl Camera {
     /// Moves the view by a fraction of its height: the scene follows the pointer to the right and up.
     pub fn pan(&mut self, right_fraction: f32, up_fraction: f32) {
         let [_, right, up] = self.forward_right_up();
-        let height_m = 2.0 * (self.fov_y_rad * 0.5).tan() * self.distance_m;
-        self.target_m -= (right * right_fraction + up * up_fraction) * height_m;
+        self.target_m -= (right * right_fraction + up * up_fraction) * self.view_height_m();
     }
 
     /// Multiplies the distance: below 1 comes closer. Stays within a thousandth and fifty times the scene.
     pub fn zoom(&mut self, factor: f32) {
         self.distance_m = (self.distance_m * factor).clamp(self.scene_radius_m * 1e-3, self.scene_radius_m * 50.0);
+    }
+
+    /// Zooms as [`Camera::zoom`], while what lies under `ndc` at the target's depth stays there.
+    pub fn zoom_at(&mut self, ndc: Vec2, aspect: f32, factor: f32) {
+        let before_m = self.view_height_m();
+        self.zoom(factor);
+        let [_, right, up] = self.forward_right_up();
+        self.target_m += (right * (ndc.x * aspect) + up * ndc.y) * 0.5 * (before_m - self.view_height_m());
+    }
+
+    /// The camera a part `t` of the way from `from` (0) to `to` (1): the short way round, zooming evenly.
+    pub fn lerp(from: &Camera, to: &Camera, t: f32) -> Camera {
+        let mix = |a: f32, b: f32| a + (b - a) * t;
+        let turn = (to.yaw_rad - from.yaw_rad + PI).rem_euclid(TAU) - PI;
+        if t >= 1.0 {
+            return *to;
+        }
+        Camera {
+            target_m: from.target_m.lerp(to.target_m, t),
+            yaw_rad: from.yaw_rad + turn * t,
+            pitch_rad: mix(from.pitch_rad, to.pitch_rad),
+            // Even steps of the logarithm look even.
+            distance_m: mix(from.distance_m.ln(), to.distance_m.ln()).exp(),
+            fov_y_rad: mix(from.fov_y_rad, to.fov_y_rad),
+            projection: if t > 0.0 { to.projection } else { from.projection },
+            scene_center_m: from.scene_center_m.lerp(to.scene_center_m, t),
+            scene_radius_m: mix(from.scene_radius_m, to.scene_radius_m),
+        }
     }
 
     /// Centres the box `min_m..max_m` and comes as close as all its corners allow, from the current direction.
@@ -161,6 +250,11 @@ impl Camera {
         let (distance_y, offset_y) = solve(up, tan_y);
         self.distance_m = distance_x.max(distance_y).max(1e-3);
         self.target_m = center + right * offset_x + up * offset_y;
+    }
+
+    /// Height of the view at the target, metres.
+    fn view_height_m(&self) -> f32 {
+        2.0 * (self.fov_y_rad * 0.5).tan() * self.distance_m
     }
 
     fn depth_range_m(&self) -> [f32; 2] {

@@ -1,6 +1,6 @@
 //! What became of every voxel: correct, missed, invented or of the wrong class.
 
-use super::renderer::Palette;
+use super::palette::Palette;
 use super::theme::{Rgb, Theme};
 use crate::{Error, Result};
 

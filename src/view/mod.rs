@@ -1,18 +1,25 @@
 //! Pictures of labelled voxel grids: the camera, the GPU voxel renderer, and the sheets and animations made with it.
 //!
 //! Two layers, kept apart so that a window can use the first without the second:
-//! - [`camera`], [`mesh`], [`renderer`], [`error_view`], [`theme`] draw one grid into any rectangle of any render pass;
-//! - [`headless`] gives that renderer an offscreen target, and [`picture`], [`animation`] compose figures from it.
+//! - [`geometry`], [`mesh`], [`camera`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
+//!   and [`pick`] tells which voxel is where; [`palette`], [`theme`] and [`error_view`] say in which colours;
+//! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them.
 //!
-//! World space is metres with the grid's lowest corner at the origin, x forward, z up, right-handed.
+//! World space is metres with the grid's lowest corner at the origin, x forward, y left, z up. Labels stay in the
+//! order of the data `[X, Y, Z]`; [`Geometry`] knows which way their y axis points.
 //! What is absent here: class names and colours (callers pass them in), adapters, and anything of training.
 
 pub mod animation;
 pub mod camera;
 pub mod error_view;
+pub mod geometry;
 pub mod headless;
 mod layout;
 pub mod mesh;
+pub mod offscreen;
+pub mod ornament;
+pub mod palette;
+pub mod pick;
 pub mod picture;
 pub mod renderer;
 mod text;
@@ -21,8 +28,13 @@ pub mod theme;
 pub use animation::gif;
 pub use camera::{Camera, Projection};
 pub use error_view::{ErrorCounts, VoxelOutcome};
-pub use headless::Headless;
-pub use mesh::{ClassMask, Face, visible_faces};
+pub use geometry::{ClassMask, Geometry, Handedness, Visible};
+pub use headless::{Headless, read_texture};
+pub use mesh::{Face, Mesh};
+pub use offscreen::Offscreen;
+pub use ornament::{Ornaments, round_length_m};
+pub use palette::{Palette, heat_color, heat_palette};
+pub use pick::{Hit, pick};
 pub use picture::{ClassStyle, FramePair, PictureInput, save_png, sheet};
-pub use renderer::{Look, Palette, Viewport, VoxelRenderer, VoxelScene};
+pub use renderer::{Antialiasing, Look, VoxelRenderer, VoxelScene};
 pub use theme::Theme;

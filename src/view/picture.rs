@@ -7,10 +7,13 @@ use image::{ImageEncoder, RgbaImage};
 
 use super::camera::{Camera, Projection};
 use super::error_view::{ErrorCounts, VoxelOutcome, outcomes};
+use super::geometry::{ClassMask, Geometry, Visible};
 use super::headless::Headless;
 use super::layout::Page;
-use super::mesh::{ClassMask, check_grid, visible_faces};
-use super::renderer::{Look, Palette, extent_m};
+use super::mesh::Mesh;
+use super::ornament::Ornaments;
+use super::palette::Palette;
+use super::renderer::Look;
 use super::theme::{Rgb, Theme};
 use crate::files::{unwritable, write_atomically};
 use crate::{Error, Result};
@@ -41,10 +44,8 @@ pub struct FramePair {
 /// Everything a sheet or an animation shows.
 #[derive(Debug, Clone)]
 pub struct PictureInput<'a> {
-    /// Grid size in voxels, `[X, Y, Z]`.
-    pub size: [usize; 3],
-    /// Edges of one voxel, metres.
-    pub voxel_size_m: [f32; 3],
+    /// The grid of every frame.
+    pub geometry: Geometry,
     /// The frames in order of time; at least one.
     pub frames: &'a [FramePair],
     /// Number of the first frame in labels.
@@ -69,15 +70,9 @@ pub struct PictureInput<'a> {
 
 impl<'a> PictureInput<'a> {
     /// A light sheet of at most five rows of 480 x 360 panels, without title, caption or times.
-    pub fn new(
-        size: [usize; 3],
-        voxel_size_m: [f32; 3],
-        frames: &'a [FramePair],
-        classes: &'a [ClassStyle],
-    ) -> PictureInput<'a> {
+    pub fn new(geometry: Geometry, frames: &'a [FramePair], classes: &'a [ClassStyle]) -> PictureInput<'a> {
         PictureInput {
-            size,
-            voxel_size_m,
+            geometry,
             frames,
             first_frame: 1,
             frame_interval_s: None,
@@ -179,7 +174,7 @@ impl<'a> Studio<'a> {
         for &frame in shown {
             let pair = &input.frames[frame];
             for labels in [&pair.original, &pair.reconstruction] {
-                check_grid(labels.len(), input.size)?;
+                input.geometry.check(labels.len())?;
                 labels.iter().for_each(|&label| occurs[label as usize] = true);
             }
             totals.add(&outcomes(&pair.original, &pair.reconstruction, pair.observed.as_deref())?.1);
@@ -194,7 +189,7 @@ impl<'a> Studio<'a> {
             )));
         }
         let aspect = width as f32 / height as f32;
-        let extent = extent_m(input.size, input.voxel_size_m);
+        let extent = input.geometry.extent_m();
         let default_camera = || Camera::three_quarter(extent, aspect, Projection::Perspective);
         Ok(Studio {
             input,
@@ -234,26 +229,26 @@ impl<'a> Studio<'a> {
         let input = self.input;
         let pair = &input.frames[frame];
         let (errors, counts) = outcomes(&pair.original, &pair.reconstruction, pair.observed.as_deref())?;
-        let mut judged = ClassMask::all();
-        judged.set(VoxelOutcome::Unobserved as u8, false);
-        let all = ClassMask::all();
+        let mut classes = ClassMask::all();
+        classes.set(VoxelOutcome::Unobserved as u8, false);
+        let (all, judged) = (Visible::all(), Visible::classes(classes));
         let panels = [
             (&pair.original, &all, &self.class_palette),
             (&pair.reconstruction, &all, &self.class_palette),
             (&errors, &judged, &self.error_palette),
         ];
         for (column, (labels, visible, palette)) in panels.into_iter().enumerate() {
-            let faces = visible_faces(labels, input.size, visible)?;
+            let mesh = Mesh::new(labels, &input.geometry, visible)?;
             let look = Look {
                 camera: &self.camera,
-                size: input.size,
-                voxel_size_m: input.voxel_size_m,
+                geometry: input.geometry,
                 palette,
                 theme: input.theme,
+                ornaments: &Ornaments::default(),
                 pixels_per_point: SUPERSAMPLING as f32,
             };
             let [width, height] = input.panel_px.map(|side| side.saturating_mul(SUPERSAMPLING));
-            let panel = renderer.render(&faces, &look, width, height)?;
+            let panel = renderer.render(mesh, &look, width, height)?;
             page.place(canvas, row, column, &shrink(&panel));
         }
         page.label(canvas, row, input, frame, &counts);
@@ -286,7 +281,8 @@ mod tests {
     fn wrong_input_is_refused_before_anything_is_drawn() {
         let (two, good) = (classes(2), [frame([1; 8], &[1; 8])]);
         let check = |frames: &[FramePair], classes: &[ClassStyle], panel_px| {
-            let input = PictureInput { panel_px, ..PictureInput::new([2, 2, 2], [0.4; 3], frames, classes) };
+            let input =
+                PictureInput { panel_px, ..PictureInput::new(Geometry::new([2, 2, 2], [0.4; 3]), frames, classes) };
             Studio::new(&input, &spread(frames.len(), 5)).map(|_| ())
         };
         assert!(check(&good, &two, [64, 64]).is_ok());
@@ -307,7 +303,7 @@ mod tests {
     #[test]
     fn the_legend_lists_only_classes_that_occur() {
         let (named, frames) = (classes(6), [frame([0, 0, 0, 0, 0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 5, 3])]);
-        let input = PictureInput::new([2, 2, 2], [0.4; 3], &frames, &named);
+        let input = PictureInput::new(Geometry::new([2, 2, 2], [0.4; 3]), &frames, &named);
         let studio = Studio::new(&input, &[0]).unwrap();
         let names: Vec<&str> = studio.occurring.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["class 3", "class 5"]);
