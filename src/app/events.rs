@@ -30,6 +30,10 @@ impl App {
         }
         let clip = self.state.wanted_clip;
         self.state.engine.refresh(clip);
+        self.panels.mix.keep_up(&mut self.state);
+        if self.panels.mix.is_waiting() {
+            context.request_repaint_after(LISTEN / 3);
+        }
         if self.state.engine.is_live() && !matches!(self.state.engine.phase, Phase::Showing | Phase::Paused) {
             context.request_repaint_after(LISTEN);
         } else if self.state.engine.is_live() || !self.state.jobs.list().is_empty() {
@@ -48,26 +52,35 @@ impl App {
                 if state.history.folder != started.folder {
                     state.history = super::history::History::new(started.folder);
                 }
+                state.validation = None;
+                self.panels.mix.forget(state);
                 state.engine.ask(state.wanted_clip);
             }
             Event::Showing(showing) => {
                 state.run = Some(showing.folder);
+                self.panels.mix.forget(state);
                 state.engine.ask(state.wanted_clip);
             }
             Event::Step(metrics) => state.history.step(metrics),
             Event::Validation(metrics) => {
-                state.history.validation(metrics.clone());
-                self.panels.validated(metrics);
+                // A shown model is no later part of the run's history.
+                if !matches!(state.engine.phase, Phase::Showing) {
+                    state.history.validation(metrics.clone());
+                }
+                state.validation = Some(metrics);
             }
             Event::Reconstruction(clip) => {
-                let Some(facts) = &state.engine.facts else { return };
+                self.panels.mix.offer(&clip);
+                let Some(facts) = state.engine.facts.as_ref().filter(|_| clip.clip == state.wanted_clip) else {
+                    return;
+                };
                 let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
                 match Shown::of_model(version, *clip, facts.grid, facts.classes) {
                     Ok(shown) => state.shown = Some(shown),
                     Err(why) => state.notices.error(&why),
                 }
             }
-            Event::Decoded(clip) => self.panels.decoded(*clip),
+            Event::Decoded(clip) => self.panels.mix.decoded(*clip, state),
             Event::Checkpoint { step, path, is_best } => {
                 let best = if is_best { ", the best so far" } else { "" };
                 state.notices.info(format!("Saved step {step}{best}: {}", path.display()));
@@ -103,6 +116,8 @@ impl App {
         state.engine.leave();
         state.run = None;
         state.history = super::history::History::default();
+        state.validation = None;
+        self.panels.mix.forget(state);
         state.draft.data.root = source.root.clone();
         state.page = Page::Workspace;
         state.selected = None;
@@ -115,6 +130,8 @@ impl App {
         let state = &mut self.state;
         state.draft = run.config.clone();
         state.history = run.history;
+        let validations = &state.history.validations;
+        state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
         state.page = Page::Workspace;
         state.selected = None;
         state.wanted_clip = run.source.held_out.len() / 2;

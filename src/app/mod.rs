@@ -20,13 +20,16 @@ pub mod engine;
 mod events;
 pub mod history;
 pub mod jobs;
+mod latent;
 pub mod layout;
+pub mod mix;
 pub mod notices;
 mod open;
 mod palette;
 mod panels;
 mod perform;
 pub mod playback;
+pub mod scores;
 mod shell;
 pub mod shown;
 pub mod state;
@@ -72,7 +75,11 @@ impl App {
             Pane::Original | Pane::Reconstruction | Pane::Error => {
                 self.viewports.ui(ui, &mut self.state, pane, gpu);
             }
-            _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
+            _ => {
+                if let Some(place) = panels::ui(ui, &mut self.state, &mut self.panels, pane) {
+                    self.go_to(place);
+                }
+            }
         }
     }
 
