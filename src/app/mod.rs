@@ -25,8 +25,10 @@ mod events;
 pub mod history;
 mod icons;
 pub mod jobs;
+mod latent;
 pub mod layout;
 mod lookup;
+pub mod mix;
 pub mod notices;
 mod open;
 mod output;
@@ -35,6 +37,7 @@ mod panels;
 mod perform;
 pub mod playback;
 mod run_bar;
+pub mod scores;
 mod shell;
 pub mod shown;
 pub mod state;
@@ -109,7 +112,11 @@ impl App {
             Pane::Original | Pane::Reconstruction | Pane::Error => {
                 self.viewports.ui(ui, &mut self.state, pane, gpu);
             }
-            _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
+            _ => {
+                if let Some(place) = panels::ui(ui, &mut self.state, &mut self.panels, pane) {
+                    self.go_to(place);
+                }
+            }
         }
         if let Some(action) = self.panels.ordered.take() {
             self.perform(&ui.ctx().clone(), action);

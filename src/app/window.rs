@@ -57,7 +57,9 @@ pub fn run(path: Option<&Path>) -> Result<()> {
                 let Some(app) = app.as_mut() else { return Err(Error::Device(why)) };
                 if opened.elapsed() < SHORT_LIFE {
                     app.state.engine.finish();
-                    return Err(Error::Device(format!("{why}, again and again; the run was saved: restart the driver")));
+                    return Err(Error::Device(format!(
+                        "{why}, again and again; the run was saved: restart the driver"
+                    )));
                 }
                 let text = format!("{why}. The window was opened anew; training was not touched.");
                 app.state.notices.add(Severity::Warning, text);

@@ -1,14 +1,14 @@
 //! What a run would need of which adapter, known before its first step.
 
-use eframe::egui::{self, ComboBox, RichText, Ui};
+use eframe::egui::{ComboBox, RichText, Ui};
 use toml::Value;
 
 use super::field;
 use crate::Result;
 use crate::app::lookup::Lookup;
 use crate::app::state::Source;
+use crate::app::style;
 use crate::app::widgets::{self, bytes, thousands};
-use crate::app::{draft, style};
 use crate::gpu::{AdapterSummary, DeviceChoice, adapters, choose};
 use crate::graph::KernelLimits;
 use crate::models::sep4d::{BatchShape, ModelConfig};
@@ -74,9 +74,14 @@ impl Needs {
             _ => None,
         };
         let known = plan.and_then(|plan| plan.as_ref().ok());
-        let most = limits.map_or(String::new(), |limits| format!(" of {}", bytes(limits.max_storage_binding_bytes as u64)));
+        let most =
+            limits.map_or(String::new(), |limits| format!(" of {}", bytes(limits.max_storage_binding_bytes as u64)));
         let figures = [
-            ("Memory planned", known.map(|plan| bytes(plan.peak_bytes as u64)), "Device memory that the run would take"),
+            (
+                "Memory planned",
+                known.map(|plan| bytes(plan.peak_bytes as u64)),
+                "Device memory that the run would take",
+            ),
             (
                 "Largest binding",
                 known.map(|plan| bytes(plan.largest_binding as u64) + &most),
