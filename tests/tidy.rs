@@ -28,7 +28,7 @@ fn read(path: &Path) -> String {
 fn code(module: &str) -> Vec<(PathBuf, String)> {
     let dir = root().join("src").join(module);
     let strip = |text: String| -> String {
-        let body = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        let body = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
         body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
     files(&dir, "rs").into_iter().map(|path| (path.clone(), strip(read(&path)))).collect()
