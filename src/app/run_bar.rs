@@ -7,9 +7,9 @@ use super::actions::Action;
 use super::engine::Phase;
 use super::icons::Icon;
 use super::state::State;
+use super::style;
 use super::training::Intent;
 use super::widgets::{action_button, bytes, duration, thousands};
-use super::style;
 
 const HEIGHT: f32 = 26.0;
 /// The bar's parts; the adapter takes what is left between the two.
@@ -24,8 +24,12 @@ pub fn ui(ui: &mut Ui, state: &State) -> Option<Action> {
     wanted = wanted.or(train_button(ui, state));
     wanted = wanted.or(more_button(ui, state));
     ui.add_space(4.0);
-    let buttons =
-        [(Icon::Pause, Action::Pause), (Icon::Step, Action::Step), (Icon::Stop, Action::Stop), (Icon::Save, Action::Save)];
+    let buttons = [
+        (Icon::Pause, Action::Pause),
+        (Icon::Step, Action::Step),
+        (Icon::Stop, Action::Stop),
+        (Icon::Save, Action::Save),
+    ];
     for (icon, action) in buttons {
         if action_button(ui, state, icon, action) {
             wanted = Some(action);
@@ -154,7 +158,8 @@ fn figures(ui: &mut Ui, state: &State) {
         let rate = pace.map_or(String::new(), rate);
         let secs = state.history.secs_left(all as u32).filter(|_| at_work && state.engine.last.is_some());
         let eta = secs.map_or(String::new(), |secs| format!("{} left", duration(secs)));
-        cell(ui, step_width, Align::Max, RichText::new(step).monospace()).on_hover_text("Steps done, and of the whole run");
+        cell(ui, step_width, Align::Max, RichText::new(step).monospace())
+            .on_hover_text("Steps done, and of the whole run");
         cell(ui, rate_width, Align::Max, RichText::new(rate).monospace().color(colors.quiet))
             .on_hover_text("Steps a second, over the last reports");
         cell(ui, left_width, Align::Max, RichText::new(eta).monospace().color(colors.quiet))

@@ -28,21 +28,21 @@ const INSTEAD: &str = "start sep4d in a desktop session, or train without a wind
 /// [`Error::Data`] if `path` is nothing that can be opened, [`Error::Device`] if there is no display or no adapter that can
 /// draw, or if the device is lost again and again.
 pub fn run(path: Option<&Path>) -> Result<()> {
-    let mut path = path.map(|path| open::recognise(path).map(|_| path)).transpose()?;
+    path.map(open::recognise).transpose()?;
     check_display()?;
     let kept: Rc<RefCell<Option<App>>> = Rc::default();
     loop {
         let (watch, opened) = (Arc::new(Watch::default()), Instant::now());
-        let path = path.take();
         let create = |creation: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
             watch.over(creation);
             let mut app = kept.borrow_mut();
             match app.as_mut() {
                 Some(app) => app.enter(creation),
-                None => *app = Some(App::new(creation)),
-            }
-            if let (Some(app), Some(path)) = (app.as_mut(), path) {
-                app.open(path);
+                None => {
+                    let mut new = App::new(creation);
+                    new.start(path, eframe::storage_dir("sep4d").as_deref());
+                    *app = Some(new);
+                }
             }
             Ok(Box::new(Window { app: kept.clone(), watch: watch.clone() }))
         };
@@ -57,7 +57,9 @@ pub fn run(path: Option<&Path>) -> Result<()> {
                 let Some(app) = app.as_mut() else { return Err(Error::Device(why)) };
                 if opened.elapsed() < SHORT_LIFE {
                     app.state.engine.finish();
-                    return Err(Error::Device(format!("{why}, again and again; the run was saved: restart the driver")));
+                    return Err(Error::Device(format!(
+                        "{why}, again and again; the run was saved: restart the driver"
+                    )));
                 }
                 let text = format!("{why}. The window was opened anew; training was not touched.");
                 app.state.notices.add(Severity::Warning, text);

@@ -90,7 +90,10 @@ pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>)
     let fits = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
     adapters.iter().filter(fits).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
         let names: Vec<&str> = summaries.iter().map(|adapter| adapter.name.as_str()).collect();
-        Error::Device(format!("none of the adapters can draw to this display: {}; update their drivers", names.join(", ")))
+        Error::Device(format!(
+            "none of the adapters can draw to this display: {}; update their drivers",
+            names.join(", ")
+        ))
     })
 }
 

@@ -191,7 +191,8 @@ fn type_in(
                 memory.unreadable = memory.unreadable.take().filter(|(unreadable, _)| *unreadable != key);
             }
             None => {
-                memory.unreadable = Some((key, format!("{text:?} is no list of numbers; write them with commas between")));
+                memory.unreadable =
+                    Some((key, format!("{text:?} is no list of numbers; write them with commas between")));
             }
         }
     }

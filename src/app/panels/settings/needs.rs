@@ -74,9 +74,14 @@ impl Needs {
             _ => None,
         };
         let known = plan.and_then(|plan| plan.as_ref().ok());
-        let most = limits.map_or(String::new(), |limits| format!(" of {}", bytes(limits.max_storage_binding_bytes as u64)));
+        let most =
+            limits.map_or(String::new(), |limits| format!(" of {}", bytes(limits.max_storage_binding_bytes as u64)));
         let figures = [
-            ("Memory planned", known.map(|plan| bytes(plan.peak_bytes as u64)), "Device memory that the run would take"),
+            (
+                "Memory planned",
+                known.map(|plan| bytes(plan.peak_bytes as u64)),
+                "Device memory that the run would take",
+            ),
             (
                 "Largest binding",
                 known.map(|plan| bytes(plan.largest_binding as u64) + &most),
