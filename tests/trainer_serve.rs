@@ -26,7 +26,7 @@ fn config(parent: &Path) -> RunConfig {
 
 fn start(config: &RunConfig, folder: &Path, task: Task, background: bool) -> Trainer {
     let (config, folder) = (config.clone(), folder.to_path_buf());
-    Trainer::start(Request { config, folder, task, background, command_line: vec!["test".into()] }).unwrap()
+    Trainer::start(Request { config, folder, task, background, command_line: vec!["test".into()], wake: None }).unwrap()
 }
 
 fn wait<R>(trainer: &Trainer, mut wanted: impl FnMut(&Event) -> Option<R>) -> R {

@@ -7,6 +7,7 @@ use eframe::egui::Context;
 
 use super::App;
 use super::dialogs::PathField;
+use super::engine::Phase;
 use super::jobs::{OpenedRun, Outcome};
 use super::notices::Severity;
 use super::shown::Shown;
@@ -35,9 +36,10 @@ impl App {
         }
         let clip = self.state.wanted_clip;
         self.state.engine.refresh(clip);
+        self.panels.mix.keep_up(&mut self.state);
         if !self.state.jobs.list().is_empty() {
             context.request_repaint_after(PROGRESS);
-        } else if self.state.engine.is_training() {
+        } else if self.state.engine.is_training() || self.panels.mix.is_waiting() {
             context.request_repaint_after(ALIVE);
         }
         if let Some(due) = self.state.notices.expire() {
@@ -57,26 +59,35 @@ impl App {
                     state.history = super::history::History::new(started.folder);
                 }
                 state.history.forget_after(started.step);
+                state.validation = None;
+                self.panels.mix.forget(state);
                 state.engine.ask(state.wanted_clip);
             }
             Event::Showing(showing) => {
                 state.run = Some(showing.folder);
+                self.panels.mix.forget(state);
                 state.engine.ask(state.wanted_clip);
             }
             Event::Step(metrics) => state.history.step(metrics),
             Event::Validation(metrics) => {
-                state.history.validation(metrics.clone());
-                self.panels.validated(metrics);
+                // A shown model is no later part of the run's history.
+                if !matches!(state.engine.phase, Phase::Showing) {
+                    state.history.validation(metrics.clone());
+                }
+                state.validation = Some(metrics);
             }
             Event::Reconstruction(clip) => {
-                let Some(facts) = &state.engine.facts else { return };
+                self.panels.mix.offer(&clip);
+                let Some(facts) = state.engine.facts.as_ref().filter(|_| clip.clip == state.wanted_clip) else {
+                    return;
+                };
                 let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
                 match Shown::of_model(version, *clip, facts.grid, facts.classes) {
                     Ok(shown) => state.shown = Some(shown),
                     Err(why) => state.notices.error(&why),
                 }
             }
-            Event::Decoded(clip) => self.panels.decoded(*clip),
+            Event::Decoded(clip) => self.panels.mix.decoded(*clip, state),
             Event::Checkpoint { step, path, is_best } => {
                 if let Some(resumable) = &mut state.resumable {
                     resumable.step = step;
@@ -128,6 +139,8 @@ impl App {
         state.run = None;
         state.resumable = None;
         state.history = super::history::History::default();
+        state.validation = None;
+        self.panels.mix.forget(state);
         state.draft.data.root = source.root.clone();
         state.page = Page::Workspace;
         state.playback.playing = false;
@@ -152,6 +165,8 @@ impl App {
         state.draft = RunConfig { output: OutputConfig { dir: PathBuf::new() }, ..run.config.clone() };
         state.resumable = run.resumable;
         state.history = run.history;
+        let validations = &state.history.validations;
+        state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
         state.selected = None;
         state.wanted_clip = run.source.held_out.len() / 2;
         state.source = Some(run.source);

@@ -28,10 +28,12 @@ mod example;
 pub mod history;
 mod icons;
 pub mod jobs;
+mod latent;
 pub mod layout;
 mod lookup;
 pub mod memory;
 mod menu;
+pub mod mix;
 pub mod notices;
 mod open;
 mod output;
@@ -40,6 +42,7 @@ mod panels;
 mod perform;
 pub mod playback;
 mod run_bar;
+pub mod scores;
 mod shell;
 pub mod shown;
 pub mod state;
@@ -138,7 +141,11 @@ impl App {
             Pane::Original | Pane::Reconstruction | Pane::Error => {
                 self.viewports.ui(ui, &mut self.state, pane, gpu);
             }
-            _ => panels::ui(ui, &mut self.state, &mut self.panels, pane),
+            _ => {
+                if let Some(place) = panels::ui(ui, &mut self.state, &mut self.panels, pane) {
+                    self.go_to(place);
+                }
+            }
         }
         if let Some(action) = self.panels.ordered.take() {
             self.perform(&ui.ctx().clone(), action);

@@ -7,6 +7,7 @@ use super::actions::{Action, ENTRIES};
 use super::dialogs::Purpose;
 use super::layout::{self, Pane};
 use super::playback::DEFAULT_FRAME_SECS;
+use super::scores::{Place, Scope, lack_of_miou, worst};
 use super::state::Page;
 use super::style;
 use super::view::{Coloring, View};
@@ -173,14 +174,19 @@ impl App {
         }
     }
 
-    /// Goes to the frame of the shown clip with the lowest mIoU.
+    /// Goes to the frame with the lowest mIoU: of the validated clips, or of the clip in view.
     fn go_to_worst(&mut self) {
-        let Some(shown) = &self.state.shown else { return };
-        let Some(model) = &shown.model else { return };
-        let scored = model.scores.iter().enumerate().filter_map(|(t, scores)| Some((t, scores.miou?)));
-        if let Some((worst, _)) = scored.min_by(|a, b| a.1.total_cmp(&b.1)) {
-            self.state.playback.seek(worst, shown.frames);
+        if let Some(place) = worst(&self.state, Scope::Validation, lack_of_miou) {
+            self.go_to(place);
         }
+    }
+
+    /// Shows a frame of a clip.
+    pub(super) fn go_to(&mut self, place: Place) {
+        self.go_to_clip(place.clip);
+        let frames = self.state.shown.as_ref().map_or(1, |shown| shown.frames);
+        self.state.playback.playing = false;
+        self.state.playback.seek(place.frame, frames);
     }
 }
 

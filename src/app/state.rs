@@ -8,13 +8,14 @@ use super::history::History;
 use super::jobs::Jobs;
 use super::layout::Pane;
 use super::memory::Recent;
+use super::mix::Mixed;
 use super::notices::Notices;
 use super::playback::Playback;
 use super::shown::Shown;
 use super::view::View;
 use crate::data::Dataset;
 use crate::train::config::{Preset, RunConfig};
-use crate::train::events::Likely;
+use crate::train::events::{Likely, ValidationMetrics};
 
 /// The app's state.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ pub struct State {
     pub overlay: Option<History>,
     /// The clip in the views.
     pub shown: Option<Shown>,
+    /// What a mix of latents means, in the place of the reconstruction.
+    pub mixed: Option<Mixed>,
+    /// The last validation, with what was confused in it.
+    pub validation: Option<ValidationMetrics>,
     /// The clip of the source that the user wants to see.
     pub wanted_clip: usize,
     /// Where in the clip the views are, and whether time runs.
@@ -105,6 +110,8 @@ impl Default for State {
             history: History::default(),
             overlay: None,
             shown: None,
+            mixed: None,
+            validation: None,
             wanted_clip: 0,
             playback: Playback::default(),
             view: View::default(),
@@ -138,17 +145,25 @@ impl State {
     /// The labels of frame `t` that the reconstruction draws, if there is a model.
     pub fn model_labels(&self, t: usize) -> Option<&[u8]> {
         let shown = self.shown.as_ref()?;
-        Some(shown.frame(&shown.model.as_ref()?.labels, t))
+        let labels = match &self.mixed {
+            Some(mixed) => &mixed.labels,
+            None => &shown.model.as_ref()?.labels,
+        };
+        Some(shown.frame(labels, t))
     }
 
     /// The likeliest classes of frame `t` according to the model, if they are known.
     pub fn model_likely(&self, t: usize) -> Option<&[Likely]> {
         let shown = self.shown.as_ref()?;
-        Some(shown.frame(&shown.model.as_ref()?.likely, t)).filter(|likely| !likely.is_empty())
+        let likely = match &self.mixed {
+            Some(mixed) => &mixed.likely,
+            None => &shown.model.as_ref()?.likely,
+        };
+        Some(shown.frame(likely, t)).filter(|likely| !likely.is_empty())
     }
 
     /// Tells one mixed latent in the views from the next; `None` if the reconstruction is the model's own.
     pub fn mixed_version(&self) -> Option<u64> {
-        None
+        self.mixed.as_ref().map(|mixed| mixed.version)
     }
 }

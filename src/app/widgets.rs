@@ -24,6 +24,14 @@ pub fn icon_button(ui: &mut Ui, icon: Icon, name: &str, tip: &str, enabled: bool
     response.on_hover_text(tip).on_disabled_hover_text(tip)
 }
 
+/// A button that shows `text` and is called `name`; its tip shows the key of `action`.
+pub fn named_button(ui: &mut Ui, text: &str, name: &str, enabled: bool, action: Option<Action>) -> Response {
+    let response = ui.add_enabled(enabled, egui::Button::new(text));
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
+    let tip = action.map_or_else(|| name.to_owned(), |action| tip(ui, action));
+    response.on_hover_text(&tip).on_disabled_hover_text(tip)
+}
+
 /// "Play or pause (Space)".
 pub fn tip(ui: &Ui, action: Action) -> String {
     let entry = action.entry();

@@ -44,6 +44,11 @@ impl Confusion {
         self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 
+    /// Adds what another matrix of as many classes counted.
+    pub fn merge(&mut self, other: &Confusion) {
+        self.add(&other.counts);
+    }
+
     /// Voxels of class `class` in the ground truth.
     pub fn truth(&self, class: usize) -> u64 {
         (0..self.classes).map(|p| self.count(class, p)).sum()
@@ -112,6 +117,8 @@ pub struct ClipScores {
     pub clip: usize,
     /// Scores of its frames, `[T]`.
     pub per_frame: Vec<Scores>,
+    /// What its frames are scored from, `[T]`.
+    pub confusion: Vec<Confusion>,
 }
 
 /// Sums confusion counts over clips, frame by frame.
@@ -131,13 +138,13 @@ impl Tally {
     /// Adds the counts of clip number `clip`, `[T, K, K]`.
     pub fn add_clip(&mut self, clip: usize, counts: &[u64]) {
         let classes = self.total.classes;
-        let mut per_frame = Vec::with_capacity(self.per_frame.len());
+        let mut confusion = Vec::with_capacity(self.per_frame.len());
         for (frame, counts) in self.per_frame.iter_mut().zip(counts.chunks(classes * classes)) {
             frame.add(counts);
             self.total.add(counts);
-            per_frame.push(Confusion { classes, counts: counts.to_vec() }.scores());
+            confusion.push(Confusion { classes, counts: counts.to_vec() });
         }
-        self.clips.push(ClipScores { clip, per_frame });
+        self.clips.push(ClipScores { clip, per_frame: confusion.iter().map(Confusion::scores).collect(), confusion });
     }
 
     /// Scores of each clip by itself, in the order in which they were added.

@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(folder.history().unwrap(), History::default());
         let mut log = folder.open_metrics(0).unwrap();
         let Row::Validation(written) = validation(10) else { return };
-        let clips = vec![ClipScores { clip: 3, per_frame: vec![] }];
+        let clips = vec![ClipScores { clip: 3, per_frame: vec![], confusion: vec![] }];
         for row in [step(5), step(10), Row::Validation(ValidationMetrics { clips, ..written.clone() }), step(15)] {
             log.append(&row).unwrap();
         }

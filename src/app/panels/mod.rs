@@ -1,44 +1,75 @@
 //! The panels around the views. Each file draws one; what a panel remembers between frames is in [`Memory`].
 
-use eframe::egui::{Frame, Margin, Ui};
+use eframe::egui::{ScrollArea, Ui};
 
 use super::actions::Action;
 use super::layout::Pane;
+use super::mix::Mix;
+use super::scores::{Place, Scope};
 use super::state::State;
 use super::widgets;
-use crate::train::events::{DecodedClip, ValidationMetrics};
+
+mod classes;
+mod common;
+mod confusion;
+mod frames;
+mod heat;
+mod latents;
+mod per_class;
+mod planes;
+#[cfg(test)]
+pub(super) mod sample;
+#[cfg(test)]
+mod tests;
+mod voxel;
 
 mod settings;
 
 /// What the panels remember besides the app's state.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// The last validation, with what was confused in it.
-    pub validation: Option<ValidationMetrics>,
-    /// The last answer to a mixed latent.
-    pub decoded: Option<DecodedClip>,
+    /// What figures are over.
+    pub scope: Scope,
+    /// The mix of two clips' latents.
+    pub mix: Mix,
     /// What a panel ordered while it was drawn.
     pub ordered: Option<Action>,
     settings: settings::Memory,
+    confusion: confusion::Settings,
+    planes: planes::Settings,
 }
 
-impl Memory {
-    /// Takes in a validation.
-    pub fn validated(&mut self, metrics: ValidationMetrics) {
-        self.validation = Some(metrics);
-    }
-
-    /// Takes in a decoded latent.
-    pub fn decoded(&mut self, clip: DecodedClip) {
-        self.decoded = Some(clip);
-    }
-}
-
-/// Draws `pane`.
-pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) {
-    let margin = Frame::new().inner_margin(Margin::same(8));
-    margin.show(ui, |ui| match pane {
-        Pane::Settings => memory.ordered = settings::ui(ui, state, &mut memory.settings),
-        _ => widgets::empty(ui, pane.title()),
-    });
+/// Draws `pane`; returns the frame that was asked for.
+pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Option<Place> {
+    let scroll = ScrollArea::vertical().id_salt(pane.title()).auto_shrink(false);
+    let contents = |ui: &mut Ui| match pane {
+        Pane::Classes => {
+            classes::ui(ui, state, &mut memory.scope);
+            None
+        }
+        Pane::Voxel => {
+            voxel::ui(ui, state);
+            None
+        }
+        Pane::Confusion => confusion::ui(ui, state, &mut memory.scope, &mut memory.confusion),
+        Pane::Planes => {
+            planes::ui(ui, state, &mut memory.planes);
+            None
+        }
+        Pane::Latents => {
+            latents::ui(ui, state, &mut memory.mix);
+            None
+        }
+        Pane::Settings => {
+            memory.ordered = settings::ui(ui, state, &mut memory.settings);
+            None
+        }
+        Pane::Frames => frames::ui(ui, state),
+        Pane::PerClass => per_class::ui(ui, state, &mut memory.scope),
+        _ => {
+            widgets::empty(ui, pane.title());
+            None
+        }
+    };
+    scroll.show(ui, contents).inner
 }

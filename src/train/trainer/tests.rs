@@ -29,7 +29,7 @@ fn config(parent: &Path) -> RunConfig {
 
 fn start(config: &RunConfig, folder: &Path, task: Task) -> Trainer {
     let (config, folder) = (config.clone(), folder.to_path_buf());
-    Trainer::start(Request { config, folder, task, background: false, command_line: vec![] }).unwrap()
+    Trainer::start(Request { config, folder, task, background: false, command_line: vec![], wake: None }).unwrap()
 }
 
 /// The next event that `wanted` takes.
@@ -142,7 +142,7 @@ fn a_model_is_shown_again_after_its_device_was_lost() {
 fn of_orders_that_wait_only_the_last_of_its_kind_is_carried_out() {
     let (_commands, receiver) = sync_channel(1);
     let (events, _receiver) = sync_channel(1);
-    let mut port = Port { commands: receiver, pending: VecDeque::new(), events, closed: false };
+    let mut port = Port { commands: receiver, pending: VecDeque::new(), events, wake: None, closed: false };
     let decode = |id| Command::Decode(Arc::new(DecodeRequest { id, planes: vec![] }));
     let (zero, one) = (Command::Reconstruct { clip: 0 }, Command::Reconstruct { clip: 1 });
     for command in
