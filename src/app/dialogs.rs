@@ -88,6 +88,10 @@ fn folders(text: &str) -> Vec<PathBuf> {
 impl App {
     /// Asks for a path.
     pub(super) fn choose(&mut self, purpose: Purpose) {
+        if !self.native_dialogs {
+            self.path_field = Some(PathField::new(purpose));
+            return;
+        }
         let dialog = rfd::AsyncFileDialog::new().set_title(purpose.title()).pick_folder();
         let asked = Instant::now();
         self.state.jobs.start("choosing a folder", move |_| {

@@ -74,6 +74,8 @@ pub struct App {
     panels: panels::Memory,
     welcome: welcome::Memory,
     path_field: Option<dialogs::PathField>,
+    /// Paths are chosen in the system's dialogs, where it has any; else in a field of the window.
+    pub native_dialogs: bool,
     example: Option<example::Example>,
     /// The window was closed while a run was at work: it saves, and the window follows.
     closing: bool,
@@ -99,6 +101,7 @@ impl App {
             panels: panels::Memory::default(),
             welcome: welcome::Memory::default(),
             path_field: None,
+            native_dialogs: false,
             example: None,
             closing: false,
             watched: None,

@@ -176,7 +176,7 @@ pub fn overlay(context: &Context, closing: bool) {
             let response = ui.allocate_rect(rect, sense);
             response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, text));
             let painter = ui.painter();
-            painter.rect_filled(rect, 0.0, visuals.panel_fill.gamma_multiply(0.82));
+            painter.rect_filled(rect, 0.0, visuals.panel_fill.gamma_multiply(0.94));
             painter.rect_stroke(rect.shrink(14.0), 12.0, Stroke::new(2.0, colors.accent), egui::StrokeKind::Inside);
             painter.text(rect.center(), Align2::CENTER_CENTER, text, FontId::proportional(22.0), visuals.text_color());
         },

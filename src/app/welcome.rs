@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Align2, CentralPanel, Color32, FontId, Frame, Label, Margin, Rect, RichText, Sense, Stroke, StrokeKind, Ui,
+    self, Align2, AtomExt, CentralPanel, FontId, Frame, Label, Margin, Rect, RichText, Sense, Stroke, StrokeKind, Ui,
     UiBuilder, pos2, vec2,
 };
 use eframe::egui_wgpu::RenderState;
@@ -16,7 +16,7 @@ use super::state::Page;
 use super::style;
 use super::training::name;
 use super::view::View;
-use super::widgets::{self, percent};
+use super::widgets;
 
 /// The three choices.
 const CHOICES: [(Action, Icon, &str); 3] = [
@@ -31,9 +31,10 @@ const TURN_RAD_PER_SEC: f32 = 0.12;
 const PICTURE_SECS: f32 = 1.0 / 30.0;
 
 const MARGIN: f32 = 36.0;
-const CARD_HEIGHT: f32 = 84.0;
+/// Above each view stands its name.
+const NAME_HEIGHT: f32 = 34.0;
 /// Recent data sets and runs in view.
-const RECENT_ROWS: usize = 5;
+const RECENT_ROWS: usize = 8;
 
 /// What the page remembers: its own view, so that its slow turn is nobody's setting.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { view: View { ornaments: false, pitch_rad: 0.66, zoom: 0.92, ..View::default() } }
+        Memory { view: View { ornaments: false, pitch_rad: 0.66, ..View::default() } }
     }
 }
 
@@ -79,7 +80,9 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
     let colors = style::colors(ui.visuals());
     let (mut wanted, mut recent) = (None, None);
     // Low windows have no room for air.
-    let air = ((ui.max_rect().height() - 620.0) / 10.0).clamp(4.0, 40.0);
+    let height = ui.max_rect().height();
+    let air = ((height - 620.0) / 6.0).clamp(2.0, 130.0);
+    let card_height = ((height - 270.0) / 3.0).clamp(62.0, 88.0);
     ui.add_space(air);
     ui.label(RichText::new("sep4d").size(38.0).strong());
     let about = "Compress moving 3D scenes into one continuous 4D latent, and watch what comes back.";
@@ -87,7 +90,7 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
     ui.add_space(14.0 + air);
     ui.spacing_mut().item_spacing.y = 12.0;
     for (action, icon, about) in CHOICES {
-        if card(ui, action, icon, about, action == Action::GenerateTown) {
+        if card(ui, card_height, (action, icon, about)) {
             wanted = Some(action);
         }
     }
@@ -100,7 +103,7 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
         for path in app.state.recent.paths.iter().take(rows.min(RECENT_ROWS)) {
             let title = name(path);
             let place = path.parent().map(|parent| parent.display().to_string()).unwrap_or_default();
-            let place = RichText::new(place).size(12.0).color(colors.quiet);
+            let place = RichText::new(place).size(12.0).color(colors.quiet).atom_shrink(true);
             let button = egui::Button::new((RichText::new(&title), place)).frame_when_inactive(false).truncate();
             let response = ui.add(button.min_size(vec2(0.0, 24.0)));
             response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Open {title}")));
@@ -117,11 +120,12 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
 }
 
 /// One large choice; true if it was taken.
-fn card(ui: &mut Ui, action: Action, icon: Icon, about: &str, first: bool) -> bool {
+fn card(ui: &mut Ui, height: f32, (action, icon, about): (Action, Icon, &str)) -> bool {
     let colors = style::colors(ui.visuals());
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), CARD_HEIGHT), Sense::click());
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::click());
     let entry = action.entry();
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, entry.name));
+    let first = action == CHOICES[0].0;
     let lit = response.hovered() || response.has_focus();
     let fill = if first { colors.accent.gamma_multiply(if lit { 0.3 } else { 0.18 }) } else { colors.bar };
     let line = if lit {
@@ -137,19 +141,16 @@ fn card(ui: &mut Ui, action: Action, icon: Icon, about: &str, first: bool) -> bo
     icon.paint(painter, square, 30.0, colors.accent);
     let text = ui.visuals().text_color();
     let left = rect.left() + 88.0;
+    let width = rect.right() - 16.0 - left;
     let key = ui.ctx().format_shortcut(&entry.keys[0]);
     let key = painter.layout_no_wrap(key, FontId::monospace(11.0), colors.quiet);
-    let key_left = rect.right() - 16.0 - key.size().x;
-    painter.galley(pos2(key_left, rect.top() + 15.0), key, colors.quiet);
-    painter.text(
-        pos2(left, rect.top() + 13.0),
-        Align2::LEFT_TOP,
-        entry.name.trim_end_matches('…'),
-        FontId::proportional(17.0),
-        text,
-    );
-    let about = painter.layout(about.to_owned(), FontId::proportional(13.0), colors.quiet, rect.right() - 14.0 - left);
-    painter.galley(pos2(left, rect.top() + 38.0), about, Color32::PLACEHOLDER);
+    let title = entry.name.trim_end_matches('…').to_owned();
+    let title = painter.layout_no_wrap(title, FontId::proportional(17.0), text);
+    let about = painter.layout(about.to_owned(), FontId::proportional(13.0), colors.quiet, width);
+    let top = rect.center().y - (title.size().y + 4.0 + about.size().y) / 2.0;
+    painter.galley(pos2(rect.right() - 16.0 - key.size().x, top + 3.0), key, colors.quiet);
+    painter.galley(pos2(left, top + title.size().y + 4.0), about, colors.quiet);
+    painter.galley(pos2(left, top), title, text);
     response.on_hover_text(widgets::tip(ui, action)).on_hover_cursor(egui::CursorIcon::PointingHand).clicked()
 }
 
@@ -158,12 +159,6 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
     let colors = style::colors(ui.visuals());
     let room = ui.max_rect();
     let (views, foot) = room.split_top_bottom_at_y(room.bottom() - 64.0);
-    let figures = app.state.shown.as_ref().map(|shown| {
-        let t = app.state.frame();
-        let miou = shown.model.as_ref().and_then(|model| model.scores.get(t)).and_then(|scores| scores.miou);
-        let width = shown.frames.to_string().len();
-        format!("frame {:>width$} / {}   mIoU {:>6}", t + 1, shown.frames, percent(miou))
-    });
     let whose = match &app.state.shown {
         None => "Nothing is open yet",
         Some(_) if app.is_example() => "A town that the bundled model has never seen, and what it makes of it",
@@ -173,6 +168,7 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
         ui.horizontal_centered(|ui| {
             let label = if app.is_example() { "Explore this example" } else { "Go to the workspace" };
             let button = egui::Button::new(RichText::new(label).size(14.0)).min_size(vec2(168.0, 34.0));
+            let button = button.stroke(Stroke::new(1.0, colors.accent));
             if ui
                 .add_enabled(app.state.shown.is_some(), button)
                 .on_hover_text("Scrub, turn, hover over voxels")
@@ -183,10 +179,6 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
             ui.add_space(8.0);
             ui.add(Label::new(RichText::new(whose).color(colors.quiet)).truncate());
         });
-        if let Some(figures) = figures {
-            let at = pos2(foot.right() - 20.0, foot.top() - 16.0);
-            ui.painter().text(at, Align2::RIGHT_CENTER, figures, FontId::monospace(12.0), colors.quiet);
-        }
     });
     if ui.style().animation_time > 0.0 && gpu.is_some() {
         let passed = ui.input(|input| input.stable_dt).min(0.1);
@@ -202,11 +194,12 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
     };
     std::mem::swap(&mut app.welcome.view, &mut app.state.view);
     for (rect, pane) in [(first, Pane::Original), (second, Pane::Reconstruction)] {
-        ui.scope_builder(UiBuilder::new().max_rect(rect.shrink(1.0)), |ui| {
+        let (above, rect) = rect.split_top_bottom_at_y(rect.top() + NAME_HEIGHT);
+        let at = above.left_center() + vec2(20.0, 0.0);
+        ui.painter().text(at, Align2::LEFT_CENTER, pane.title(), FontId::proportional(15.0), ui.visuals().text_color());
+        ui.scope_builder(UiBuilder::new().max_rect(rect.shrink2(vec2(1.0, 0.0))), |ui| {
             app.viewports.ui(ui, &mut app.state, pane, gpu);
         });
-        let at = rect.left_top() + vec2(20.0, 16.0);
-        ui.painter().text(at, Align2::LEFT_TOP, pane.title(), FontId::proportional(15.0), ui.visuals().text_color());
     }
     std::mem::swap(&mut app.welcome.view, &mut app.state.view);
 }

@@ -40,6 +40,7 @@ pub fn run(path: Option<&Path>) -> Result<()> {
                 Some(app) => app.enter(creation),
                 None => {
                     let mut new = App::new(creation);
+                    new.native_dialogs = true;
                     new.start(path, eframe::storage_dir("sep4d").as_deref());
                     *app = Some(new);
                 }
