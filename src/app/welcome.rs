@@ -44,7 +44,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { view: View { ornaments: false, pitch_rad: 0.66, ..View::default() } }
+        Memory { view: View { ornaments: false, pitch_rad: 0.66, zoom: 1.15, ..View::default() } }
     }
 }
 
@@ -87,7 +87,7 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
     ui.label(RichText::new("sep4d").size(38.0).strong());
     let about = "Compress moving 3D scenes into one continuous 4D latent, and watch what comes back.";
     ui.add(Label::new(RichText::new(about).size(15.0).color(colors.quiet)).wrap());
-    ui.add_space(14.0 + air);
+    ui.add_space(14.0 + air / 3.0);
     ui.spacing_mut().item_spacing.y = 12.0;
     for (action, icon, about) in CHOICES {
         if card(ui, card_height, (action, icon, about)) {

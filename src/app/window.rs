@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,10 +32,12 @@ pub fn run(path: Option<&Path>) -> Result<()> {
     path.map(open::recognise).transpose()?;
     check_display()?;
     let kept: Rc<RefCell<Option<App>>> = Rc::default();
+    let signals = Signals::register();
     loop {
         let (watch, opened) = (Arc::new(Watch::default()), Instant::now());
         let create = |creation: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
             watch.over(creation);
+            signals.wake(&creation.egui_ctx);
             let mut app = kept.borrow_mut();
             match app.as_mut() {
                 Some(app) => app.enter(creation),
@@ -45,7 +48,7 @@ pub fn run(path: Option<&Path>) -> Result<()> {
                     *app = Some(new);
                 }
             }
-            Ok(Box::new(Window { app: kept.clone(), watch: watch.clone() }))
+            Ok(Box::new(Window { app: kept.clone(), watch: watch.clone(), signals: signals.clone() }))
         };
         // The toolkit panics if a device is lost while it draws, which a lost device's window survives.
         let ended = catch_unwind(AssertUnwindSafe(|| eframe::run_native("sep4d", options(), Box::new(create))));
@@ -153,10 +156,57 @@ impl Watch {
     }
 }
 
+/// SIGINT and SIGTERM close the window as its button does, so that a run is saved; a second one ends the program.
+#[derive(Debug, Clone, Default)]
+struct Signals {
+    closing: Arc<AtomicBool>,
+    window: Arc<Mutex<Option<Context>>>,
+}
+
+impl Signals {
+    fn register() -> Signals {
+        let signals = Signals::default();
+        #[cfg(unix)]
+        {
+            use signal_hook::consts::{SIGINT, SIGTERM};
+            let again = Arc::new(AtomicBool::new(false));
+            for signal in [SIGINT, SIGTERM] {
+                // Where they cannot be handled, the signals end the program as they always do.
+                let _ = signal_hook::flag::register_conditional_default(signal, again.clone());
+                let _ = signal_hook::flag::register(signal, again.clone());
+            }
+            if let Ok(mut arriving) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
+                let shared = signals.clone();
+                let listen = move || {
+                    for _ in arriving.forever() {
+                        shared.close();
+                    }
+                };
+                let _ = std::thread::Builder::new().name("signals".into()).spawn(listen);
+            }
+        }
+        signals
+    }
+
+    /// Tells which window to wake.
+    fn wake(&self, context: &Context) {
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
+    }
+
+    #[cfg(unix)]
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(context) = self.window.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            context.request_repaint();
+        }
+    }
+}
+
 /// What the toolkit runs: the app, which outlives it if its device is lost.
 struct Window {
     app: Rc<RefCell<Option<App>>>,
     watch: Arc<Watch>,
+    signals: Signals,
 }
 
 impl Window {
@@ -171,7 +221,7 @@ impl Window {
 
 impl eframe::App for Window {
     fn logic(&mut self, context: &Context, frame: &mut eframe::Frame) {
-        if self.watch.lost().is_some() {
+        if self.watch.lost().is_some() || self.signals.closing.swap(false, Ordering::Relaxed) {
             context.send_viewport_cmd(ViewportCommand::Close);
         }
         let errors = self.watch.take_errors();
