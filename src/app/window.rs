@@ -52,6 +52,9 @@ pub fn run(path: Option<&Path>) -> Result<()> {
         };
         // The toolkit panics if a device is lost while it draws, which a lost device's window survives.
         let ended = catch_unwind(AssertUnwindSafe(|| eframe::run_native("sep4d", options(), Box::new(create))));
+        if ended.is_err() {
+            watch.ask(wgpu::PollType::wait_indefinitely());
+        }
         match (watch.lost(), ended) {
             (None, Ok(Ok(()))) => return Ok(()),
             (None, Ok(Err(why))) => return Err(cannot_open(&why)),
@@ -116,6 +119,7 @@ fn options() -> eframe::NativeOptions {
 /// What the window's device reports outside of any call.
 #[derive(Debug, Default)]
 struct Watch {
+    device: Mutex<Option<wgpu::Device>>,
     lost: Mutex<Option<String>>,
     errors: Mutex<Vec<String>>,
 }
@@ -129,14 +133,17 @@ impl Watch {
     }
 
     fn listen(self: &Arc<Watch>, device: &wgpu::Device, context: &Context) {
-        let (watch, wake) = (self.clone(), context.clone());
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(device.clone());
+        let (watch, wake) = (Arc::downgrade(self), context.clone());
         device.set_device_lost_callback(move |reason, message| {
+            let Some(watch) = watch.upgrade() else { return };
             let mut lost = watch.lost.lock().unwrap_or_else(PoisonError::into_inner);
             lost.get_or_insert(format!("the window's device was lost ({reason:?}): {}", message.trim_end_matches('.')));
             wake.request_repaint();
         });
-        let watch = self.clone();
+        let watch = Arc::downgrade(self);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let Some(watch) = watch.upgrade() else { return };
             watch.errors.lock().unwrap_or_else(PoisonError::into_inner).push(match error {
                 wgpu::Error::OutOfMemory { .. } => "the window's device has no memory left; make the window or the \
                                                     model smaller, or end other programs that use the GPU"
@@ -146,8 +153,17 @@ impl Watch {
         }));
     }
 
+    /// Asks the device for its progress, which is when it tells of its loss.
+    fn ask(&self, how: wgpu::PollType) {
+        let device = self.device.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(device) = device {
+            let _ = device.poll(how);
+        }
+    }
+
     /// Why the device was lost, if it was.
     fn lost(&self) -> Option<String> {
+        self.ask(wgpu::PollType::Poll);
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -261,7 +277,6 @@ mod tests {
         assert_eq!(watch.take_errors().len(), 1);
         assert_eq!(watch.lost(), None);
         gpu.device.destroy();
-        let _ = gpu.device.poll(wgpu::PollType::wait_indefinitely());
         assert!(watch.lost().unwrap().contains("was lost"));
     }
 
