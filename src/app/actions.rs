@@ -238,7 +238,7 @@ impl Action {
             | Action::DismissNotices
             | Action::Screenshot
             | Action::Quit => true,
-            Action::Welcome => workspace,
+            Action::Welcome => workspace || state.shown.is_some(),
             Action::Train => state.source.is_some() && (!engine.is_training() || matches!(engine.phase, Phase::Paused)),
             Action::NewRun => state.source.is_some() && !engine.is_training(),
             Action::Pause => matches!(engine.phase, Phase::Training),

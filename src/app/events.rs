@@ -6,6 +6,7 @@ use std::time::Duration;
 use eframe::egui::Context;
 
 use super::App;
+use super::dialogs::PathField;
 use super::engine::Phase;
 use super::jobs::{OpenedRun, Outcome};
 use super::notices::Severity;
@@ -52,6 +53,7 @@ impl App {
             Event::Started(started) => {
                 let config = state.engine.training.clone();
                 state.resumable = config.map(|config| Resumable { config, step: started.step });
+                state.recent.opened(&started.folder);
                 state.run = Some(started.folder.clone());
                 if state.history.folder != started.folder {
                     state.history = super::history::History::new(started.folder);
@@ -104,6 +106,7 @@ impl App {
                 );
             }
             Event::Warning(text) => state.notices.add(Severity::Warning, text),
+            Event::Finished(_) | Event::Failed(_) if self.closing => {}
             Event::Finished(finished) => self.after_run(&finished),
             Event::Failed(why) => state.notices.error(&why),
             Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
@@ -118,15 +121,21 @@ impl App {
             Outcome::Overlay(history) => self.state.overlay = Some(history),
             Outcome::Clip(index, clip) => self.take_clip(index, *clip),
             Outcome::Written(path) => self.state.notices.info(format!("Wrote {}", path.display())),
-            Outcome::Chosen { path, overlay: true } => self.open_overlay(path),
-            Outcome::Chosen { path, overlay: false } => self.open(&path),
+            Outcome::Chosen { path, purpose } => self.take_chosen(path, purpose),
+            Outcome::NoDialog(purpose) => self.path_field = Some(PathField::new(purpose)),
+            Outcome::DataMoved { why, purpose } => {
+                self.state.notices.error(&why);
+                self.choose(purpose);
+            }
+            Outcome::Example(run) => self.take_example(*run),
             Outcome::Nothing => {}
         }
     }
 
     fn take_source(&mut self, source: Source) {
         let state = &mut self.state;
-        state.engine.leave();
+        state.leave_run();
+        state.recent.opened(&source.root);
         state.run = None;
         state.resumable = None;
         state.history = super::history::History::default();
@@ -134,6 +143,7 @@ impl App {
         self.panels.mix.forget(state);
         state.draft.data.root = source.root.clone();
         state.page = Page::Workspace;
+        state.playback.playing = false;
         state.selected = None;
         state.wanted_clip = source.held_out.len() / 2;
         state.source = Some(source);
@@ -142,12 +152,21 @@ impl App {
 
     fn take_run(&mut self, run: OpenedRun) {
         let state = &mut self.state;
+        state.leave_run();
+        state.recent.opened(&run.folder);
+        state.page = Page::Workspace;
+        state.playback.playing = false;
+        self.show_run(run);
+    }
+
+    /// Shows a run's model; the page stays.
+    pub(super) fn show_run(&mut self, run: OpenedRun) {
+        let state = &mut self.state;
         state.draft = RunConfig { output: OutputConfig { dir: PathBuf::new() }, ..run.config.clone() };
         state.resumable = run.resumable;
         state.history = run.history;
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
-        state.page = Page::Workspace;
         state.selected = None;
         state.wanted_clip = run.source.held_out.len() / 2;
         state.source = Some(run.source);

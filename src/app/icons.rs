@@ -18,6 +18,9 @@ pub enum Icon {
     First,
     Last,
     Reset,
+    Town,
+    Folder,
+    Curve,
     More,
 }
 
@@ -85,6 +88,25 @@ impl Icon {
                 line(&[(0.82, 0.18), (0.18, 0.82)]);
             }
             Icon::More => line(&[(0.2, 0.35), (0.5, 0.65), (0.8, 0.35)]),
+            Icon::Town => {
+                for (left, right, top) in [(0.04, 0.3, 0.5), (0.36, 0.66, 0.1), (0.72, 0.96, 0.34)] {
+                    let house = Rect::from_min_max(at(left, top), at(right, 0.94));
+                    painter.rect_stroke(house, 1.0, stroke, eframe::egui::StrokeKind::Middle);
+                    for i in 0..((0.8 - top) / 0.2) as usize {
+                        let middle = (left + right) / 2.0;
+                        let y = top + 0.16 + 0.2 * i as f32;
+                        line(&[(middle - 0.05, y), (middle + 0.05, y)]);
+                    }
+                }
+            }
+            Icon::Folder => {
+                line(&[(0.04, 0.86), (0.04, 0.16), (0.36, 0.16), (0.46, 0.3), (0.96, 0.3), (0.96, 0.86), (0.04, 0.86)]);
+                line(&[(0.04, 0.46), (0.96, 0.46)]);
+            }
+            Icon::Curve => {
+                line(&[(0.06, 0.06), (0.06, 0.94), (0.96, 0.94)]);
+                line(&[(0.18, 0.2), (0.28, 0.5), (0.42, 0.66), (0.6, 0.74), (0.92, 0.78)]);
+            }
             Icon::Menu => {
                 for y in [0.2, 0.5, 0.8] {
                     line(&[(0.08, y), (0.92, y)]);

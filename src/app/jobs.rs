@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Instant;
 
+use super::dialogs::Purpose;
 use super::history::History;
 use super::state::{Resumable, Source};
 use crate::train::config::RunConfig;
@@ -47,9 +49,20 @@ pub enum Outcome {
     Chosen {
         /// The path.
         path: PathBuf,
-        /// Only the metrics are wanted.
-        overlay: bool,
+        /// What for.
+        purpose: Purpose,
     },
+    /// The system has no dialog to choose a path in.
+    NoDialog(Purpose),
+    /// The data of a run are not where they were.
+    DataMoved {
+        /// Why they cannot be opened.
+        why: Error,
+        /// What is asked for.
+        purpose: Purpose,
+    },
+    /// The example's run was opened.
+    Example(Box<OpenedRun>),
     /// The user chose nothing.
     Nothing,
 }
@@ -78,6 +91,8 @@ pub struct Job {
     pub what: String,
     /// How far it is.
     pub progress: Progress,
+    /// When it began.
+    pub since: Instant,
     outcome: Receiver<Result<Outcome>>,
 }
 
@@ -102,7 +117,7 @@ impl Jobs {
                 context.request_repaint();
             }
         });
-        self.list.push(Job { what: what.into(), progress, outcome });
+        self.list.push(Job { what: what.into(), progress, since: Instant::now(), outcome });
     }
 
     /// The jobs under way.

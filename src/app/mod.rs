@@ -4,14 +4,16 @@
 //! other. The window never waits: the trainer is a thread behind [`engine::Engine`], anything else that takes time is a job
 //! of [`jobs::Jobs`].
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eframe::egui::util::undoer::Undoer;
-use eframe::egui::{self, CentralPanel, Context, Ui};
+use eframe::egui::{self, CentralPanel, Context, Ui, ViewportCommand};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
+use crate::train::events::Command;
 use crate::train::trainer::Wake;
 use layout::{Pane, Panels};
 use state::{Page, State};
@@ -22,12 +24,15 @@ mod dialogs;
 mod draft;
 pub mod engine;
 mod events;
+mod example;
 pub mod history;
 mod icons;
 pub mod jobs;
 mod latent;
 pub mod layout;
 mod lookup;
+pub mod memory;
+mod menu;
 pub mod mix;
 pub mod notices;
 mod open;
@@ -67,6 +72,13 @@ pub struct App {
     viewports: viewports::Viewports,
     palette: palette::Palette,
     panels: panels::Memory,
+    welcome: welcome::Memory,
+    path_field: Option<dialogs::PathField>,
+    /// Paths are chosen in the system's dialogs, where it has any; else in a field of the window.
+    pub native_dialogs: bool,
+    example: Option<example::Example>,
+    /// The window was closed while a run was at work: it saves, and the window follows.
+    closing: bool,
     /// The data that were last asked for.
     watched: Option<training::Watched>,
     /// The window's device.
@@ -87,6 +99,11 @@ impl App {
             viewports: viewports::Viewports::default(),
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
+            welcome: welcome::Memory::default(),
+            path_field: None,
+            native_dialogs: false,
+            example: None,
+            closing: false,
             watched: None,
             gpu: None,
             window: window.clone(),
@@ -94,8 +111,23 @@ impl App {
         app.state.engine.wake = Some(Wake(Arc::new(move || {
             window.lock().unwrap_or_else(PoisonError::into_inner).request_repaint_after(CADENCE);
         })));
+        if let Some(storage) = creation.storage {
+            app.restore(storage);
+        }
         app.enter(creation);
         app
+    }
+
+    /// Opens `path`, or what was open when the window was last closed, and has the example ready, which is written below
+    /// `data`.
+    pub fn start(&mut self, path: Option<&Path>, data: Option<&Path>) {
+        let last = self.state.recent.open.clone();
+        self.unpack_example(data);
+        match (path, last) {
+            (Some(path), _) => self.open(path),
+            (None, Some(last)) if open::recognise(&last).is_ok() => self.open(&last),
+            _ => self.load_example(),
+        }
     }
 
     /// Settles in a window: the first, or another after the loss of the device.
@@ -136,6 +168,18 @@ impl App {
         });
     }
 
+    /// A window that is closed while a run is at work stays until the run has saved.
+    fn close_after_saving(&mut self, context: &Context) {
+        let asked = context.input(|input| input.viewport().close_requested());
+        if asked && !self.closing && self.state.engine.is_training() {
+            self.closing = true;
+            self.state.engine.send(Command::Stop);
+            context.send_viewport_cmd(ViewportCommand::CancelClose);
+        } else if self.closing && !self.state.engine.is_training() {
+            context.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
     fn remember_view(&mut self, context: &Context) {
         self.undo.feed_state(context.input(|input| input.time), &self.state.view);
     }
@@ -145,6 +189,7 @@ impl eframe::App for App {
     fn logic(&mut self, context: &Context, _: &mut eframe::Frame) {
         self.take_in(context);
         self.follow_draft(context);
+        self.close_after_saving(context);
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
@@ -156,11 +201,17 @@ impl eframe::App for App {
             Page::Workspace => self.workspace(ui, frame.wgpu_render_state()),
         }
         shell::notices(&context, &mut self.state);
+        self.path_field(&context);
+        shell::overlay(&context, self.closing);
         if let Some(action) = self.palette.ui(&context, &self.state) {
             self.perform(&context, action);
         }
         self.take_dropped(&context);
         self.remember_view(&context);
+    }
+
+    fn save(&mut self, storage: &mut dyn eframe::Storage) {
+        self.store(storage);
     }
 
     fn on_exit(&mut self) {

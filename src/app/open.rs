@@ -6,6 +6,8 @@ use std::sync::Arc;
 use eframe::egui::Context;
 
 use super::App;
+use super::dialogs::Purpose;
+use super::example::Example;
 use super::history::History;
 use super::jobs::{OpenedRun, Outcome};
 use super::state::{Resumable, Source};
@@ -51,18 +53,41 @@ fn open_source(root: &Path, config: &RunConfig) -> Result<Source> {
     Ok(Source { root: root.to_path_buf(), held_out: Arc::new(held_out) })
 }
 
-fn open_run(folder: &Path, checkpoint: Option<PathBuf>) -> Result<OpenedRun> {
+/// Opens a run, with its data at `data` or where the run says; if they are not there, the outcome asks for them.
+fn open_run(folder: &Path, checkpoint: Option<PathBuf>, data: Option<PathBuf>) -> Result<Outcome> {
+    let chosen = checkpoint.clone();
     let run = RunFolder::open(folder)?;
     let checkpoint = match checkpoint {
         Some(path) => path,
         None => run.checkpoints().best_path().or_else(|_| run.checkpoints().latest_path())?,
     };
     let step = run.checkpoints().index().latest.unwrap_or(0);
-    let config = run.config()?;
-    let source = open_source(&config.data.root, &config)?;
+    let mut config = run.config()?;
+    if let Some(data) = data {
+        config.data.root = data;
+    }
+    let source = match open_source(&config.data.root, &config) {
+        Ok(source) => source,
+        Err(_) if !config.data.root.is_dir() => {
+            let (run, root) = (folder.display(), config.data.root.display());
+            let why = Error::Data(format!("the data of the run {run} are no longer at {root}; choose their folder"));
+            let purpose = Purpose::DataOf { run: folder.to_path_buf(), checkpoint: chosen };
+            return Ok(Outcome::DataMoved { why, purpose });
+        }
+        Err(why) => return Err(why),
+    };
     let history = History::read(&run)?;
-    let resumable = Some(Resumable { config: config.clone(), step });
-    Ok(OpenedRun { folder: folder.to_path_buf(), config, resumable, checkpoint, source, history })
+    // A model that came without Adam's moments cannot be trained further.
+    let moments = folder.join(format!("checkpoints/step-{step:08}.optim.safetensors"));
+    let resumable = (step == 0 || moments.is_file()).then(|| Resumable { config: config.clone(), step });
+    Ok(Outcome::Run(Box::new(OpenedRun {
+        folder: folder.to_path_buf(),
+        config,
+        resumable,
+        checkpoint,
+        source,
+        history,
+    })))
 }
 
 /// The town of the first-run page: small enough to train on any machine.
@@ -93,7 +118,59 @@ impl App {
 
     /// Opens a run and shows its best model.
     pub(super) fn open_run(&mut self, folder: PathBuf) {
-        self.state.jobs.start("opening the run", move |_| Ok(Outcome::Run(Box::new(open_run(&folder, None)?))));
+        self.open_run_with(folder, None, None);
+    }
+
+    /// Opens a run and shows a model of it, the best if none is named, with its data where the run says or at `data`.
+    pub(super) fn open_run_with(&mut self, folder: PathBuf, checkpoint: Option<PathBuf>, data: Option<PathBuf>) {
+        self.state.jobs.start("opening the run", move |_| open_run(&folder, checkpoint, data));
+    }
+
+    /// Shows the example's clip.
+    pub(super) fn unpack_example(&mut self, data: Option<&Path>) {
+        let unpacked = Example::unpack(data).and_then(|example| Ok((example.shown()?, example)));
+        match unpacked {
+            Ok((shown, example)) => {
+                self.state.shown = Some(shown);
+                self.state.playback.playing = true;
+                self.example = Some(example);
+            }
+            Err(why) => self.state.notices.error(&why),
+        }
+    }
+
+    /// Loads the example's model, to show it if nothing else has been opened meanwhile.
+    pub(super) fn load_example(&mut self) {
+        let Some(run) = self.example.as_ref().map(|example| example.run()) else { return };
+        self.state.jobs.start("loading the example", move |_| {
+            Ok(match open_run(&run, None, None)? {
+                Outcome::Run(run) => Outcome::Example(run),
+                other => other,
+            })
+        });
+    }
+
+    pub(super) fn take_example(&mut self, run: OpenedRun) {
+        if self.state.source.is_none() {
+            // What is trained next is not the example again.
+            let draft = self.state.draft.clone();
+            self.show_run(run);
+            self.state.draft = draft;
+        }
+    }
+
+    /// Whether the example is what is open.
+    pub(super) fn is_example(&self) -> bool {
+        let Some(example) = &self.example else { return false };
+        self.state.source.as_ref().is_none_or(|source| example.holds(&source.root))
+    }
+
+    /// Opens what was opened before; what is gone is forgotten.
+    pub(super) fn open_recent(&mut self, path: PathBuf) {
+        if recognise(&path).is_err() {
+            self.state.recent.forget(&path);
+        }
+        self.open(&path);
     }
 
     /// Reads the metrics of a second run, to draw them behind those of the first.
@@ -106,7 +183,7 @@ impl App {
     fn open_checkpoint(&mut self, file: PathBuf) {
         self.state.jobs.start("opening the checkpoint", move |_| {
             let folder = file.parent().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
-            Ok(Outcome::Run(Box::new(open_run(&folder, Some(file))?)))
+            open_run(&folder, Some(file), None)
         });
     }
 

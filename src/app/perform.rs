@@ -4,6 +4,7 @@ use eframe::egui::{Context, ThemePreference, ViewportCommand};
 
 use super::App;
 use super::actions::{Action, ENTRIES};
+use super::dialogs::Purpose;
 use super::layout::{self, Pane};
 use super::playback::DEFAULT_FRAME_SECS;
 use super::scores::{Place, Scope, lack_of_miou, worst};
@@ -22,7 +23,7 @@ const CLOSER: f32 = 0.88;
 impl App {
     /// Carries out what the pressed keys stand for, unless somebody types.
     pub(super) fn obey_keys(&mut self, context: &Context) {
-        if context.text_edit_focused() || self.palette.is_open() {
+        if context.text_edit_focused() || self.palette.is_open() || self.path_field.is_some() {
             return;
         }
         let pressed = |key: &_| context.input_mut(|input| input.consume_shortcut(key));
@@ -50,11 +51,13 @@ impl App {
         let state = &mut self.state;
         match action {
             Action::GenerateTown => self.generate(),
-            Action::OpenDataset => self.choose_dataset(context),
-            Action::OpenRun => self.choose_run(context),
-            Action::OpenOverlay => self.choose_overlay(context),
+            Action::OpenDataset => self.choose(Purpose::Dataset),
+            Action::OpenRun => self.choose(Purpose::Run),
+            Action::OpenOverlay => self.choose(Purpose::Overlay),
             Action::CloseOverlay => state.overlay = None,
-            Action::Welcome => state.page = Page::Welcome,
+            Action::Welcome => {
+                state.page = if state.page == Page::Welcome { Page::Workspace } else { Page::Welcome };
+            }
             Action::Train => self.train(),
             Action::NewRun => self.train_anew(),
             Action::Pause => drop(state.engine.send(Command::Pause)),

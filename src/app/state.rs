@@ -7,6 +7,7 @@ use super::engine::Engine;
 use super::history::History;
 use super::jobs::Jobs;
 use super::layout::Pane;
+use super::memory::Recent;
 use super::mix::Mixed;
 use super::notices::Notices;
 use super::playback::Playback;
@@ -57,6 +58,8 @@ pub struct State {
     pub jobs: Jobs,
     /// What the user is to know.
     pub notices: Notices,
+    /// What was opened lately.
+    pub recent: Recent,
 }
 
 /// From where the open run can go on.
@@ -117,11 +120,22 @@ impl Default for State {
             selected: None,
             jobs: Jobs::default(),
             notices: Notices::default(),
+            recent: Recent::default(),
         }
     }
 }
 
 impl State {
+    /// Lets go of the run or model at work, because something else is opened; a run saves first.
+    pub fn leave_run(&mut self) {
+        if self.engine.is_training()
+            && let Some(run) = &self.run
+        {
+            self.notices.info(format!("The run in {} is saved and stopped.", run.display()));
+        }
+        self.engine.leave();
+    }
+
     /// The number of the frame in view, within the shown clip.
     pub fn frame(&self) -> usize {
         let frames = self.shown.as_ref().map_or(1, |shown| shown.frames);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,26 +29,32 @@ const INSTEAD: &str = "start sep4d in a desktop session, or train without a wind
 /// [`Error::Data`] if `path` is nothing that can be opened, [`Error::Device`] if there is no display or no adapter that can
 /// draw, or if the device is lost again and again.
 pub fn run(path: Option<&Path>) -> Result<()> {
-    let mut path = path.map(|path| open::recognise(path).map(|_| path)).transpose()?;
+    path.map(open::recognise).transpose()?;
     check_display()?;
     let kept: Rc<RefCell<Option<App>>> = Rc::default();
+    let signals = Signals::register();
     loop {
         let (watch, opened) = (Arc::new(Watch::default()), Instant::now());
-        let path = path.take();
         let create = |creation: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
             watch.over(creation);
+            signals.wake(&creation.egui_ctx);
             let mut app = kept.borrow_mut();
             match app.as_mut() {
                 Some(app) => app.enter(creation),
-                None => *app = Some(App::new(creation)),
+                None => {
+                    let mut new = App::new(creation);
+                    new.native_dialogs = true;
+                    new.start(path, eframe::storage_dir("sep4d").as_deref());
+                    *app = Some(new);
+                }
             }
-            if let (Some(app), Some(path)) = (app.as_mut(), path) {
-                app.open(path);
-            }
-            Ok(Box::new(Window { app: kept.clone(), watch: watch.clone() }))
+            Ok(Box::new(Window { app: kept.clone(), watch: watch.clone(), signals: signals.clone() }))
         };
         // The toolkit panics if a device is lost while it draws, which a lost device's window survives.
         let ended = catch_unwind(AssertUnwindSafe(|| eframe::run_native("sep4d", options(), Box::new(create))));
+        if ended.is_err() {
+            watch.ask(wgpu::PollType::wait_indefinitely());
+        }
         match (watch.lost(), ended) {
             (None, Ok(Ok(()))) => return Ok(()),
             (None, Ok(Err(why))) => return Err(cannot_open(&why)),
@@ -112,6 +119,7 @@ fn options() -> eframe::NativeOptions {
 /// What the window's device reports outside of any call.
 #[derive(Debug, Default)]
 struct Watch {
+    device: Mutex<Option<wgpu::Device>>,
     lost: Mutex<Option<String>>,
     errors: Mutex<Vec<String>>,
 }
@@ -125,14 +133,17 @@ impl Watch {
     }
 
     fn listen(self: &Arc<Watch>, device: &wgpu::Device, context: &Context) {
-        let (watch, wake) = (self.clone(), context.clone());
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(device.clone());
+        let (watch, wake) = (Arc::downgrade(self), context.clone());
         device.set_device_lost_callback(move |reason, message| {
+            let Some(watch) = watch.upgrade() else { return };
             let mut lost = watch.lost.lock().unwrap_or_else(PoisonError::into_inner);
             lost.get_or_insert(format!("the window's device was lost ({reason:?}): {}", message.trim_end_matches('.')));
             wake.request_repaint();
         });
-        let watch = self.clone();
+        let watch = Arc::downgrade(self);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let Some(watch) = watch.upgrade() else { return };
             watch.errors.lock().unwrap_or_else(PoisonError::into_inner).push(match error {
                 wgpu::Error::OutOfMemory { .. } => "the window's device has no memory left; make the window or the \
                                                     model smaller, or end other programs that use the GPU"
@@ -142,8 +153,17 @@ impl Watch {
         }));
     }
 
+    /// Asks the device for its progress, which is when it tells of its loss.
+    fn ask(&self, how: wgpu::PollType) {
+        let device = self.device.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(device) = device {
+            let _ = device.poll(how);
+        }
+    }
+
     /// Why the device was lost, if it was.
     fn lost(&self) -> Option<String> {
+        self.ask(wgpu::PollType::Poll);
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -152,10 +172,57 @@ impl Watch {
     }
 }
 
+/// SIGINT and SIGTERM close the window as its button does, so that a run is saved; a second one ends the program.
+#[derive(Debug, Clone, Default)]
+struct Signals {
+    closing: Arc<AtomicBool>,
+    window: Arc<Mutex<Option<Context>>>,
+}
+
+impl Signals {
+    fn register() -> Signals {
+        let signals = Signals::default();
+        #[cfg(unix)]
+        {
+            use signal_hook::consts::{SIGINT, SIGTERM};
+            let again = Arc::new(AtomicBool::new(false));
+            for signal in [SIGINT, SIGTERM] {
+                // Where they cannot be handled, the signals end the program as they always do.
+                let _ = signal_hook::flag::register_conditional_default(signal, again.clone());
+                let _ = signal_hook::flag::register(signal, again.clone());
+            }
+            if let Ok(mut arriving) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
+                let shared = signals.clone();
+                let listen = move || {
+                    for _ in arriving.forever() {
+                        shared.close();
+                    }
+                };
+                let _ = std::thread::Builder::new().name("signals".into()).spawn(listen);
+            }
+        }
+        signals
+    }
+
+    /// Tells which window to wake.
+    fn wake(&self, context: &Context) {
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
+    }
+
+    #[cfg(unix)]
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(context) = self.window.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            context.request_repaint();
+        }
+    }
+}
+
 /// What the toolkit runs: the app, which outlives it if its device is lost.
 struct Window {
     app: Rc<RefCell<Option<App>>>,
     watch: Arc<Watch>,
+    signals: Signals,
 }
 
 impl Window {
@@ -170,7 +237,7 @@ impl Window {
 
 impl eframe::App for Window {
     fn logic(&mut self, context: &Context, frame: &mut eframe::Frame) {
-        if self.watch.lost().is_some() {
+        if self.watch.lost().is_some() || self.signals.closing.swap(false, Ordering::Relaxed) {
             context.send_viewport_cmd(ViewportCommand::Close);
         }
         let errors = self.watch.take_errors();
@@ -210,7 +277,6 @@ mod tests {
         assert_eq!(watch.take_errors().len(), 1);
         assert_eq!(watch.lost(), None);
         gpu.device.destroy();
-        let _ = gpu.device.poll(wgpu::PollType::wait_indefinitely());
         assert!(watch.lost().unwrap().contains("was lost"));
     }
 

@@ -60,20 +60,7 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
     let planes = model.encode(&Batch::from_clips(std::slice::from_ref(&clip), size)?)?;
     let likely = model.decode(&planes.iter().map(|plane| &plane.mu).collect::<Vec<_>>())?;
     let labels: Vec<u8> = likely.iter().map(|likely| likely.classes()[0]).collect();
-    let guesses = labels.chunks(dataset.grid().voxels());
-    let confusion: Vec<Confusion> = clip
-        .frames
-        .iter()
-        .zip(guesses)
-        .map(|(frame, guess)| {
-            let mut confusion = Confusion::new(dataset.classes().len());
-            let voxels = frame.labels.iter().zip(guess).zip(&frame.observed);
-            voxels
-                .filter(|(_, observed)| **observed)
-                .for_each(|((&truth, &guess), _)| confusion.count_one(truth, guess));
-            confusion
-        })
-        .collect();
+    let confusion = confusions(&clip, &labels, dataset.classes().len());
     Ok(ReconstructedClip {
         step: model.steps(),
         clip: index,
@@ -92,6 +79,22 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
         poses: clip.poses,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// What `labels` (`[T, X, Y, Z]`) confuse in the observed voxels of each frame of `clip`, among `classes`.
+pub fn confusions(clip: &Clip, labels: &[u8], classes: usize) -> Vec<Confusion> {
+    let voxels = clip.frames.first().map_or(1, |frame| frame.labels.len().max(1));
+    let frames = clip.frames.iter().zip(labels.chunks(voxels));
+    frames
+        .map(|(frame, guesses)| {
+            let mut confusion = Confusion::new(classes);
+            let voxels = frame.labels.iter().zip(guesses).zip(&frame.observed);
+            voxels
+                .filter(|(_, observed)| **observed)
+                .for_each(|((&truth, &guess), _)| confusion.count_one(truth, guess));
+            confusion
+        })
+        .collect()
 }
 
 /// Decodes latent planes.

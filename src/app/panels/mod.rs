@@ -17,7 +17,6 @@ mod heat;
 mod latents;
 mod per_class;
 mod planes;
-#[cfg(test)]
 pub(super) mod sample;
 #[cfg(test)]
 mod tests;

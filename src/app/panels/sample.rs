@@ -1,4 +1,5 @@
 //! A made-up clip with what a middling model might make of it.
+#![cfg(test)]
 
 use crate::app::shown::Shown;
 use crate::app::state::{Page, State};

@@ -65,9 +65,7 @@ fn checkpoint(folder: &Path, step: u32) -> Checkpoint {
 fn curve(folder: &Path) -> Vec<String> {
     let history = RunFolder::open(folder).unwrap().history().unwrap();
     let steps = history.steps.iter().map(|m| format!("{} {} {}", m.step, m.loss, m.gradient_norm));
-    steps
-        .chain(history.validations.iter().map(|m| format!("{} {:?} {:?}", m.step, m.is_best, m.confusion)))
-        .collect()
+    steps.chain(history.validations.iter().map(|m| format!("{} {:?} {:?}", m.step, m.is_best, m.confusion))).collect()
 }
 
 #[test]
@@ -136,8 +134,7 @@ fn a_model_is_shown_again_after_its_device_was_lost() {
     let checkpoint =
         wait(&trainer, |event| if let Event::Finished(end) = event { end.checkpoint.clone() } else { None });
     let trainer = start(&config, &folder, Task::Show { checkpoint });
-    let labels =
-        |event: &Event| if let Event::Reconstruction(clip) = event { Some(clip.labels.clone()) } else { None };
+    let labels = |event: &Event| if let Event::Reconstruction(clip) = event { Some(clip.labels.clone()) } else { None };
     trainer.send(Command::Reconstruct { clip: 0 });
     let before = wait(&trainer, labels);
     trainer.send(Command::LoseDevice);
