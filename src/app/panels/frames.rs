@@ -2,7 +2,7 @@
 
 use eframe::egui::{self, Align2, Color32, Rect, RichText, Sense, Ui, pos2, vec2};
 
-use super::common::{focus_ring, note};
+use super::common::{focus_ring, note, parts};
 use crate::app::scores::{Place, sum};
 use crate::app::state::State;
 use crate::app::style::{self, Colors};
@@ -31,32 +31,12 @@ pub fn ui(ui: &mut Ui, state: &State) -> Option<Place> {
     }
     let title = state.shown.as_ref().map_or_else(String::new, |shown| format!("Frames of clip {}", shown.clip));
     let validation = state.validation.as_ref().map_or(0, |validation| validation.step);
-    let (height, width) = (ui.available_height().max(90.0), ui.available_width());
-    let both = !clip.is_empty() && !clips.is_empty();
-    let is_wide = width >= 560.0;
-    let size = match both {
-        true if is_wide => vec2((width - 16.0) / 2.0, height),
-        true => vec2(width, (height - 12.0).max(180.0) / 2.0),
-        false => vec2(width, height),
-    };
-    let layout =
-        if is_wide { egui::Layout::left_to_right(egui::Align::Min) } else { egui::Layout::top_down(egui::Align::Min) };
-    ui.with_layout(layout, |ui| {
-        ui.spacing_mut().item_spacing = vec2(16.0, 12.0);
-        let mut place = None;
-        for (columns, title, id) in [
-            (clip, title, "clip"),
-            (clips, format!("Clips validated at step {}", thousands(validation.into())), "clips"),
-        ] {
-            if !columns.is_empty() {
-                let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-                let mut part = ui.new_child(egui::UiBuilder::new().max_rect(rect).id_salt(id));
-                place = place.or(chart(&mut part, &title, &columns));
-            }
-        }
-        place
-    })
-    .inner
+    let charts = [(clip, title), (clips, format!("Clips validated at step {}", thousands(validation.into())))];
+    let charts: Vec<_> = charts.into_iter().filter(|(columns, _)| !columns.is_empty()).collect();
+    let parts = parts(ui, charts.len());
+    let places = parts.into_iter().zip(&charts).map(|(mut part, (columns, title))| chart(&mut part, title, columns));
+    // Each chart is drawn, whichever was clicked.
+    places.collect::<Vec<_>>().into_iter().flatten().next()
 }
 
 fn frames_of_clip(state: &State) -> Vec<Column> {

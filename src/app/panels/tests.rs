@@ -25,8 +25,10 @@ fn bench(pane: Pane, state: State, size: [f32; 2], theme: Theme) -> Harness<'sta
             bench.asked = ui(panel, &mut bench.state, &mut bench.memory, bench.pane).or(bench.asked);
         });
     };
-    let builder =
-        Harness::builder().with_size(vec2(size[0], size[1])).with_theme(theme).with_context_setup(style::install);
+    let builder = Harness::builder()
+        .with_size(vec2(size[0] + 16.0, size[1] + 16.0))
+        .with_theme(theme)
+        .with_context_setup(style::install);
     builder.wgpu().build_ui_state(draw, bench)
 }
 
@@ -50,10 +52,8 @@ fn pictures() {
         (Pane::PerClass, "per-class-narrow", [280.0, 640.0]),
     ];
     for theme in [Theme::Dark, Theme::Light] {
-        for (pane, name, size) in sizes {
-            if !name.contains(&only) {
-                continue;
-            }
+        let mut sheet = image::RgbaImage::new(1, 1);
+        for (pane, name, size) in sizes.into_iter().filter(|(_, name, _)| only.split(',').any(|o| name.contains(o))) {
             let mut state = sample::of_size([64, 64, 8], 16);
             let truth = &state.shown.as_ref().unwrap().truth;
             let at = truth[32 * 64 * 8..].iter().position(|class| *class == 6).unwrap() + 32 * 64 * 8;
@@ -77,8 +77,13 @@ fn pictures() {
                 harness.state_mut().state.view.safe_colors = true;
             }
             harness.run();
-            let theme = if theme == Theme::Dark { "dark" } else { "light" };
-            harness.render().unwrap().save(format!("{out}/{name}-{theme}.png")).unwrap();
+            let picture = harness.render().unwrap();
+            let mut wider =
+                image::RgbaImage::new(sheet.width() + picture.width(), sheet.height().max(picture.height()));
+            image::imageops::replace(&mut wider, &sheet, 0, 0);
+            image::imageops::replace(&mut wider, &picture, sheet.width().into(), 0);
+            sheet = wider;
         }
+        sheet.save(format!("{out}/{only}-{theme:?}.png")).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! All that is known about one voxel: the one under the pointer, else the selected one.
 
-use eframe::egui::{self, Align2, Color32, FontId, Rect, RichText, Sense, StrokeKind, Ui, pos2, vec2};
+use eframe::egui::{self, Align2, Color32, FontId, Rect, Sense, StrokeKind, Ui, pos2, vec2};
 
 use super::common::{FIGURE, class_color, class_name, focus_ring, heading, note, swatch};
 use crate::app::actions::Action;
@@ -18,6 +18,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         return;
     };
     let Some(voxel) = state.hovered.or(state.selected) else {
+        heading(ui, "No voxel is selected");
         hints(ui, None);
         return;
     };
@@ -30,9 +31,9 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     ui.spacing_mut().item_spacing.y = 4.0;
     let [x, y, z] = voxel;
     heading(ui, if state.hovered.is_some() { "Under the pointer" } else { "Selected voxel" });
-    widgets::figure(ui, "Voxel x, y, z", format!("{x:>3}, {y:>3}, {z:>3}"));
+    widgets::figure(ui, "Index x, y, z", format!("{x:>3}, {y:>3}, {z:>3}"));
     let [px, py, pz] = shown.position_m(voxel);
-    widgets::figure(ui, "From the sensor", format!("{px:>6.2}, {py:>6.2}, {pz:>5.2} m"))
+    widgets::figure(ui, "Position", format!("{px:>6.2}, {py:>6.2}, {pz:>5.2} m"))
         .on_hover_text("Metres forward (x), to the right (y) and up (z) from the sensor to the voxel's middle");
     widgets::figure(ui, "Observed", if observed { "yes" } else { "no" })
         .on_hover_text("Voxels that no sensor ray met are neither scored nor judged");
@@ -185,9 +186,6 @@ fn hints(ui: &mut Ui, selected: Option<[usize; 3]>) {
             format!("{} selects the voxel in the middle of the view.", key(Action::SelectCentre)),
         ]
     };
-    if selected.is_none() {
-        ui.label(RichText::new("No voxel is selected").strong());
-    }
     for line in lines {
         note(ui, line);
     }
