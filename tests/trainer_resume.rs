@@ -31,6 +31,7 @@ fn start(config: &RunConfig, folder: &Path, resume: bool) -> Trainer {
         task: Task::Train { resume },
         background: false,
         command_line: vec!["test".into()],
+        wake: None,
     };
     Trainer::start(request).expect("a thread can be started")
 }

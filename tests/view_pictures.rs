@@ -2,8 +2,8 @@
 
 use image::{Rgba, RgbaImage};
 use sep4d::view::{
-    Camera, ClassStyle, FramePair, Geometry, Headless, Look, Mesh, Ornaments, Palette, PictureInput, Projection, Theme,
-    Visible, VoxelOutcome, gif, save_png, sheet,
+    Camera, ClassStyle, FramePair, Geometry, Handedness, Headless, Look, Mesh, Ornaments, Palette, PictureInput,
+    Projection, Theme, Visible, VoxelOutcome, gif, save_png, sheet,
 };
 
 const SIZE: [usize; 3] = [8, 8, 4];
@@ -181,6 +181,89 @@ fn corners_are_darker_beside_walls() {
     assert!(close(picture.get_pixel(90, 10), COLORS[2], 2), "the wall's top is fully lit");
     assert!(red(24) + 15 < red(36), "{} beside the wall, {} further off", red(24), red(36));
     assert_eq!(red(50), COLORS[1][0], "the next voxel is open");
+}
+
+#[test]
+fn a_left_handed_grid_looks_as_its_mirrored_labels_do() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let left = Geometry { handedness: Handedness::Left, ..geometry() };
+    let mirrored: Vec<u8> =
+        scene().chunks(SIZE[1] * SIZE[2]).flat_map(|x| x.chunks(SIZE[2]).rev().flatten().copied()).collect();
+    let camera = Camera::three_quarter(left.extent_m(), 1.2, Projection::Perspective);
+    let look = look(&camera, &palette, Theme::Light);
+    let mesh_left = Mesh::new(&scene(), &left, &Visible::all()).unwrap();
+    let a = renderer.render(mesh_left, &Look { geometry: left, ..look.clone() }, 240, 200).unwrap();
+    let b = renderer.render(mesh(&mirrored), &look, 240, 200).unwrap();
+    assert!(a == b, "the same picture without a copy");
+    assert!(a != renderer.render(mesh(&scene()), &look, 240, 200).unwrap(), "the scene is not symmetric");
+}
+
+#[test]
+fn merged_faces_leave_no_cracks() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    // A hilly ground of two reds in patches of all sizes, so that many corners lie on others' edges.
+    let size = [64, 64, 4];
+    let geometry = Geometry::new(size, VOXEL_SIZE_M);
+    let noise = |x: usize, y: usize| (x / 3 * 7919 + y / 5 * 104_729 + x * y * 31) % 97;
+    let mut labels = vec![0; size.iter().product()];
+    for x in 0..size[0] {
+        for y in 0..size[1] {
+            let height = 1 + usize::from(noise(x / 7, y / 4) % 5 == 0) * 2;
+            (0..height).for_each(|z| labels[geometry.index([x, y, z])] = 1 + u8::from(noise(x, y) % 3 == 0));
+        }
+    }
+    let palette = Palette::from_colors([[255, 255, 255], [250, 0, 0], [190, 0, 0]]);
+    let extent = geometry.extent_m();
+    for step in 0..12 {
+        let mut camera = Camera::three_quarter(extent, 1.0, Projection::Perspective);
+        camera.orbit(step as f32 * 0.61, -0.04 * step as f32);
+        camera.fit(glam::Vec3::ZERO, extent, 1.0, 0.04);
+        let mesh = Mesh::new(&labels, &geometry, &Visible::all()).unwrap();
+        let look = Look { geometry, ..look(&camera, &palette, Theme::Light) };
+        let picture = renderer.render(mesh, &look, 500, 500).unwrap();
+        let is_ground = |x: u32, y: u32| picture.get_pixel(x, y).0[1] < 60;
+        let cracks: Vec<(u32, u32)> = (1..499)
+            .flat_map(|y| (1..499).map(move |x| (x, y)))
+            .filter(|&(x, y)| {
+                let is_hole = picture.get_pixel(x, y).0[1] > 70;
+                is_hole && is_ground(x - 1, y) && is_ground(x + 1, y) && is_ground(x, y - 1) && is_ground(x, y + 1)
+            })
+            .collect();
+        assert!(cracks.is_empty(), "view {step}: the background shows through at {cracks:?}");
+    }
+}
+
+#[test]
+fn outlines_show_on_and_through_voxels() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let palette = Palette::from_colors(COLORS);
+    let camera = Camera::three_quarter(geometry().extent_m(), 1.2, Projection::Perspective);
+    let plain = look(&camera, &palette, Theme::Light);
+    let mut render = |ornaments: &Ornaments| {
+        renderer.render(mesh(&scene()), &Look { ornaments, ..plain.clone() }, 360, 300).unwrap()
+    };
+    let none = render(&Ornaments::default());
+    let ink = |picture: &RgbaImage| count(picture, Theme::Light.colors().ink);
+    let changed = |picture: &RgbaImage| picture.pixels().zip(none.pixels()).filter(|(a, b)| a != b).count();
+    let mut selected = |voxel| render(&Ornaments { selected: Some(voxel), ..Default::default() });
+
+    let shown = selected([2, 5, 1]);
+    assert!(ink(&shown) > ink(&none) + 100, "{} pixels of ink", ink(&shown));
+    let hidden = selected([2, 2, 0]);
+    let buried = selected([7, 2, 0]);
+    assert!(changed(&hidden) > 200 && ink(&buried) < ink(&shown), "what lies behind is fainter");
+    let hovered = render(&Ornaments { hovered: Some([2, 5, 1]), ..Default::default() });
+    assert!(changed(&hovered) > 100 && changed(&hovered) < changed(&shown), "hovering is lighter than selecting");
+    let crop = render(&Ornaments { crop: Some([1..5, 2..8, 0..4]), ..Default::default() });
+    assert!(changed(&crop) > 300);
+    let axes = render(&Ornaments { axes: true, ..Default::default() });
+    for color in sep4d::view::ornament::AXES_COLORS {
+        assert!(count(&axes, color) > count(&none, color) + 15, "no axis of {color:?}");
+    }
 }
 
 #[test]

@@ -83,13 +83,17 @@ fn floor_fragment(in: FloorVertex) -> @location(0) vec4f {
   return vec4f(mix(view.floor.rgb, view.floor_line.rgb, line), fade);
 }
 
+// What rectangles overlap, in voxels.
+const CRACK = 0.003;
+
 struct VoxelVertex {
   @builtin(position) clip: vec4f,
   // Along the rectangle's sides, in voxels.
   @location(0) place: vec2f,
-  // The colour is dark + bright * light, light being 1 where neither corners nor edges darken.
-  @location(1) @interpolate(flat) dark: vec3f,
-  @location(2) @interpolate(flat) bright: vec3f,
+  // rgb: the colour is dark + bright * light, light being 1 where neither corners nor edges darken.
+  // w: the last voxel along the first side, and along the second.
+  @location(1) @interpolate(flat) dark: vec4f,
+  @location(2) @interpolate(flat) bright: vec4f,
   @location(3) @interpolate(flat) openness: vec4f,
 }
 
@@ -101,8 +105,9 @@ fn voxel_vertex(@builtin(vertex_index) index: u32, @location(0) face: vec2u) -> 
   let axis = direction >> 1u;
   let positive = direction & 1u;
   let strip = index ^ (1u - positive);
-  let sides = vec2f((vec2u(face.y) >> vec2u(16u, 24u)) & vec2u(255u)) + 1.0;
-  let place = vec2f(f32(strip & 1u), f32(strip >> 1u)) * sides;
+  let last = vec2f((vec2u(face.y) >> vec2u(16u, 24u)) & vec2u(255u));
+  // A little larger than it is: corners that lie on the edge of another rectangle would leave pinholes.
+  let place = mix(vec2f(-CRACK), last + 1.0 + CRACK, vec2f(f32(strip & 1u), f32(strip >> 1u)));
   let side = f32(positive);
   var offset = vec3f(side, place);
   if axis == 1u {
@@ -120,12 +125,15 @@ fn voxel_vertex(@builtin(vertex_index) index: u32, @location(0) face: vec2u) -> 
   let shadow = 0.75 * entry.rgb * view.shadow.rgb;
   let light = entry.rgb - shadow;
   let levels = (vec4u(face.y) >> vec4u(8u, 10u, 12u, 14u)) & vec4u(3u);
-  return VoxelVertex(clip, place, shadow + light * (1.0 - entry.w), light * entry.w * lit, vec4f(levels) / 3.0);
+  let dark = shadow + light * (1.0 - entry.w);
+  let bright = light * entry.w * lit;
+  return VoxelVertex(clip, place, vec4f(dark, last.x), vec4f(bright, last.y), vec4f(levels) / 3.0);
 }
 
 @fragment
 fn voxel_fragment(in: VoxelVertex) -> @location(0) vec4f {
-  let corner = fract(in.place);
+  // Not beyond the rectangle: with several samples, the middle of a pixel may lie outside.
+  let corner = in.place - clamp(floor(in.place), vec2f(0.0), vec2f(in.dark.w, in.bright.w));
   let along = mix(in.openness.xy, in.openness.zw, corner.y);
   let open = 0.5 + 0.5 * mix(along.x, along.y, corner.x);
   // The edges of voxels show once a voxel covers enough points.
@@ -133,7 +141,7 @@ fn voxel_fragment(in: VoxelVertex) -> @location(0) vec4f {
   let edges = line_cover(min(corner, 1.0 - corner), pixels);
   let large = 1.0 - smoothstep(0.10, 0.28, max(pixels.x, pixels.y) * view.floor.w);
   let edge = view.light.w * large * max(edges.x, edges.y);
-  return vec4f(in.dark + in.bright * (open * (1.0 - edge)), 1.0);
+  return vec4f(in.dark.rgb + in.bright.rgb * (open * (1.0 - edge)), 1.0);
 }
 
 struct LineVertex {

@@ -17,6 +17,7 @@ pub enum Action {
     CloseOverlay,
     Welcome,
     Train,
+    NewRun,
     Pause,
     Step,
     Stop,
@@ -120,6 +121,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::CloseOverlay, "End the comparison of runs", [command_shift(Key::D)];
     Action::Welcome, "Start page", [command(Key::H)];
     Action::Train, "Train", [key(Key::F5)];
+    Action::NewRun, "Start a new run", [command(Key::F5)];
     Action::Pause, "Pause training", [key(Key::F6)];
     Action::Step, "Train one step", [key(Key::F10)];
     Action::Stop, "Stop training", [shift(Key::F5)];
@@ -185,10 +187,10 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::MoveSelection(0, 0, 1), "Selection up (z)", [alt(Key::PageUp)];
     Action::MoveSelection(0, 0, -1), "Selection down (z)", [alt(Key::PageDown)];
     Action::Deselect, "Deselect", [key(Key::Escape)];
-    Action::Screenshot, "Save a screenshot…", [key(Key::F12)];
-    Action::ExportGif, "Export GIF…", [command(Key::E)];
-    Action::ExportFrames, "Export PNG sequence…", [command_shift(Key::E)];
-    Action::ExportCsv, "Export metrics as CSV…", [command_shift(Key::C)];
+    Action::Screenshot, "Screenshot of the window", [key(Key::F12)];
+    Action::ExportGif, "Export GIF", [command(Key::E)];
+    Action::ExportFrames, "Export PNG sequence", [command_shift(Key::E)];
+    Action::ExportCsv, "Export metrics as CSV", [command_shift(Key::C)];
     Action::Undo, "Undo the change of view", [command(Key::Z)];
     Action::Redo, "Redo the change of view", [command_shift(Key::Z), command(Key::Y)];
     Action::Palette, "Find a command…", [command(Key::P), command(Key::K)];
@@ -234,21 +236,19 @@ impl Action {
             | Action::Palette
             | Action::ToggleTheme
             | Action::DismissNotices
+            | Action::Screenshot
             | Action::Quit => true,
             Action::Welcome => workspace,
-            Action::Train => {
-                state.source.is_some() && !matches!(engine.phase, Phase::Training | Phase::Preparing { .. })
-            }
-            Action::Pause => engine.is_training() && matches!(engine.phase, Phase::Training),
-            Action::Step => engine.is_training() && matches!(engine.phase, Phase::Training | Phase::Paused),
-            Action::Stop | Action::Save => {
-                engine.is_training() && matches!(engine.phase, Phase::Training | Phase::Paused)
-            }
+            Action::Train => state.source.is_some() && (!engine.is_training() || matches!(engine.phase, Phase::Paused)),
+            Action::NewRun => state.source.is_some() && !engine.is_training(),
+            Action::Pause => matches!(engine.phase, Phase::Training),
+            Action::Step | Action::Save => matches!(engine.phase, Phase::Training | Phase::Paused),
+            Action::Stop => engine.is_training() && !engine.stopping,
             Action::Validate => matches!(engine.phase, Phase::Training | Phase::Paused | Phase::Showing),
             Action::OpenOverlay => workspace,
             Action::CloseOverlay => state.overlay.is_some(),
             Action::PreviousClip | Action::NextClip => state.source.is_some(),
-            Action::WorstFrame | Action::Uncertainty => has_model,
+            Action::WorstFrame | Action::Uncertainty | Action::ExportGif | Action::ExportFrames => has_model,
             Action::Deselect => state.selected.is_some() || state.view.solo.is_some(),
             Action::MoveSelection(..) => state.selected.is_some(),
             Action::ExportCsv => !state.history.steps.is_empty() || !state.history.validations.is_empty(),

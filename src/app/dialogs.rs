@@ -27,12 +27,4 @@ impl App {
             })
         });
     }
-
-    pub(super) fn choose_screenshot(&mut self, _: &Context) {}
-
-    pub(super) fn choose_gif(&mut self, _: &Context) {}
-
-    pub(super) fn choose_frames(&mut self, _: &Context) {}
-
-    pub(super) fn choose_csv(&mut self, _: &Context) {}
 }

@@ -1,12 +1,13 @@
 //! The app's end of the trainer: starts it, listens to it, and keeps what it last said.
 
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::data::{ClassSet, Grid};
 use crate::train::config::RunConfig;
 use crate::train::events::{Command, Event, Finished, StepMetrics};
-use crate::train::trainer::{Request, Task, Trainer};
+use crate::train::trainer::{Request, Task, Trainer, Wake};
 use crate::{Error, Result};
 
 /// Least time between two refreshes of the reconstruction while training.
@@ -25,8 +26,10 @@ pub enum Phase {
     Preparing {
         /// With what.
         what: String,
-        /// How far, 0..1, if that is known.
-        fraction: Option<f32>,
+        /// How many parts of it are done.
+        done: usize,
+        /// How many parts it has; 0 if nobody knows.
+        total: usize,
     },
     /// Steps are taken.
     Training,
@@ -64,13 +67,22 @@ pub struct Facts {
 /// The trainer, if there is one, and its state.
 #[derive(Debug, Default)]
 pub struct Engine {
+    /// Wakes the window when there is something to take in.
+    pub wake: Option<Wake>,
     trainer: Option<Trainer>,
+    /// Trainers that were let go of and still save.
+    leaving: Vec<JoinHandle<()>>,
     /// What it does.
     pub phase: Phase,
-    /// What is known of it.
+    /// The settings of the run that is under way, from its preparation to its end.
+    pub training: Option<RunConfig>,
+    /// What is known of the run or model.
     pub facts: Option<Facts>,
     /// The last step that was told.
     pub last: Option<StepMetrics>,
+    /// It was told to stop, and has not yet.
+    pub stopping: bool,
+    paused: bool,
     /// When the reconstruction was last asked for, and whether the answer is still to come.
     asked: Option<(Instant, bool)>,
     /// Seconds that the last reconstruction took.
@@ -83,7 +95,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if no thread can be started.
     pub fn train(&mut self, config: RunConfig, folder: PathBuf, resume: bool) -> Result<()> {
-        self.start(config, folder, Task::Train { resume })
+        self.start(config.clone(), folder, Task::Train { resume })?;
+        self.training = Some(config);
+        Ok(())
     }
 
     /// Shows a trained model.
@@ -96,30 +110,43 @@ impl Engine {
 
     fn start(&mut self, config: RunConfig, folder: PathBuf, task: Task) -> Result<()> {
         self.leave();
-        let command_line = std::env::args().collect();
-        let request = Request { config, folder, task, command_line, background: true };
+        let command_line = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let request = Request { config, folder, task, command_line, background: true, wake: self.wake.clone() };
         self.trainer = Some(Trainer::start(request)?);
-        self.phase = Phase::Preparing { what: "starting".into(), fraction: None };
+        self.phase = Phase::Preparing { what: "starting".into(), done: 0, total: 0 };
         Ok(())
     }
 
     /// Lets go of the trainer, which saves and ends on its own.
     pub fn leave(&mut self) {
+        self.let_go();
+        let leaving = std::mem::take(&mut self.leaving);
+        *self = Engine { wake: self.wake.take(), leaving, ..Engine::default() };
+    }
+
+    fn let_go(&mut self) {
+        self.leaving.retain(|thread| !thread.is_finished());
         if let Some(trainer) = self.trainer.take() {
             // Dropping waits for the step under way, and the window must not.
-            std::thread::spawn(move || drop(trainer));
+            self.leaving.push(std::thread::spawn(move || drop(trainer)));
         }
-        *self = Engine::default();
     }
 
     /// Lets go of the trainer and waits until it has saved, as at the end of the program.
     pub fn finish(&mut self) {
-        drop(self.trainer.take());
+        self.leave();
+        for thread in self.leaving.drain(..) {
+            // A panic there has been reported on its own.
+            let _ = thread.join();
+        }
     }
 
     /// Gives an order; false if there is nobody to take it.
-    pub fn send(&self, command: Command) -> bool {
-        self.trainer.as_ref().is_some_and(|trainer| trainer.send(command))
+    pub fn send(&mut self, command: Command) -> bool {
+        let stops = command == Command::Stop;
+        let sent = self.trainer.as_ref().is_some_and(|trainer| trainer.send(command));
+        self.stopping |= stops && sent;
+        sent
     }
 
     /// Whether a trainer is at work or waits.
@@ -127,11 +154,9 @@ impl Engine {
         self.trainer.is_some()
     }
 
-    /// Whether a run is under way, at work or paused.
+    /// Whether a run is under way: being prepared, at work or paused.
     pub fn is_training(&self) -> bool {
-        self.is_live()
-            && self.facts.as_ref().is_none_or(|facts| facts.steps > 0)
-            && !matches!(self.phase, Phase::Showing)
+        self.training.is_some()
     }
 
     /// Asks for the reconstruction of `clip` now.
@@ -158,8 +183,8 @@ impl Engine {
         };
         match &event {
             Event::Preparing(preparing) => {
-                let fraction = (preparing.total > 0).then(|| preparing.done as f32 / preparing.total as f32);
-                self.phase = Phase::Preparing { what: preparing.what.clone(), fraction };
+                let (what, done, total) = (preparing.what.clone(), preparing.done, preparing.total);
+                self.phase = Phase::Preparing { what, done, total };
             }
             Event::Started(started) => {
                 self.phase = Phase::Training;
@@ -200,8 +225,16 @@ impl Engine {
                     *waiting = false;
                 }
             }
-            Event::Paused(true) => self.phase = Phase::Paused,
-            Event::Paused(false) => self.phase = Phase::Training,
+            Event::Paused(paused) => {
+                self.paused = *paused;
+                self.resume_phase();
+            }
+            Event::Recovered { .. } => {
+                // What was ordered of the lost device may never come.
+                self.asked = None;
+                self.last = None;
+                self.resume_phase();
+            }
             Event::Finished(finished) => self.end(Phase::Finished(finished.clone())),
             Event::Failed(why) => self.end(Phase::Failed(why.clone())),
             _ => {}
@@ -209,8 +242,18 @@ impl Engine {
         Some(event)
     }
 
+    fn resume_phase(&mut self) {
+        self.phase = match (self.is_training(), self.paused) {
+            (false, _) => Phase::Showing,
+            (true, true) => Phase::Paused,
+            (true, false) => Phase::Training,
+        };
+    }
+
     fn end(&mut self, phase: Phase) {
+        self.let_go();
         self.phase = phase;
-        self.trainer = None;
+        self.training = None;
+        self.stopping = false;
     }
 }

@@ -1,5 +1,6 @@
 //! What the trainer and the jobs tell, taken in once a frame.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use eframe::egui::Context;
@@ -9,12 +10,16 @@ use super::engine::Phase;
 use super::jobs::{OpenedRun, Outcome};
 use super::notices::Severity;
 use super::shown::Shown;
-use super::state::{Page, Source};
+use super::state::{Page, Resumable, Source};
 use crate::data::Clip;
-use crate::train::events::Event;
+use crate::train::config::{OutputConfig, RunConfig};
+use crate::train::events::{Event, Finished};
 
-/// How often the trainer is listened to while it is at work.
-const LISTEN: Duration = Duration::from_millis(50);
+/// How often the progress of jobs is looked at.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// How often the trainer is looked at even if it does not wake the window: its thread may have died.
+const ALIVE: Duration = Duration::from_secs(1);
 
 impl App {
     /// Takes in all that was told since the last frame.
@@ -31,13 +36,10 @@ impl App {
         let clip = self.state.wanted_clip;
         self.state.engine.refresh(clip);
         self.panels.mix.keep_up(&mut self.state);
-        if self.panels.mix.is_waiting() {
-            context.request_repaint_after(LISTEN / 3);
-        }
-        if self.state.engine.is_live() && !matches!(self.state.engine.phase, Phase::Showing | Phase::Paused) {
-            context.request_repaint_after(LISTEN);
-        } else if self.state.engine.is_live() || !self.state.jobs.list().is_empty() {
-            context.request_repaint_after(4 * LISTEN);
+        if !self.state.jobs.list().is_empty() {
+            context.request_repaint_after(PROGRESS);
+        } else if self.state.engine.is_training() || self.panels.mix.is_waiting() {
+            context.request_repaint_after(ALIVE);
         }
         if let Some(due) = self.state.notices.expire() {
             context.request_repaint_after(due);
@@ -48,10 +50,13 @@ impl App {
         let state = &mut self.state;
         match event {
             Event::Started(started) => {
+                let config = state.engine.training.clone();
+                state.resumable = config.map(|config| Resumable { config, step: started.step });
                 state.run = Some(started.folder.clone());
                 if state.history.folder != started.folder {
                     state.history = super::history::History::new(started.folder);
                 }
+                state.history.forget_after(started.step);
                 state.validation = None;
                 self.panels.mix.forget(state);
                 state.engine.ask(state.wanted_clip);
@@ -82,17 +87,24 @@ impl App {
             }
             Event::Decoded(clip) => self.panels.mix.decoded(*clip, state),
             Event::Checkpoint { step, path, is_best } => {
+                if let Some(resumable) = &mut state.resumable {
+                    resumable.step = step;
+                }
                 let best = if is_best { ", the best so far" } else { "" };
                 state.notices.info(format!("Saved step {step}{best}: {}", path.display()));
             }
             Event::Recovered { step, why } => {
+                if state.engine.is_training() {
+                    state.history.forget_after(step);
+                }
+                state.engine.ask(state.wanted_clip);
                 state.notices.add(
                     Severity::Warning,
                     format!("{why}. The run was saved and goes on from step {step} on a new device."),
                 );
             }
             Event::Warning(text) => state.notices.add(Severity::Warning, text),
-            Event::Finished(finished) => self.after_run(finished.step),
+            Event::Finished(finished) => self.after_run(&finished),
             Event::Failed(why) => state.notices.error(&why),
             Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
         }
@@ -101,6 +113,7 @@ impl App {
     fn take_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Source(source) => self.take_source(source),
+            Outcome::Recut(source) => self.take_recut(source),
             Outcome::Run(run) => self.take_run(*run),
             Outcome::Overlay(history) => self.state.overlay = Some(history),
             Outcome::Clip(index, clip) => self.take_clip(index, *clip),
@@ -115,6 +128,7 @@ impl App {
         let state = &mut self.state;
         state.engine.leave();
         state.run = None;
+        state.resumable = None;
         state.history = super::history::History::default();
         state.validation = None;
         self.panels.mix.forget(state);
@@ -128,7 +142,8 @@ impl App {
 
     fn take_run(&mut self, run: OpenedRun) {
         let state = &mut self.state;
-        state.draft = run.config.clone();
+        state.draft = RunConfig { output: OutputConfig { dir: PathBuf::new() }, ..run.config.clone() };
+        state.resumable = run.resumable;
         state.history = run.history;
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
@@ -157,9 +172,14 @@ impl App {
     }
 
     /// A run that has ended is shown from its best checkpoint.
-    fn after_run(&mut self, step: u32) {
-        self.state.notices.info(format!("Training ended at step {step}."));
-        if let Some(folder) = self.state.run.clone() {
+    fn after_run(&mut self, finished: &Finished) {
+        let state = &mut self.state;
+        if state.engine.facts.is_some() {
+            state.notices.info(format!("Training ended at step {}.", finished.step));
+        } else {
+            state.notices.info("Training was stopped before its first step; nothing was written.");
+        }
+        if let Some(folder) = state.run.clone() {
             self.open_run(folder);
         }
     }

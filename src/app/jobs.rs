@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use super::history::History;
-use super::state::Source;
+use super::state::{Resumable, Source};
 use crate::train::config::RunConfig;
 use crate::{Error, Result};
 
@@ -33,6 +33,8 @@ impl Progress {
 pub enum Outcome {
     /// A data set was opened, or generated and opened.
     Source(Source),
+    /// The open data set was cut into other clips.
+    Recut(Source),
     /// A run was opened: its configuration, model file, data and metrics.
     Run(Box<OpenedRun>),
     /// A second run's metrics were read.
@@ -59,6 +61,8 @@ pub struct OpenedRun {
     pub folder: PathBuf,
     /// Its configuration.
     pub config: RunConfig,
+    /// From where it can go on, if it can.
+    pub resumable: Option<Resumable>,
     /// The model file to show.
     pub checkpoint: PathBuf,
     /// Its data.

@@ -149,7 +149,15 @@ impl egui_tiles::Behavior<Pane> for Panels<'_> {
         }) {
             self.app.used_pane = *pane;
         }
-        self.app.pane(ui, *pane, self.gpu);
+        if pane.is_view() {
+            self.app.pane(ui, *pane, self.gpu);
+        } else {
+            let frame = egui::Frame::new().fill(ui.visuals().panel_fill).inner_margin(8.0);
+            frame.show(ui, |ui| {
+                ui.expand_to_include_rect(rect.shrink(8.0));
+                self.app.pane(ui, *pane, self.gpu);
+            });
+        }
         UiResponse::None
     }
 

@@ -4,42 +4,58 @@
 //! other. The window never waits: the trainer is a thread behind [`engine::Engine`], anything else that takes time is a job
 //! of [`jobs::Jobs`].
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use eframe::egui::util::undoer::Undoer;
 use eframe::egui::{self, CentralPanel, Context, Ui};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
-use crate::{Error, Result};
+use crate::train::trainer::Wake;
 use layout::{Pane, Panels};
 use state::{Page, State};
 use view::View;
 
 pub mod actions;
 mod dialogs;
+mod draft;
 pub mod engine;
 mod events;
 pub mod history;
+mod icons;
 pub mod jobs;
 mod latent;
 pub mod layout;
+mod lookup;
 pub mod mix;
 pub mod notices;
 mod open;
+mod output;
 mod palette;
 mod panels;
 mod perform;
 pub mod playback;
+mod run_bar;
 pub mod scores;
 mod shell;
 pub mod shown;
 pub mod state;
 mod style;
 mod timeline;
+mod training;
 pub mod view;
 mod view_camera;
 mod viewports;
 mod welcome;
 mod widgets;
+mod window;
+
+pub use window::run;
+
+/// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
+/// each frame costs what training needs.
+const CADENCE: Duration = Duration::from_millis(100);
 
 /// The window's contents.
 pub struct App {
@@ -51,12 +67,18 @@ pub struct App {
     viewports: viewports::Viewports,
     palette: palette::Palette,
     panels: panels::Memory,
+    /// The data that were last asked for.
+    watched: Option<training::Watched>,
+    /// The window's device.
+    gpu: Option<RenderState>,
+    /// The window to wake when the trainer tells something, which outlives windows.
+    window: Arc<Mutex<Context>>,
 }
 
 impl App {
     /// The app as it was left, or as a new user sees it.
     pub fn new(creation: &eframe::CreationContext<'_>) -> App {
-        style::install(&creation.egui_ctx);
+        let window = Arc::new(Mutex::new(creation.egui_ctx.clone()));
         let mut app = App {
             state: State::default(),
             tree: layout::default_tree(),
@@ -65,9 +87,24 @@ impl App {
             viewports: viewports::Viewports::default(),
             palette: palette::Palette::default(),
             panels: panels::Memory::default(),
+            watched: None,
+            gpu: None,
+            window: window.clone(),
         };
-        app.state.jobs.wake = Some(creation.egui_ctx.clone());
+        app.state.engine.wake = Some(Wake(Arc::new(move || {
+            window.lock().unwrap_or_else(PoisonError::into_inner).request_repaint_after(CADENCE);
+        })));
+        app.enter(creation);
         app
+    }
+
+    /// Settles in a window: the first, or another after the loss of the device.
+    fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
+        style::install(&creation.egui_ctx);
+        self.viewports = viewports::Viewports::default();
+        self.gpu = creation.wgpu_render_state.clone();
+        self.state.jobs.wake = Some(creation.egui_ctx.clone());
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = creation.egui_ctx.clone();
     }
 
     fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
@@ -81,11 +118,16 @@ impl App {
                 }
             }
         }
+        if let Some(action) = self.panels.ordered.take() {
+            self.perform(&ui.ctx().clone(), action);
+        }
     }
 
     fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
         shell::top_bar(ui, self);
-        timeline::ui(ui, &mut self.state);
+        if let Some(action) = timeline::ui(ui, &mut self.state) {
+            self.perform(&ui.ctx().clone(), action);
+        }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
             let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));
@@ -102,6 +144,7 @@ impl App {
 impl eframe::App for App {
     fn logic(&mut self, context: &Context, _: &mut eframe::Frame) {
         self.take_in(context);
+        self.follow_draft(context);
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
@@ -123,25 +166,4 @@ impl eframe::App for App {
     fn on_exit(&mut self) {
         self.state.engine.finish();
     }
-}
-
-/// Opens the window and returns when it is closed.
-///
-/// # Errors
-/// [`Error::Device`] if there is no display or no adapter that can draw.
-pub fn run() -> Result<()> {
-    let options = eframe::NativeOptions {
-        viewport: egui::ViewportBuilder::default()
-            .with_title("sep4d")
-            .with_app_id("sep4d")
-            .with_inner_size([1280.0, 800.0])
-            .with_min_inner_size([800.0, 520.0])
-            .with_drag_and_drop(true),
-        ..Default::default()
-    };
-    eframe::run_native("sep4d", options, Box::new(|creation| Ok(Box::new(App::new(creation))))).map_err(|why| {
-        Error::Device(format!(
-            "the window cannot be opened: {why}; on a machine without a display, train with `sep4d --train`"
-        ))
-    })
 }

@@ -8,10 +8,9 @@ use eframe::egui::Context;
 use super::App;
 use super::history::History;
 use super::jobs::{OpenedRun, Outcome};
-use super::state::Source;
+use super::state::{Resumable, Source};
 use crate::data::Dataset;
 use crate::data::synth::{self, SynthOptions};
-use crate::train::checkpoint::Weights;
 use crate::train::config::RunConfig;
 use crate::train::run_folder::RunFolder;
 use crate::{Error, Result};
@@ -58,10 +57,12 @@ fn open_run(folder: &Path, checkpoint: Option<PathBuf>) -> Result<OpenedRun> {
         Some(path) => path,
         None => run.checkpoints().best_path().or_else(|_| run.checkpoints().latest_path())?,
     };
-    let config = Weights::load(&checkpoint)?.config;
+    let step = run.checkpoints().index().latest.unwrap_or(0);
+    let config = run.config()?;
     let source = open_source(&config.data.root, &config)?;
     let history = History::read(&run)?;
-    Ok(OpenedRun { folder: folder.to_path_buf(), config, checkpoint, source, history })
+    let resumable = Some(Resumable { config: config.clone(), step });
+    Ok(OpenedRun { folder: folder.to_path_buf(), config, resumable, checkpoint, source, history })
 }
 
 /// The town of the first-run page: small enough to train on any machine.

@@ -4,14 +4,13 @@ use eframe::egui::{Context, ThemePreference, ViewportCommand};
 
 use super::App;
 use super::actions::{Action, ENTRIES};
-use super::engine::Phase;
 use super::layout::{self, Pane};
 use super::playback::DEFAULT_FRAME_SECS;
 use super::scores::{Place, Scope, lack_of_miou, worst};
 use super::state::Page;
+use super::style;
 use super::view::{Coloring, View};
 use crate::train::events::Command;
-use crate::train::run_folder::RunFolder;
 
 /// One press of a key turns the camera by this much, radians.
 const TURN_RAD: f32 = 0.12;
@@ -57,6 +56,7 @@ impl App {
             Action::CloseOverlay => state.overlay = None,
             Action::Welcome => state.page = Page::Welcome,
             Action::Train => self.train(),
+            Action::NewRun => self.train_anew(),
             Action::Pause => drop(state.engine.send(Command::Pause)),
             Action::Step => drop(state.engine.send(Command::Step)),
             Action::Stop => drop(state.engine.send(Command::Stop)),
@@ -103,10 +103,10 @@ impl App {
                 }
             }
             Action::WorstFrame => self.go_to_worst(),
-            Action::Screenshot => self.choose_screenshot(context),
-            Action::ExportGif => self.choose_gif(context),
-            Action::ExportFrames => self.choose_frames(context),
-            Action::ExportCsv => self.choose_csv(context),
+            Action::Screenshot => self.take_screenshot(context),
+            Action::ExportGif => self.export_gif(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportFrames => self.export_frames(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportCsv => self.export_csv(),
             Action::Undo => {
                 if let Some(view) = self.undo.undo(&state.view) {
                     state.view = view.clone();
@@ -145,26 +145,6 @@ impl App {
         let secs = shown.frame_secs().unwrap_or(DEFAULT_FRAME_SECS);
         if let Some(due) = self.state.playback.advance(passed, secs, shown.frames) {
             context.request_repaint_after_secs(due as f32);
-        }
-    }
-
-    fn train(&mut self) {
-        let state = &mut self.state;
-        if matches!(state.engine.phase, Phase::Paused) {
-            state.engine.send(Command::Resume);
-            return;
-        }
-        let Some(source) = &state.source else { return };
-        let mut config = state.draft.clone();
-        config.data.root = source.root.clone();
-        config.model.classes = source.held_out.classes().len();
-        let folder = if config.output.dir.as_os_str().is_empty() {
-            RunFolder::next_free(std::path::Path::new("runs"), config.train.preset.name())
-        } else {
-            config.output.dir.clone()
-        };
-        if let Err(why) = state.engine.train(config, folder, false) {
-            state.notices.error(&why);
         }
     }
 

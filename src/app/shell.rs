@@ -4,11 +4,11 @@ use eframe::egui::{self, Align, Align2, Context, Layout, Panel, RichText, Ui};
 
 use super::App;
 use super::actions::Action;
-use super::engine::Phase;
+use super::icons::Icon;
 use super::notices::Severity;
 use super::state::State;
-use super::style;
-use super::widgets::{self, action_button};
+use super::widgets;
+use super::{run_bar, style};
 
 /// Draws the bar with the run's controls and figures.
 pub fn top_bar(ui: &mut Ui, app: &mut App) {
@@ -22,35 +22,10 @@ pub fn top_bar(ui: &mut Ui, app: &mut App) {
             }
             ui.label(state.source.as_ref().map(|source| source.name()).unwrap_or_default());
             ui.separator();
-            for (icon, action) in [
-                ("▶ Train", Action::Train),
-                ("⏸", Action::Pause),
-                ("⏭", Action::Step),
-                ("⏹", Action::Stop),
-                ("💾", Action::Save),
-            ] {
-                if action_button(ui, state, icon, action) {
-                    wanted = Some(action);
-                }
-            }
-            match &state.engine.phase {
-                Phase::Preparing { what, fraction } => {
-                    ui.label(what);
-                    if let Some(fraction) = fraction {
-                        ui.add(egui::ProgressBar::new(*fraction).desired_width(120.0));
-                    }
-                }
-                _ => {
-                    if let Some(last) = state.engine.last {
-                        let step = widgets::thousands(last.step.into());
-                        ui.label(RichText::new(format!("step {step}  {:.2}/s", last.steps_per_sec)).monospace());
-                    }
-                }
+            if let Some(action) = run_bar::ui(ui, state) {
+                wanted = Some(action);
             }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                if let Some(facts) = &state.engine.facts {
-                    ui.label(RichText::new(&facts.adapter).small());
-                }
                 for job in state.jobs.list() {
                     ui.label(&job.what);
                 }
@@ -80,7 +55,9 @@ pub fn notices(context: &Context, state: &mut State) {
                     ui.set_max_width(420.0);
                     ui.horizontal(|ui| {
                         ui.label(&notice.text);
-                        if widgets::named_button(ui, "✖", "Dismiss this message", true, None).clicked() {
+                        if widgets::icon_button(ui, Icon::Close, "Dismiss this message", "Dismiss", true, false)
+                            .clicked()
+                        {
                             dismissed = Some(i);
                         }
                     });

@@ -27,6 +27,8 @@ pub struct State {
     pub draft: RunConfig,
     /// The run folder that is open.
     pub run: Option<PathBuf>,
+    /// From where the open run can go on, if it can.
+    pub resumable: Option<Resumable>,
     /// The trainer, or the model that is shown.
     pub engine: Engine,
     /// Metrics of the open run.
@@ -55,6 +57,15 @@ pub struct State {
     pub jobs: Jobs,
     /// What the user is to know.
     pub notices: Notices,
+}
+
+/// From where the open run can go on.
+#[derive(Debug, Clone)]
+pub struct Resumable {
+    /// Its settings.
+    pub config: RunConfig,
+    /// The step of its last checkpoint; 0 if it has none yet.
+    pub step: u32,
 }
 
 /// The two faces of the window.
@@ -91,6 +102,7 @@ impl Default for State {
             source: None,
             draft: RunConfig::preset(Preset::default(), None),
             run: None,
+            resumable: None,
             engine: Engine::default(),
             history: History::default(),
             overlay: None,

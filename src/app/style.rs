@@ -7,6 +7,8 @@ use eframe::egui::{self, Color32, CornerRadius, FontFamily, FontId, Stroke, Text
 pub struct Colors {
     /// The one accent: what is active, what is selected.
     pub accent: Color32,
+    /// The accent behind white text.
+    pub accent_fill: Color32,
     /// Behind bars and tabs.
     pub bar: Color32,
     /// Lines between parts.
@@ -27,6 +29,7 @@ const fn rgb(hex: u32) -> Color32 {
 
 const DARK: Colors = Colors {
     accent: rgb(0x4c9dff),
+    accent_fill: rgb(0x1f6fd6),
     bar: rgb(0x15171b),
     line: rgb(0x2c3038),
     quiet: rgb(0x969dab),
@@ -37,6 +40,7 @@ const DARK: Colors = Colors {
 
 const LIGHT: Colors = Colors {
     accent: rgb(0x1668d6),
+    accent_fill: rgb(0x1668d6),
     bar: rgb(0xe9ebef),
     line: rgb(0xd0d4db),
     quiet: rgb(0x5b6472),

@@ -3,6 +3,8 @@
 use glam::Vec3;
 use serde::{Deserialize, Serialize};
 
+use crate::view::{ClassMask, Visible};
+
 /// As far as the view looks down: just short of where left and right change places.
 const STEEPEST_RAD: f32 = 89.5 * std::f32::consts::PI / 180.0;
 
@@ -69,6 +71,13 @@ impl View {
     /// Whether voxels of `class` are drawn; class 0 is free space.
     pub fn shows(&self, class: u8) -> bool {
         class != 0 && self.solo.map_or(!self.hidden.contains(&class), |solo| solo == class)
+    }
+
+    /// The classes and the part that are drawn of a grid of `size` voxels.
+    pub fn visible(&self, size: [usize; 3]) -> Visible {
+        let mut classes = ClassMask::none();
+        (1..=u8::MAX).for_each(|class| classes.set(class, self.shows(class)));
+        Visible { classes, crop: std::array::from_fn(|axis| self.crop_voxels(axis, size[axis])) }
     }
 
     /// Draws a class or leaves it out; ends solo.

@@ -3,16 +3,28 @@
 use eframe::egui::{self, Align, Layout, Response, RichText, Ui};
 
 use super::actions::Action;
+use super::icons::Icon;
 use super::state::State;
 use super::style;
 
-/// A button for `action` that shows `icon` and is called by the action's name; its tip shows the key.
-pub fn action_button(ui: &mut Ui, state: &State, icon: &str, action: Action) -> bool {
-    let enabled = action.is_enabled(state);
-    named_button(ui, icon, action.entry().name, enabled, Some(action)).clicked()
+/// A button for `action` that shows `icon`; screen readers and its tip call it by the action's name.
+pub fn action_button(ui: &mut Ui, state: &State, icon: Icon, action: Action) -> bool {
+    let tip = tip(ui, action);
+    icon_button(ui, icon, action.entry().name, &tip, action.is_enabled(state), false).clicked()
 }
 
-/// A button that shows `text` and is called `name` by screen readers and its tip.
+/// A button that shows `icon`, is called `name`, and looks pressed if it is `on`.
+pub fn icon_button(ui: &mut Ui, icon: Icon, name: &str, tip: &str, enabled: bool, on: bool) -> Response {
+    let side = ui.spacing().interact_size.y + 4.0;
+    let button = egui::Button::new("").min_size(egui::vec2(side, side)).selected(on);
+    let response = ui.add_enabled(enabled, button);
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
+    let color = if on { ui.visuals().selection.stroke.color } else { ui.style().interact(&response).fg_stroke.color };
+    icon.paint(ui.painter(), response.rect, 12.0, if enabled { color } else { color.gamma_multiply(0.35) });
+    response.on_hover_text(tip).on_disabled_hover_text(tip)
+}
+
+/// A button that shows `text` and is called `name`; its tip shows the key of `action`.
 pub fn named_button(ui: &mut Ui, text: &str, name: &str, enabled: bool, action: Option<Action>) -> Response {
     let response = ui.add_enabled(enabled, egui::Button::new(text));
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));

@@ -101,7 +101,7 @@ impl Args {
             *root = std::path::absolute(&*root).unwrap_or_else(|_| root.clone());
         }
         let task = Task::Train { resume: self.resume.is_some() };
-        Ok(Request { config, folder, task, background: false, command_line: command_line() })
+        Ok(Request { config, folder, task, background: false, command_line: command_line(), wake: None })
     }
 }
 

@@ -220,6 +220,16 @@ impl Dataset {
         self.grid
     }
 
+    /// X, Y, Z of the files, before cropping.
+    pub fn file_size(&self) -> [usize; 3] {
+        self.file_grid.size
+    }
+
+    /// How it is cut into clips.
+    pub fn options(&self) -> DatasetOptions {
+        self.options
+    }
+
     /// The split that was opened (Test where Val was asked for and is missing).
     pub fn split(&self) -> Split {
         self.split

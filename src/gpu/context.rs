@@ -32,6 +32,9 @@ impl std::str::FromStr for DeviceChoice {
     }
 }
 
+/// Room for the smallest array that a kernel may bind, and more.
+const WARM_UP_BYTES: usize = 1 << 10;
+
 /// One adapter as `sep4d devices` lists it.
 #[derive(Debug, Clone)]
 pub struct AdapterSummary {
@@ -62,14 +65,36 @@ fn instance() -> wgpu::Instance {
 
 fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+    adapters.sort_by_key(rank);
+    adapters
+}
+
+/// The better an adapter, the lower.
+fn rank(adapter: &wgpu::Adapter) -> u8 {
+    match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    });
-    adapters
+    }
+}
+
+/// The best of `adapters` that can draw to `surface`.
+///
+/// # Errors
+/// [`Error::Device`] if there is no adapter, or none that can.
+pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>) -> Result<wgpu::Adapter> {
+    let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
+    choose(&summaries, &DeviceChoice::Best)?;
+    let fits = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
+    adapters.iter().filter(fits).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
+        let names: Vec<&str> = summaries.iter().map(|adapter| adapter.name.as_str()).collect();
+        Error::Device(format!(
+            "none of the adapters can draw to this display: {}; update their drivers",
+            names.join(", ")
+        ))
+    })
 }
 
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
@@ -310,6 +335,51 @@ impl Context {
         })?;
         pipelines.insert(key, made.clone());
         Ok(made)
+    }
+
+    /// Makes a driver compile `pipeline` now that would leave it to the first launch, as software adapters do: launches it
+    /// over nothing.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] or [`Error::Device`] if the device fails.
+    pub fn warm_up(&self, pipeline: &Pipeline, uniform: &[bool]) -> Result<()> {
+        if !self.adapter.limits.is_cpu {
+            return Ok(());
+        }
+        let buffer = |usage, bytes: usize| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("warm-up"),
+                size: bytes as u64,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        self.guarded("a kernel's first launch", || {
+            let storage = buffer(wgpu::BufferUsages::STORAGE, WARM_UP_BYTES);
+            let constant =
+                buffer(wgpu::BufferUsages::UNIFORM, self.adapter.limits.max_uniform_binding_bytes.min(64 << 10));
+            let entries: Vec<_> = std::iter::once(&true)
+                .chain(uniform)
+                .enumerate()
+                .map(|(binding, &uniform)| wgpu::BindGroupEntry {
+                    binding: binding as u32,
+                    resource: if uniform { &constant } else { &storage }.as_entire_binding(),
+                })
+                .collect();
+            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("warm-up"),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            pass.dispatch_workgroups(0, 1, 1);
+            drop(pass);
+            self.queue.submit([encoder.finish()]);
+        })?;
+        self.wait()
     }
 
     /// Keeps the pipelines made so far for the next start. A cache that cannot be written is only slower, so failures are

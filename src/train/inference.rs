@@ -109,7 +109,7 @@ pub(super) fn build_kernels(context: &Context, plans: &[&Plan], progress: &mut d
     }
     for (done, (kernel, uniform)) in kernels.iter().enumerate() {
         progress(done, kernels.len());
-        context.pipeline(kernel, uniform)?;
+        context.warm_up(&context.pipeline(kernel, uniform)?, uniform)?;
     }
     progress(kernels.len(), kernels.len());
     Ok(())

@@ -1,7 +1,9 @@
 //! The trainer: one thread that owns the session and obeys between steps.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -55,7 +57,22 @@ pub struct Request {
     pub background: bool,
     /// The command line, for the record.
     pub command_line: Vec<String>,
+    /// Called on the trainer's thread whenever there is an event to take, for listeners that sleep.
+    pub wake: Option<Wake>,
 }
+
+/// What wakes a listener. It is called often, and must not block.
+#[derive(Clone)]
+pub struct Wake(pub Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wake")
+    }
+}
+
+/// So many losses of the device without any progress in between end a run.
+const MOST_LOSSES: u32 = 3;
 
 /// A running trainer. Dropping it stops the run, which saves first.
 #[derive(Debug)]
@@ -74,7 +91,8 @@ impl Trainer {
         let (command_sender, commands) = sync_channel(COMMANDS);
         let (events, event_receiver) = sync_channel(EVENTS);
         let thread = move || {
-            let port = Port { commands, pending: VecDeque::new(), events, closed: false };
+            let wake = request.wake.clone();
+            let port = Port { commands, pending: VecDeque::new(), events, wake, closed: false };
             work(request, port);
         };
         let thread = std::thread::Builder::new()
@@ -120,17 +138,26 @@ struct Port {
     commands: Receiver<Command>,
     pending: VecDeque<Command>,
     events: SyncSender<Event>,
+    wake: Option<Wake>,
     closed: bool,
 }
 
 impl Port {
     fn tell(&mut self, event: Event) {
         self.closed |= self.events.send(event).is_err();
+        self.wake();
     }
 
     /// Tells what the next one of its kind will replace: left out if the consumer does not keep up.
     fn mention(&mut self, event: Event) {
         self.closed |= matches!(self.events.try_send(event), Err(TrySendError::Disconnected(_)));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(Wake(wake)) = &self.wake {
+            wake();
+        }
     }
 
     /// Takes in what was ordered; waits for an order if `wait`.
@@ -198,3 +225,6 @@ fn give_way() {
         let _ = rustix::process::setpriority_process(None, NICENESS);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! An orbit camera: perspective, or orthographic (isometric) at the same scale.
 
-use std::f32::consts::{FRAC_PI_2, PI, TAU};
+use std::f32::consts::{FRAC_PI_2, PI};
 
 use glam::{Mat4, Vec2, Vec3, Vec4};
 use serde::{Deserialize, Serialize};
@@ -179,52 +179,6 @@ impl Camera {
         [Vec3::X, y, Vec3::Z].map(|axis| Vec3::new(axis.dot(right), axis.dot(up), -axis.dot(forward)))
     }
 
-    /// Turns the camera around its target; the pitch stops short of straight up and down.
-    pub fn orbit(&mut self, yaw_rad: f32, pitch_rad: f32) {
-        let limit = 89.5f32.to_radians();
-        self.yaw_rad = (self.yaw_rad + yaw_rad).rem_euclid(std::f32::consts::TAU);
-        self.pitch_rad = (self.pitch_rad + pitch_rad).clamp(-limit, limit);
-    }
-
-    /// Moves the view by a fraction of its height: the scene follows the pointer to the right and up.
-    pub fn pan(&mut self, right_fraction: f32, up_fraction: f32) {
-        let [_, right, up] = self.forward_right_up();
-        self.target_m -= (right * right_fraction + up * up_fraction) * self.view_height_m();
-    }
-
-    /// Multiplies the distance: below 1 comes closer. Stays within a thousandth and fifty times the scene.
-    pub fn zoom(&mut self, factor: f32) {
-        self.distance_m = (self.distance_m * factor).clamp(self.scene_radius_m * 1e-3, self.scene_radius_m * 50.0);
-    }
-
-    /// Zooms as [`Camera::zoom`], while what lies under `ndc` at the target's depth stays there.
-    pub fn zoom_at(&mut self, ndc: Vec2, aspect: f32, factor: f32) {
-        let before_m = self.view_height_m();
-        self.zoom(factor);
-        let [_, right, up] = self.forward_right_up();
-        self.target_m += (right * (ndc.x * aspect) + up * ndc.y) * 0.5 * (before_m - self.view_height_m());
-    }
-
-    /// The camera a part `t` of the way from `from` (0) to `to` (1): the short way round, zooming evenly.
-    pub fn lerp(from: &Camera, to: &Camera, t: f32) -> Camera {
-        let mix = |a: f32, b: f32| a + (b - a) * t;
-        let turn = (to.yaw_rad - from.yaw_rad + PI).rem_euclid(TAU) - PI;
-        if t >= 1.0 {
-            return *to;
-        }
-        Camera {
-            target_m: from.target_m.lerp(to.target_m, t),
-            yaw_rad: from.yaw_rad + turn * t,
-            pitch_rad: mix(from.pitch_rad, to.pitch_rad),
-            // Even steps of the logarithm look even.
-            distance_m: mix(from.distance_m.ln(), to.distance_m.ln()).exp(),
-            fov_y_rad: mix(from.fov_y_rad, to.fov_y_rad),
-            projection: if t > 0.0 { to.projection } else { from.projection },
-            scene_center_m: from.scene_center_m.lerp(to.scene_center_m, t),
-            scene_radius_m: mix(from.scene_radius_m, to.scene_radius_m),
-        }
-    }
-
     /// Centres the box `min_m..max_m` and comes as close as all its corners allow, from the current direction.
     ///
     /// `margin` is the fraction of the half width and half height left free on each side.
@@ -253,7 +207,7 @@ impl Camera {
     }
 
     /// Height of the view at the target, metres.
-    fn view_height_m(&self) -> f32 {
+    pub(super) fn view_height_m(&self) -> f32 {
         2.0 * (self.fov_y_rad * 0.5).tan() * self.distance_m
     }
 
@@ -329,17 +283,52 @@ mod tests {
     }
 
     #[test]
-    fn the_pointer_moves_orbit_pan_and_zoom() {
-        let mut camera = Camera::three_quarter(EXTENT_M, 1.0, Projection::Perspective);
-        let before = camera.clip_from_world(1.0).project_point3(camera.target_m);
-        let target = camera.target_m;
-        camera.pan(0.25, 0.0);
-        let after = camera.clip_from_world(1.0).project_point3(target);
-        assert!((after.x - before.x - 0.5).abs() < 1e-3, "a quarter of the view is half of the clip range");
-        camera.orbit(0.0, 9.0);
-        assert!(camera.pitch_rad < std::f32::consts::FRAC_PI_2);
-        let distance_m = camera.distance_m;
-        camera.zoom(0.5);
-        assert!((camera.distance_m - distance_m * 0.5).abs() < 1e-3);
+    fn presets_hold_the_whole_scene() {
+        for projection in [Projection::Perspective, Projection::Orthographic] {
+            for preset in [Camera::three_quarter, Camera::top, Camera::front, Camera::side] {
+                let camera = preset(EXTENT_M, 1.1, projection);
+                let clip_from_world = camera.clip_from_world(1.1);
+                let corners = box_corners(Vec3::ZERO, EXTENT_M).map(|c| clip_from_world.project_point3(c));
+                let reach = corners.iter().fold(0f32, |most, c| most.max(c.x.abs()).max(c.y.abs()));
+                assert!((0.9..0.9601).contains(&reach), "{projection:?}: reaches {reach}");
+                assert!(corners.iter().all(|c| (0.0..=1.0).contains(&c.z)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_axes_point_where_the_data_does() {
+        let top = Camera::top(EXTENT_M, 1.0, Projection::Orthographic);
+        let rounded = |handedness| top.axes_on_screen(handedness).map(|axis| axis.round());
+        assert_eq!(rounded(Handedness::Right), [Vec3::Y, Vec3::NEG_X, Vec3::Z], "x is up, y to the left");
+        assert_eq!(rounded(Handedness::Left)[1], Vec3::X, "y is to the right");
+    }
+
+    #[test]
+    fn following_looks_down_the_road_from_behind() {
+        let ego_m = Vec3::new(25.6, 25.6, 0.4);
+        for heading_rad in [0.0, 2.0] {
+            let camera = Camera::follow(ego_m, heading_rad, EXTENT_M);
+            let ahead = Vec3::new(heading_rad.cos(), heading_rad.sin(), 0.0);
+            assert!((ego_m - camera.eye_m()).dot(ahead) > 5.0 && camera.eye_m().z > 3.0);
+            let near = camera.clip_from_world(1.2).project_point3(ego_m);
+            let far = camera.clip_from_world(1.2).project_point3(ego_m + ahead * 10.0);
+            assert!(near.x.abs() < 1e-3 && near.y < 0.0 && far.y > near.y, "{near} {far}");
+        }
+    }
+
+    #[test]
+    fn a_scale_bar_has_the_length_it_says() {
+        let camera = Camera::top(EXTENT_M, 1.5, Projection::Orthographic);
+        let [_, right, _] = camera.forward_right_up();
+        let ten_metres = camera.clip_from_world(1.5).transform_vector3(right * 10.0).x * 0.5 * 600.0;
+        assert!((ten_metres * camera.metres_per_pixel(400.0) - 10.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_camera_survives_being_written_down() {
+        let camera = Camera::follow(Vec3::ONE, 0.3, EXTENT_M);
+        let text = serde_json::to_string(&camera).unwrap();
+        assert_eq!(serde_json::from_str::<Camera>(&text).unwrap(), camera);
     }
 }

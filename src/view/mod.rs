@@ -1,7 +1,7 @@
 //! Pictures of labelled voxel grids: the camera, the GPU voxel renderer, and the sheets and animations made with it.
 //!
 //! Two layers, kept apart so that a window can use the first without the second:
-//! - [`geometry`], [`mesh`], [`camera`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
+//! - [`geometry`], [`mesh`], [`camera`], [`motion`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
 //!   and [`pick`] tells which voxel is where; [`palette`], [`theme`] and [`error_view`] say in which colours;
 //! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them.
 //!
@@ -16,6 +16,7 @@ pub mod geometry;
 pub mod headless;
 mod layout;
 pub mod mesh;
+pub mod motion;
 pub mod offscreen;
 pub mod ornament;
 pub mod palette;
@@ -31,6 +32,7 @@ pub use error_view::{ErrorCounts, VoxelOutcome};
 pub use geometry::{ClassMask, Geometry, Handedness, Visible};
 pub use headless::{Headless, read_texture};
 pub use mesh::{Face, Mesh};
+pub use motion::Transition;
 pub use offscreen::Offscreen;
 pub use ornament::{Ornaments, round_length_m};
 pub use palette::{Palette, heat_color, heat_palette};

@@ -27,7 +27,7 @@ pub struct Ornaments {
 /// Where the axes meet, in points from the view's lower left corner.
 pub const AXES_CENTER_POINTS: Vec2 = Vec2::new(44.0, 44.0);
 /// Length of an axis that lies in the plane of the screen, points; see [`Camera::axes_on_screen`] for where each ends.
-pub const AXES_LENGTH_POINTS: f32 = 26.0;
+pub const AXES_LENGTH_POINTS: f32 = 28.0;
 /// Colours of the axes x, y and z.
 pub const AXES_COLORS: [Rgb; 3] = [[222, 74, 74], [76, 166, 84], [72, 134, 236]];
 
@@ -139,7 +139,7 @@ impl Pencil<'_> {
         }
     }
 
-    /// An arrowhead of a car's size, flat at `tip`'s height.
+    /// An arrowhead of a car's size, flat on the ground.
     fn arrow(&mut self, ego_m: Vec3, heading_rad: f32, stroke: Stroke) {
         let ahead = Vec3::new(heading_rad.cos(), heading_rad.sin(), 0.0);
         let left = Vec3::new(-ahead.y, ahead.x, 0.0);
@@ -159,8 +159,10 @@ impl Pencil<'_> {
         axes.sort_by(|(a, _), (b, _)| a.z.total_cmp(&b.z));
         for (axis, color) in axes {
             let end = AXES_CENTER_POINTS + axis.truncate() * AXES_LENGTH_POINTS;
-            let stroke = Stroke { color, opacity: 1.0, width_points: 2.5, hidden: 0.0 };
-            self.push(clip(AXES_CENTER_POINTS), clip(end), stroke);
+            for (color, opacity, width_points) in [(look.theme.colors().page, 0.6, 5.0), (color, 1.0, 2.5)] {
+                let stroke = Stroke { color, opacity, width_points, hidden: 0.0 };
+                self.push(clip(AXES_CENTER_POINTS), clip(end), stroke);
+            }
         }
     }
 }

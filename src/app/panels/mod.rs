@@ -1,7 +1,8 @@
 //! The panels around the views. Each file draws one; what a panel remembers between frames is in [`Memory`].
 
-use eframe::egui::{Frame, Margin, ScrollArea, Ui};
+use eframe::egui::{ScrollArea, Ui};
 
+use super::actions::Action;
 use super::layout::Pane;
 use super::mix::Mix;
 use super::scores::{Place, Scope};
@@ -22,6 +23,8 @@ pub(super) mod sample;
 mod tests;
 mod voxel;
 
+mod settings;
+
 /// What the panels remember besides the app's state.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -29,13 +32,15 @@ pub struct Memory {
     pub scope: Scope,
     /// The mix of two clips' latents.
     pub mix: Mix,
+    /// What a panel ordered while it was drawn.
+    pub ordered: Option<Action>,
+    settings: settings::Memory,
     confusion: confusion::Settings,
     planes: planes::Settings,
 }
 
 /// Draws `pane`; returns the frame that was asked for.
 pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Option<Place> {
-    let margin = Frame::new().inner_margin(Margin::same(8));
     let scroll = ScrollArea::vertical().id_salt(pane.title()).auto_shrink(false);
     let contents = |ui: &mut Ui| match pane {
         Pane::Classes => {
@@ -55,6 +60,10 @@ pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Op
             latents::ui(ui, state, &mut memory.mix);
             None
         }
+        Pane::Settings => {
+            memory.ordered = settings::ui(ui, state, &mut memory.settings);
+            None
+        }
         Pane::Frames => frames::ui(ui, state),
         Pane::PerClass => per_class::ui(ui, state, &mut memory.scope),
         _ => {
@@ -62,5 +71,5 @@ pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Op
             None
         }
     };
-    margin.show(ui, |ui| scroll.show(ui, contents).inner).inner
+    scroll.show(ui, contents).inner
 }

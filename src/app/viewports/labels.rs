@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::app::layout::Pane;
 use crate::app::state::State;
 use crate::app::view::Coloring;
+use crate::view::error_view::visible_outcomes;
 use crate::view::{ClassMask, Palette, Theme, Visible, VoxelOutcome, heat_palette};
 
 /// One frame of one view.
@@ -23,15 +24,13 @@ impl Labels<'_> {
         let t = state.frame();
         let view = &state.view;
         let size = shown.grid.size;
-        let crop = std::array::from_fn(|axis| view.crop_voxels(axis, size[axis]));
-        let mut classes = ClassMask::none();
-        (1..=u8::MAX).for_each(|class| classes.set(class, view.shows(class)));
+        let visible = view.visible(size);
         let truth = shown.frame(&shown.truth, t);
-        let classes_of = |ids| Labels { ids, visible: Visible { classes: classes.clone(), crop: crop.clone() } };
+        let classes_of = |ids| Labels { ids, visible: visible.clone() };
         // Ids that are no classes hide with the classes they belong to.
         let derived = |ids: Vec<u8>| Labels {
             ids: Cow::Owned(ids),
-            visible: Visible { classes: ClassMask::all(), crop: crop.clone() },
+            visible: Visible { classes: ClassMask::all(), ..visible.clone() },
         };
         match pane {
             Pane::Original => Some(classes_of(Cow::Borrowed(truth))),
@@ -49,11 +48,7 @@ impl Labels<'_> {
             }
             _ => {
                 let (labels, observed) = (state.model_labels(t)?, shown.frame(&shown.observed, t));
-                let outcomes = truth.iter().zip(labels).zip(observed).map(|((&truth, &label), &observed)| {
-                    let shows = view.shows(truth) || view.shows(label);
-                    if shows { VoxelOutcome::of(truth, label, observed) as u8 } else { VoxelOutcome::Free as u8 }
-                });
-                Some(derived(outcomes.collect()))
+                Some(derived(visible_outcomes(truth, labels, Some(observed), &visible.classes)))
             }
         }
     }

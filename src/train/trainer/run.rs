@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::prepare::Blueprint;
-use super::{Port, serve};
+use super::{MOST_LOSSES, Port, serve};
 use crate::data::{Cursor, Dataset, Loader, LoaderOptions};
 use crate::gpu::Context;
 use crate::train::checkpoint::{Best, Checkpoint};
@@ -23,9 +23,6 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How often the memory in use is told.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// So many losses of the device, with no snapshot in between, end a run.
-const MOST_LOSSES: u32 = 3;
 
 /// Everything of a run but its device.
 pub(super) struct Run {
@@ -235,8 +232,11 @@ impl Run {
                     Command::Stop => return Ok(true),
                     Command::Pause if !self.paused => {
                         self.paused = true;
+                        // Where it stands, for whoever looks at it meanwhile.
+                        if self.clock.steps > 0 {
+                            self.report(session, port, false)?;
+                        }
                         port.tell(Event::Paused(true));
-                        session.context().wait()?;
                     }
                     Command::Pause => {}
                     Command::Resume => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::prepare::open_split;
-use super::{Port, Request, serve};
+use super::{MOST_LOSSES, Port, Request, serve};
 use crate::data::Dataset;
 use crate::gpu::Context;
 use crate::models::sep4d::BatchShape;
@@ -12,9 +12,6 @@ use crate::train::events::{Command, Event, Finished, Preparing, Showing};
 use crate::train::inference::Inference;
 use crate::train::validation::evenly_spaced;
 use crate::{Error, Result};
-
-/// So many losses of the device end it.
-const MOST_LOSSES: u32 = 3;
 
 /// A model on the host and the clips it is shown on.
 struct Show {
