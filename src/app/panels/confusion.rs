@@ -53,7 +53,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope, settings: &mut Sett
         None => note(ui, "Point at a cell, or reach it with Tab and the arrow keys, to read it."),
     };
     ui.add_space(4.0);
-    heading(ui, "Most frequent");
+    heading(ui, "Most frequent mistakes");
     for (rank, cell) in most_frequent(&confusion).into_iter().enumerate() {
         if mistake(ui, state, shown, &confusion, rank, cell) {
             clicked = Some(cell);
@@ -62,9 +62,12 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope, settings: &mut Sett
     ui.add_space(4.0);
     note(
         ui,
-        format!("Rows: the class in the data. Columns: the class it was taken for. Counted over {}.", scope.phrase()),
+        format!(
+            "Rows: the class in the data. Columns: what it was taken for. Blue: recognised; orange: mistaken. Counted over {}.",
+            scope.phrase()
+        ),
     );
-    note(ui, "A click shows the row's class alone, where this happened most.");
+    note(ui, "A click shows the class alone, in the frame where this happened most.");
     let [truth, prediction] = clicked?;
     let place = worst(state, scope, |frame| {
         let count = frame.count(truth, prediction);
@@ -157,7 +160,7 @@ fn matrix(
     settings: &mut Settings,
 ) -> Option<[usize; 2]> {
     let classes = confusion.classes();
-    let names = if ui.available_width() < 400.0 { 76.0 } else { 92.0 };
+    let names = if ui.available_width() < 400.0 { 84.0 } else { 92.0 };
     let colors = style::colors(ui.visuals());
     // Room is left for the lines below.
     let room = vec2(ui.available_width() - names, (ui.available_height() - names - 210.0).max(11.0 * classes as f32));

@@ -38,7 +38,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope) -> Option<Place> {
 fn bars(ui: &mut Ui, state: &State, shown: &Shown, confusion: &Confusion) -> Option<usize> {
     let classes = shown.classes.len();
     let room = ui.available_height() / (classes.max(2) - 1) as f32;
-    let height = room.clamp(13.0, 26.0);
+    let height = room.floor().clamp(13.0, 26.0);
     let colors = style::colors(ui.visuals());
     let mut clicked = None;
     ui.spacing_mut().item_spacing.y = 0.0;
@@ -86,6 +86,7 @@ fn course(ui: &mut Ui, state: &State, shown: &Shown) {
         .include_y(1.0)
         .allow_scroll(false)
         .show_background(false)
+        .grid_color(style::colors(ui.visuals()).line)
         .y_axis_formatter(|mark, _| format!("{:.0} %", mark.value * 100.0))
         .x_axis_formatter(|mark, _| widgets::thousands(mark.value.max(0.0) as u64))
         .y_axis_min_width(40.0);

@@ -2,7 +2,7 @@
 
 use eframe::egui::{self, Align2, Color32, FontId, Rect, Sense, StrokeKind, Ui, pos2, vec2};
 
-use super::common::{FIGURE, class_color, class_name, focus_ring, heading, note, swatch};
+use super::common::{FIGURE, SMALL, class_color, class_name, focus_ring, heading, note, swatch};
 use crate::app::actions::Action;
 use crate::app::shown::Shown;
 use crate::app::state::State;
@@ -172,23 +172,29 @@ fn over_time(ui: &mut Ui, state: &State, shown: &Shown, at: usize) -> Option<usi
 
 /// How to get at a voxel.
 fn hints(ui: &mut Ui, selected: Option<[usize; 3]>) {
-    let key = |action: Action| action.entry().keys.first().map(|key| ui.ctx().format_shortcut(key)).unwrap_or_default();
-    let lines = if selected.is_some() {
-        vec![
-            format!("{} {} move it along x", key(Action::MoveSelection(1, 0, 0)), key(Action::MoveSelection(-1, 0, 0))),
-            format!("{} {} along y", key(Action::MoveSelection(0, 1, 0)), key(Action::MoveSelection(0, -1, 0))),
-            format!("{} {} along z", key(Action::MoveSelection(0, 0, 1)), key(Action::MoveSelection(0, 0, -1))),
-            format!("{} lets go of it", key(Action::Deselect)),
-        ]
-    } else {
-        vec![
-            "Point at a voxel in a view to read it here; click to keep it.".to_owned(),
-            format!("{} selects the voxel in the middle of the view.", key(Action::SelectCentre)),
-        ]
-    };
-    for line in lines {
-        note(ui, line);
+    let context = ui.ctx().clone();
+    let key = |action: Action| action.entry().keys.first().map(|key| context.format_shortcut(key)).unwrap_or_default();
+    if selected.is_none() {
+        note(ui, "Point at a voxel in a view to read it here; click to keep it.");
+        note(ui, format!("{} selects the voxel in the middle of the view.", key(Action::SelectCentre)));
+        return;
     }
+    for (name, there, back) in [
+        ("Move along x", Action::MoveSelection(1, 0, 0), Action::MoveSelection(-1, 0, 0)),
+        ("Move along y", Action::MoveSelection(0, 1, 0), Action::MoveSelection(0, -1, 0)),
+        ("Move along z", Action::MoveSelection(0, 0, 1), Action::MoveSelection(0, 0, -1)),
+    ] {
+        key_row(ui, name, &format!("{}, {}", key(there), key(back)));
+    }
+    key_row(ui, "Deselect", &key(Action::Deselect));
+}
+
+fn key_row(ui: &mut Ui, name: &str, keys: &str) {
+    let (row, response) = ui.allocate_exact_size(vec2(ui.available_width(), 14.0), Sense::hover());
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, format!("{name}: {keys}")));
+    let quiet = style::colors(ui.visuals()).quiet;
+    ui.painter().text(row.left_center(), Align2::LEFT_CENTER, name, SMALL, quiet);
+    ui.painter().text(row.right_center(), Align2::RIGHT_CENTER, keys, SMALL, quiet);
 }
 
 #[cfg(test)]
