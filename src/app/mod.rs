@@ -27,6 +27,8 @@ pub mod history;
 mod icons;
 pub mod jobs;
 pub mod layout;
+#[cfg(test)]
+mod look;
 mod lookup;
 pub mod notices;
 mod open;

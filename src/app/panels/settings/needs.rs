@@ -1,6 +1,6 @@
 //! What a run would need of which adapter, known before its first step.
 
-use eframe::egui::{self, ComboBox, RichText, Ui};
+use eframe::egui::{ComboBox, RichText, Ui};
 use toml::Value;
 
 use super::field;
@@ -8,7 +8,7 @@ use crate::Result;
 use crate::app::lookup::Lookup;
 use crate::app::state::Source;
 use crate::app::widgets::{self, bytes, thousands};
-use crate::app::{draft, style};
+use crate::app::style;
 use crate::gpu::{AdapterSummary, DeviceChoice, adapters, choose};
 use crate::graph::KernelLimits;
 use crate::models::sep4d::{BatchShape, ModelConfig};
