@@ -1,5 +1,7 @@
 //! Renders small scenes on whatever adapter there is and checks what the pictures show.
 
+#![allow(clippy::unwrap_used)]
+
 use image::{Rgba, RgbaImage};
 use sep4d::view::{
     Camera, ClassStyle, FramePair, Geometry, Handedness, Headless, Look, Mesh, Ornaments, Palette, PictureInput,

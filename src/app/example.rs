@@ -173,7 +173,7 @@ mod tests {
         let set = Dataset::open(example.data(), config.data.val_split, config.dataset_options()).unwrap();
         let gpu = Context::open(&DeviceChoice::Best).unwrap();
         let shape = BatchShape { batch: 1, frames: config.data.frames, size: set.grid().size };
-        let mut model = Inference::new(&gpu, &config.model, &shape, &mut |_, _| {}).unwrap();
+        let mut model = Inference::new(&gpu, &config.model, &shape).unwrap();
         model.import(&weights.parameters, weights.step).unwrap();
         let clip = reconstruct(&mut model, &set, 0).unwrap();
         let equal = clip.labels.iter().zip(&recorded.labels).filter(|(now, then)| now == then).count();

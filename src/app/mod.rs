@@ -134,6 +134,7 @@ impl App {
     fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
         style::install(&creation.egui_ctx);
         self.viewports = viewports::Viewports::default();
+        self.panels.leave_window();
         self.gpu = creation.wgpu_render_state.clone();
         self.state.jobs.wake = Some(creation.egui_ctx.clone());
         *self.window.lock().unwrap_or_else(PoisonError::into_inner) = creation.egui_ctx.clone();

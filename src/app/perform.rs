@@ -1,6 +1,6 @@
 //! Carrying out orders, whether they come from a key, a button or the command palette.
 
-use eframe::egui::{Context, ThemePreference, ViewportCommand};
+use eframe::egui::{Context, KeyboardShortcut, ThemePreference, ViewportCommand};
 
 use super::App;
 use super::actions::{Action, ENTRIES};
@@ -11,6 +11,7 @@ use super::scores::{Place, Scope, lack_of_miou, worst};
 use super::state::Page;
 use super::style;
 use super::view::{Coloring, View};
+use super::widgets;
 use crate::train::events::Command;
 
 /// One press of a key turns the camera by this much, radians.
@@ -21,12 +22,16 @@ const MOVE: f32 = 0.06;
 const CLOSER: f32 = 0.88;
 
 impl App {
-    /// Carries out what the pressed keys stand for, unless somebody types.
+    /// Carries out what the pressed keys stand for, unless somebody types, or moves with them what has the focus.
     pub(super) fn obey_keys(&mut self, context: &Context) {
         if context.text_edit_focused() || self.palette.is_open() || self.path_field.is_some() {
             return;
         }
-        let pressed = |key: &_| context.input_mut(|input| input.consume_shortcut(key));
+        let is_used = widgets::uses_keys(context);
+        let pressed = |key: &KeyboardShortcut| {
+            let is_its = is_used && key.modifiers.is_none() && widgets::USED_KEYS.contains(&key.logical_key);
+            !is_its && context.input_mut(|input| input.consume_shortcut(key))
+        };
         let mut wanted: Vec<Action> = Vec::new();
         // Shortcuts with more modifiers come first: a plain one would take their key.
         for modifiers in (0..=2).rev() {

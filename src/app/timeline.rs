@@ -110,6 +110,7 @@ fn track(ui: &mut Ui, frame: &mut usize, t: usize, scores: &[Option<f64>]) {
     }
     let x = rect.left() + (t as f32 + 0.5) * width;
     painter.vline(x, rect.y_range(), Stroke::new(2.0, colors.accent));
+    super::widgets::leave_keys(&response);
     if response.has_focus() {
         painter.rect_stroke(rect, 3.0, Stroke::new(1.0, colors.accent), egui::StrokeKind::Outside);
     }

@@ -114,6 +114,7 @@ impl Viewports {
             ui.painter().image(texture, rect, whole, Color32::WHITE);
         }
         overlay::ui(ui, rect, state, pane, &camera);
+        widgets::leave_keys(&response);
         if response.has_focus() {
             let stroke = egui::Stroke::new(1.0, style::colors(ui.visuals()).accent);
             ui.painter().rect_stroke(rect, 0.0, stroke, egui::StrokeKind::Inside);

@@ -1,6 +1,6 @@
 //! Small pieces that several panels use.
 
-use eframe::egui::{self, Align, Layout, Response, RichText, Ui};
+use eframe::egui::{self, Align, Context, EventFilter, Key, Layout, Response, RichText, Ui};
 
 use super::actions::Action;
 use super::icons::Icon;
@@ -57,6 +57,29 @@ pub fn empty(ui: &mut Ui, text: &str) {
     ui.centered_and_justified(|ui| {
         ui.label(RichText::new(text).color(style::colors(ui.visuals()).quiet));
     });
+}
+
+/// Keys that press and move the widget with the focus, or take the focus to the next one.
+pub const USED_KEYS: [Key; 5] = [Key::ArrowLeft, Key::ArrowRight, Key::ArrowUp, Key::ArrowDown, Key::Space];
+
+/// Whether a widget has the focus and uses [`USED_KEYS`].
+pub fn uses_keys(context: &Context) -> bool {
+    let focused = context.memory(|memory| memory.focused());
+    focused.is_some_and(|id| context.data(|data| data.get_temp::<()>(leaves_keys_id(id))).is_none())
+}
+
+/// Leaves [`USED_KEYS`] to the orders while `response` has the focus: a view has no use for them.
+pub fn leave_keys(response: &Response) {
+    let (context, id) = (&response.ctx, response.id);
+    if response.has_focus() {
+        let filter = EventFilter { horizontal_arrows: true, vertical_arrows: true, ..EventFilter::default() };
+        context.memory_mut(|memory| memory.set_focus_lock_filter(id, filter));
+        context.data_mut(|data| data.insert_temp(leaves_keys_id(id), ()));
+    }
+}
+
+fn leaves_keys_id(id: egui::Id) -> egui::Id {
+    id.with("leaves keys")
 }
 
 /// `12,345`.

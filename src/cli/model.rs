@@ -90,7 +90,7 @@ impl Model {
         };
         let context = Context::open(&choice)?;
         let shape = BatchShape { batch: 1, frames: config.data.frames, size: dataset.grid().size };
-        let mut inference = Inference::new(&context, &config.model, &shape, &mut |_, _| {})?;
+        let mut inference = Inference::new(&context, &config.model, &shape)?;
         conform(&weights.parameters, &inference.export()?, &checkpoint)?;
         check_finite(&weights.parameters, &checkpoint)?;
         inference.import(&weights.parameters, step)?;

@@ -32,8 +32,11 @@ impl std::str::FromStr for DeviceChoice {
     }
 }
 
-/// Room for the smallest array that a kernel may bind, and more.
-const WARM_UP_BYTES: usize = 1 << 10;
+/// Room for one element of any array that a kernel binds as storage.
+const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
+
+/// No kernel declares a larger uniform array: WebGPU guarantees no more.
+const LARGEST_UNIFORM_BYTES: usize = 64 << 10;
 
 /// One adapter as `sep4d devices` lists it.
 #[derive(Debug, Clone)]
@@ -167,6 +170,9 @@ pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usiz
     }
 }
 
+/// A kernel, and which of its bindings 1.. are uniform rather than storage: what one pipeline is made for.
+pub type BoundKernel = (Kernel, Vec<bool>);
+
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
     /// The logical device.
@@ -175,7 +181,7 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// The adapter it came from.
     pub adapter: AdapterSummary,
-    pipelines: Mutex<HashMap<(Kernel, Vec<bool>), Pipeline>>,
+    pipelines: Mutex<HashMap<BoundKernel, Pipeline>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -337,15 +343,26 @@ impl Context {
         Ok(made)
     }
 
-    /// Makes a driver compile `pipeline` now that would leave it to the first launch, as software adapters do: launches it
-    /// over nothing.
+    /// Builds `kernels` before they are needed and asks `proceed(done)` before each; false if it said no.
     ///
     /// # Errors
-    /// [`Error::Memory`] or [`Error::Device`] if the device fails.
-    pub fn warm_up(&self, pipeline: &Pipeline, uniform: &[bool]) -> Result<()> {
-        if !self.adapter.limits.is_cpu {
-            return Ok(());
+    /// As for [`Context::pipeline`].
+    pub fn build(&self, kernels: &[BoundKernel], mut proceed: impl FnMut(usize) -> bool) -> Result<bool> {
+        for (done, (kernel, uniform)) in kernels.iter().enumerate() {
+            if !proceed(done) {
+                return Ok(false);
+            }
+            let pipeline = self.pipeline(kernel, uniform)?;
+            if self.adapter.limits.is_cpu {
+                self.launch_over_nothing(&pipeline, uniform)?;
+            }
         }
+        self.save_pipeline_cache();
+        Ok(true)
+    }
+
+    /// Makes a driver compile that leaves it to the first launch, as software adapters do.
+    fn launch_over_nothing(&self, pipeline: &Pipeline, uniform: &[bool]) -> Result<()> {
         let buffer = |usage, bytes: usize| {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("warm-up"),
@@ -355,9 +372,11 @@ impl Context {
             })
         };
         self.guarded("a kernel's first launch", || {
-            let storage = buffer(wgpu::BufferUsages::STORAGE, WARM_UP_BYTES);
-            let constant =
-                buffer(wgpu::BufferUsages::UNIFORM, self.adapter.limits.max_uniform_binding_bytes.min(64 << 10));
+            let storage = buffer(wgpu::BufferUsages::STORAGE, SMALLEST_STORAGE_BYTES);
+            let constant = buffer(
+                wgpu::BufferUsages::UNIFORM,
+                self.adapter.limits.max_uniform_binding_bytes.min(LARGEST_UNIFORM_BYTES),
+            );
             let entries: Vec<_> = std::iter::once(&true)
                 .chain(uniform)
                 .enumerate()

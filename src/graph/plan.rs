@@ -1,7 +1,7 @@
 //! The plan: which nodes run, where every tensor lives, how much memory that takes. Made once, before anything is
 //! allocated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::program::{Launch, Operand, Slot};
 use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId};
@@ -135,6 +135,16 @@ impl Plan {
         }
         plan.places = places.tensors;
         Ok(plan)
+    }
+
+    /// The kernel of every launch and whether its bindings 1.. are uniform.
+    pub fn kernels(&self) -> impl Iterator<Item = (Kernel, Vec<bool>)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Dispatch { kernel, bindings, .. } => {
+                Some((kernel.clone(), bindings.iter().map(|(_, uniform)| *uniform).collect()))
+            }
+            Step::Clear { .. } => None,
+        })
     }
 
     /// Bytes of everything this plan needs on the device, kernels' parameter words excepted.
@@ -286,21 +296,22 @@ impl Lifetimes {
     fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
         let end = live.len();
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
-        for (time, &index) in live.iter().enumerate() {
-            let node = &graph.nodes()[index];
-            for &id in node.inputs.iter().chain(&node.outputs) {
-                match graph.tensor(id).storage {
-                    Storage::Transient => {
-                        lifetimes.touch(graph, id, time, Pool::Arena);
-                        if graph.tensor(graph.root(id)).kept {
-                            lifetimes.touch(graph, id, end, Pool::Arena);
-                        }
+        let operands = |index: &usize| graph.nodes()[*index].inputs.iter().chain(&graph.nodes()[*index].outputs);
+        let used: HashSet<TensorId> = live.iter().flat_map(operands).map(|&id| graph.root(id)).collect();
+        for (i, tensor) in graph.tensors.iter().enumerate() {
+            let persistent = matches!(tensor.storage, Storage::Input | Storage::Constant(_));
+            if persistent && tensor.root.0 == i && (tensor.kept || used.contains(&tensor.root)) {
+                lifetimes.touch(graph, TensorId(i), 0, Pool::Persistent);
+                lifetimes.touch(graph, TensorId(i), end, Pool::Persistent);
+            }
+        }
+        for (time, index) in live.iter().enumerate() {
+            for &id in operands(index) {
+                if graph.tensor(id).storage == Storage::Transient {
+                    lifetimes.touch(graph, id, time, Pool::Arena);
+                    if graph.tensor(graph.root(id)).kept {
+                        lifetimes.touch(graph, id, end, Pool::Arena);
                     }
-                    Storage::Input | Storage::Constant(_) => {
-                        lifetimes.touch(graph, id, 0, Pool::Persistent);
-                        lifetimes.touch(graph, id, end, Pool::Persistent);
-                    }
-                    Storage::Parameter(_) | Storage::Gradient(_) | Storage::Block(_) => {}
                 }
             }
         }

@@ -3,7 +3,6 @@
 //! Each of the three is a graph of its own, planned at once and built when it is first used. They share parameters and
 //! arenas with each other and with the training graph, if there is one.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::session::graphs::{
@@ -13,7 +12,7 @@ use super::session::{NamedTensor, Preflight};
 use crate::data::batch::{Batch, from_blocked};
 use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory};
-use crate::graph::plan::{Plan, Step};
+use crate::graph::plan::Plan;
 use crate::graph::{Block, Graph, KernelLimits, ParameterSpec};
 use crate::layers::likely::Likely;
 use crate::models::sep4d::{BatchShape, ModelConfig, PLANES};
@@ -99,22 +98,6 @@ impl Parts {
     }
 }
 
-/// Builds the kernels of `plans`, calling `progress` with how many are built, of how many.
-pub(super) fn build_kernels(context: &Context, plans: &[&Plan], progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
-    let mut kernels = BTreeSet::new();
-    for step in plans.iter().flat_map(|plan| &plan.steps) {
-        if let Step::Dispatch { kernel, bindings, .. } = step {
-            kernels.insert((kernel, bindings.iter().map(|(_, uniform)| *uniform).collect::<Vec<bool>>()));
-        }
-    }
-    for (done, (kernel, uniform)) in kernels.iter().enumerate() {
-        progress(done, kernels.len());
-        context.warm_up(&context.pipeline(kernel, uniform)?, uniform)?;
-    }
-    progress(kernels.len(), kernels.len());
-    Ok(())
-}
-
 /// A model on a device that is not trained here.
 #[derive(Debug)]
 pub struct Inference {
@@ -127,21 +110,14 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Plans and allocates for batches of `shape`, without any training; [`Inference::import`] gives it parameters. Calls
-    /// `progress` with how many kernels are built, of how many.
+    /// Plans and allocates for batches of `shape`, without any training; [`Inference::import`] gives it parameters.
     ///
     /// # Errors
     /// [`Error::Usage`] for extents that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
-    pub fn new(
-        context: &Arc<Context>,
-        model: &ModelConfig,
-        shape: &BatchShape,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Inference> {
+    pub fn new(context: &Arc<Context>, model: &ModelConfig, shape: &BatchShape) -> Result<Inference> {
         // Neither scores nor planes depend on the classes' weights in the loss.
         let parts = Parts::new(model, shape, &vec![1.0; model.classes], context.limits())?;
         let memory = Memory::new(context, &parts.plans())?;
-        build_kernels(context, &parts.plans(), progress)?;
         Ok(Inference::of(context, memory, parts, shape))
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::inference::{Inference, Parts, build_kernels};
+use super::inference::{Inference, Parts};
 use crate::data::batch::Batch;
-use crate::gpu::Context;
+use crate::gpu::{BoundKernel, Context};
 use crate::graph::execute::{Executor, Memory, ProfileRow};
 use crate::graph::plan::Plan;
 use crate::graph::{Block, TensorId};
@@ -51,6 +51,8 @@ pub struct Preflight {
     pub largest_tensor: usize,
     /// Floating-point operations of one training step.
     pub flops_per_step: u64,
+    /// What [`Context::build`] can build beforehand.
+    pub kernels: Vec<BoundKernel>,
 }
 
 impl Preflight {
@@ -153,29 +155,12 @@ impl Session {
         class_weights: &[f32],
         seed: u64,
     ) -> Result<Session> {
-        Session::with_progress(context, model, shape, optimiser, (class_weights, seed), &mut |_, _| {})
-    }
-
-    /// As [`Session::new`], with class weights and seed in a pair; calls `progress` with how many kernels are built, of how
-    /// many.
-    ///
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn with_progress(
-        context: &Arc<Context>,
-        model: &ModelConfig,
-        shape: &BatchShape,
-        optimiser: &OptimiserConfig,
-        (class_weights, seed): (&[f32], u64),
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Session> {
         let train = graphs::training_graph(model, shape, optimiser)?;
         let plan = Plan::new(&train.graph, context.limits())?;
         let parts = Parts::new(model, shape, class_weights, context.limits())?;
         let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.plans()).collect();
         let preflight = Preflight::of(&train.graph, &plans);
         let memory = Memory::new(context, &plans)?;
-        build_kernels(context, &plans, progress)?;
         memory.write_block(Block::Parameters, &train.graph.initial_parameters(seed))?;
         let executor = Executor::new(context, train.graph, plan, &memory)?;
         executor.write(train.class_weights, class_weights)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::config::RunConfig;
 use super::events::{Command, Event, Preparing};
-use crate::gpu::Context;
+use crate::gpu::{BoundKernel, Context};
 use crate::{Error, Result};
 
 mod prepare;
@@ -180,13 +180,18 @@ impl Port {
         }
     }
 
-    /// What to call while kernels are built on `context`.
-    fn building(&mut self, context: &Context) -> impl FnMut(usize, usize) {
+    /// Builds `kernels`, telling how far it is, until all are there or a stop is wanted; false for the latter.
+    fn build(&mut self, context: &Context, kernels: &[BoundKernel]) -> Result<bool> {
         let what = format!("building the kernels for {}", context.adapter.name);
-        move |done, total| {
-            let event = Event::Preparing(Preparing { what: what.clone(), done, total });
-            if done == 0 { self.tell(event) } else { self.mention(event) }
-        }
+        context.build(kernels, |done| {
+            let event = Event::Preparing(Preparing { what: what.clone(), done, total: kernels.len() });
+            if done == 0 {
+                self.tell(event)
+            } else {
+                self.mention(event)
+            }
+            !self.stop_wanted()
+        })
     }
 
     fn queue(&mut self, command: Command) {

@@ -19,7 +19,7 @@ pub fn evenly_spaced(len: usize, count: usize) -> Vec<usize> {
 /// Asks `proceed(done)` before each batch; `None` if it says no.
 ///
 /// # Errors
-/// [`Error::Data`] if a clip cannot be read, [`Error::Device`] if the device fails.
+/// [`Data`](crate::Error::Data) if a clip cannot be read, [`Device`](crate::Error::Device) if the device fails.
 pub fn evaluate(
     model: &mut Inference,
     dataset: &Dataset,
@@ -52,7 +52,7 @@ fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<Batch
 /// Reconstructs clip `index` of `dataset` from its latent means.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such clip, else as for [`evaluate`].
+/// [`Usage`](crate::Error::Usage) if there is no such clip, else as for [`evaluate`].
 pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Result<ReconstructedClip> {
     let start = Instant::now();
     let clip = dataset.clip(index)?;

@@ -116,10 +116,9 @@ impl<'a> Solid<'a> {
                 let mut at = solid.cell(x, solid.world_y(y), zs.start);
                 for part in column.chunks(64) {
                     let word = part.iter().enumerate().fold(0, |word, (i, &class)| word | bits.of(class) << i);
+                    // A shift by 64 is two shifts.
                     solid.words[at / 64] |= word << (at % 64);
-                    if at % 64 > 0 {
-                        solid.words[at / 64 + 1] |= word >> (64 - at % 64);
-                    }
+                    solid.words[at / 64 + 1] |= (word >> 1) >> (63 - at % 64);
                     at += 64;
                 }
             }
@@ -143,7 +142,6 @@ impl<'a> Solid<'a> {
     /// The 64 cells from a bit on.
     fn at(&self, bit: usize) -> u64 {
         let (word, shift) = (bit / 64, bit % 64);
-        // A shift by 64 is two shifts.
         self.words[word] >> shift | (self.words[word + 1] << 1) << (63 - shift)
     }
 

@@ -32,6 +32,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope) {
     ui.spacing_mut().item_spacing.y = 3.0;
     let counted = scope_switch(ui, state, scope);
     legend(ui, shown, &mut view, state.frame(), counted.as_ref());
+    ui.add_space(3.0);
     ui.horizontal(|ui| {
         if widgets::named_button(ui, "All", "Show all classes", true, Some(Action::AllClasses)).clicked() {
             view.hidden.clear();

@@ -106,3 +106,25 @@ pub fn scope_switch(ui: &mut Ui, state: &State, scope: &mut Scope) -> Option<(Sc
 pub fn bare_percent(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| "–".to_owned(), |fraction| format!("{:.1}", fraction * 100.0))
 }
+
+/// Divides the room into `count` equal parts: beside each other where it is wide, else below each other.
+pub fn parts(ui: &mut Ui, count: usize) -> Vec<Ui> {
+    const GAP: f32 = 16.0;
+    const LEAST_HEIGHT: f32 = 90.0;
+    let room = ui.available_size();
+    let share = |side: f32| (side - GAP * (count - 1) as f32) / count as f32;
+    let is_wide = room.x >= 280.0 * count as f32;
+    let size = if is_wide {
+        egui::vec2(share(room.x), room.y.max(LEAST_HEIGHT))
+    } else {
+        egui::vec2(room.x, share(room.y).max(LEAST_HEIGHT))
+    };
+    let step = if is_wide { egui::vec2(size.x + GAP, 0.0) } else { egui::vec2(0.0, size.y + GAP) };
+    let (whole, _) = ui.allocate_exact_size(size + step * (count - 1) as f32, egui::Sense::hover());
+    let part = |i: usize| {
+        let rect = Rect::from_min_size(whole.min + step * i as f32, size);
+        let layout = egui::Layout::top_down(egui::Align::Min);
+        ui.new_child(egui::UiBuilder::new().max_rect(rect).layout(layout).id_salt(i))
+    };
+    (0..count).map(part).collect()
+}

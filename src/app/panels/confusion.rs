@@ -3,7 +3,9 @@
 use eframe::egui::epaint::TextShape;
 use eframe::egui::{self, Align2, Color32, FontId, Rect, RichText, Sense, StrokeKind, Ui, pos2, vec2};
 
-use super::common::{FIGURE, SMALL, class_color, class_name, note, scope_switch, swatch, text_within};
+use super::common::{
+    FIGURE, SMALL, class_color, class_name, focus_ring, heading, note, scope_switch, swatch, text_within,
+};
 use super::heat::mix;
 use crate::app::scores::{Place, Scope, worst};
 use crate::app::shown::Shown;
@@ -11,6 +13,9 @@ use crate::app::state::State;
 use crate::app::style;
 use crate::app::widgets::{self, thousands};
 use crate::train::metrics::Confusion;
+
+/// So many mistakes are listed.
+const LISTED: usize = 5;
 
 /// What the panel remembers.
 #[derive(Debug, Default)]
@@ -41,17 +46,28 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope, settings: &mut Sett
             }
         }
     });
-    let clicked = matrix(ui, state, shown, &confusion, settings);
+    let mut clicked = matrix(ui, state, shown, &confusion, settings);
     let [truth, prediction] = settings.read.unwrap_or([0, 0]);
     match settings.read.filter(|read| read.iter().all(|class| *class < confusion.classes())) {
         Some(_) => ui.label(sentence(shown, &confusion, truth, prediction)),
         None => note(ui, "Point at a cell, or reach it with Tab and the arrow keys, to read it."),
     };
+    ui.add_space(4.0);
+    heading(ui, "Most frequent mistakes");
+    for (rank, cell) in most_frequent(&confusion).into_iter().enumerate() {
+        if mistake(ui, state, shown, &confusion, rank, cell) {
+            clicked = Some(cell);
+        }
+    }
+    ui.add_space(4.0);
     note(
         ui,
-        format!("Rows: the class in the data. Columns: the class it was taken for. Counted over {}.", scope.phrase()),
+        format!(
+            "Rows: the class in the data. Columns: what it was taken for. Blue: recognised; orange: mistaken. Counted over {}.",
+            scope.phrase()
+        ),
     );
-    note(ui, "A click shows the row's class alone, where this happened most.");
+    note(ui, "A click shows the class alone, in the frame where this happened most.");
     let [truth, prediction] = clicked?;
     let place = worst(state, scope, |frame| {
         let count = frame.count(truth, prediction);
@@ -59,6 +75,52 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope, settings: &mut Sett
     });
     state.view.solo = u8::try_from(truth).ok().filter(|class| *class > 0);
     place
+}
+
+/// The mistakes that happened most, the most frequent first.
+fn most_frequent(confusion: &Confusion) -> Vec<[usize; 2]> {
+    let classes = 0..confusion.classes();
+    let cells = classes.clone().flat_map(|truth| classes.clone().map(move |prediction| [truth, prediction]));
+    let mut mistakes: Vec<_> = cells.filter(|[t, p]| t != p && confusion.count(*t, *p) > 0).collect();
+    mistakes.sort_by_key(|[t, p]| std::cmp::Reverse(confusion.count(*t, *p)));
+    mistakes.truncate(LISTED);
+    mistakes
+}
+
+/// A line about a mistake; true if it was clicked.
+fn mistake(
+    ui: &mut Ui,
+    state: &State,
+    shown: &Shown,
+    confusion: &Confusion,
+    rank: usize,
+    [truth, prediction]: [usize; 2],
+) -> bool {
+    let (row, response) = ui.allocate_exact_size(vec2(ui.available_width(), 18.0), Sense::click());
+    response.widget_info(|| {
+        let text = format!("{}. {}", rank + 1, sentence(shown, confusion, truth, prediction));
+        egui::WidgetInfo::labeled(egui::Role::Button, true, text)
+    });
+    let painter = ui.painter();
+    if response.hovered() {
+        painter.rect_filled(row, 3.0, ui.visuals().widgets.hovered.weak_bg_fill);
+    }
+    let ink = ui.visuals().text_color();
+    let room = (row.width() - 104.0) / 2.0;
+    for (i, class) in [truth, prediction].into_iter().enumerate() {
+        let left = row.left() + room * i as f32;
+        let square = Rect::from_center_size(pos2(left + 6.0, row.center().y), vec2(9.0, 9.0));
+        swatch(ui, painter, square, class_color(shown, state.view.safe_colors, class));
+        let at = pos2(square.right() + 5.0, row.center().y);
+        let name = class_name(shown, class);
+        text_within(painter, at, Align2::LEFT_CENTER, name, FontId::proportional(12.0), ink, room - 18.0);
+    }
+    let count = thousands(confusion.count(truth, prediction));
+    painter.text(row.right_center() - vec2(50.0, 0.0), Align2::RIGHT_CENTER, count, FIGURE, ink);
+    let share = widgets::percent(share(confusion, truth, prediction));
+    painter.text(row.right_center() - vec2(1.0, 0.0), Align2::RIGHT_CENTER, share, FIGURE, ink);
+    focus_ring(ui, &response);
+    response.clicked()
 }
 
 /// "Road taken for Sidewalk: 123 voxels, 2.1 % of Road".
@@ -97,14 +159,14 @@ fn matrix(
     confusion: &Confusion,
     settings: &mut Settings,
 ) -> Option<[usize; 2]> {
-    const NAMES: f32 = 78.0;
     let classes = confusion.classes();
+    let names = if ui.available_width() < 400.0 { 84.0 } else { 92.0 };
     let colors = style::colors(ui.visuals());
     // Room is left for the lines below.
-    let room = vec2(ui.available_width() - NAMES, (ui.available_height() - NAMES - 96.0).max(11.0 * classes as f32));
+    let room = vec2(ui.available_width() - names, (ui.available_height() - names - 210.0).max(11.0 * classes as f32));
     let cell = (room.x.min(room.y) / classes as f32).floor().clamp(8.0, 46.0);
-    let (rect, _) = ui.allocate_exact_size(egui::Vec2::splat(NAMES + cell * classes as f32), Sense::hover());
-    let origin = rect.min + vec2(NAMES, NAMES);
+    let (rect, _) = ui.allocate_exact_size(egui::Vec2::splat(names + cell * classes as f32), Sense::hover());
+    let origin = rect.min + vec2(names, names);
     let font = FontId::proportional((cell * 0.72).clamp(8.0, 12.5));
     let square = (cell * 0.6).min(10.0);
     let is_dark = ui.visuals().dark_mode;
@@ -154,7 +216,7 @@ fn matrix(
         let mark = Rect::from_center_size(pos2(origin.x - 4.0 - square / 2.0, y), vec2(square, square));
         swatch(ui, ui.painter(), mark, color);
         let at = pos2(mark.left() - 4.0, y);
-        text_within(ui.painter(), at, Align2::RIGHT_CENTER, name, font.clone(), ink(is_read(0)), NAMES - 22.0);
+        text_within(ui.painter(), at, Align2::RIGHT_CENTER, name, font.clone(), ink(is_read(0)), names - 22.0);
 
         let x = origin.x + middle;
         let mark = Rect::from_center_size(pos2(x, origin.y - 4.0 - square / 2.0), vec2(square, square));

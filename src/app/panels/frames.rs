@@ -2,7 +2,7 @@
 
 use eframe::egui::{self, Align2, Color32, Rect, RichText, Sense, Ui, pos2, vec2};
 
-use super::common::{focus_ring, note};
+use super::common::{focus_ring, note, parts};
 use crate::app::scores::{Place, sum};
 use crate::app::state::State;
 use crate::app::style::{self, Colors};
@@ -31,32 +31,12 @@ pub fn ui(ui: &mut Ui, state: &State) -> Option<Place> {
     }
     let title = state.shown.as_ref().map_or_else(String::new, |shown| format!("Frames of clip {}", shown.clip));
     let validation = state.validation.as_ref().map_or(0, |validation| validation.step);
-    let (height, width) = (ui.available_height().max(90.0), ui.available_width());
-    let both = !clip.is_empty() && !clips.is_empty();
-    let is_wide = width >= 560.0;
-    let size = match both {
-        true if is_wide => vec2((width - 16.0) / 2.0, height),
-        true => vec2(width, (height - 12.0).max(180.0) / 2.0),
-        false => vec2(width, height),
-    };
-    let layout =
-        if is_wide { egui::Layout::left_to_right(egui::Align::Min) } else { egui::Layout::top_down(egui::Align::Min) };
-    ui.with_layout(layout, |ui| {
-        ui.spacing_mut().item_spacing = vec2(16.0, 12.0);
-        let mut place = None;
-        for (columns, title, id) in [
-            (clip, title, "clip"),
-            (clips, format!("Clips validated at step {}", thousands(validation.into())), "clips"),
-        ] {
-            if !columns.is_empty() {
-                let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-                let mut part = ui.new_child(egui::UiBuilder::new().max_rect(rect).id_salt(id));
-                place = place.or(chart(&mut part, &title, &columns));
-            }
-        }
-        place
-    })
-    .inner
+    let charts = [(clip, title), (clips, format!("Validation, step {}", thousands(validation.into())))];
+    let charts: Vec<_> = charts.into_iter().filter(|(columns, _)| !columns.is_empty()).collect();
+    let parts = parts(ui, charts.len());
+    let places = parts.into_iter().zip(&charts).map(|(mut part, (columns, title))| chart(&mut part, title, columns));
+    // Each chart is drawn, whichever was clicked.
+    places.collect::<Vec<_>>().into_iter().flatten().next()
 }
 
 fn frames_of_clip(state: &State) -> Vec<Column> {
@@ -101,19 +81,25 @@ fn worst(columns: &[Column]) -> Option<usize> {
 
 /// Bars under a title; returns where the clicked one leads.
 fn chart(ui: &mut Ui, title: &str, columns: &[Column]) -> Option<Place> {
-    const SCALE: f32 = 30.0;
+    const SCALE: f32 = 34.0;
+    const WIDEST: f32 = 44.0;
     let colors = style::colors(ui.visuals());
     let worst = worst(columns);
     ui.horizontal(|ui| {
         ui.label(RichText::new(title).strong());
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            note(ui, "worst");
-            let (mark, _) = ui.allocate_exact_size(vec2(9.0, 9.0), Sense::hover());
-            triangle(ui, mark.center_top(), colors.warning);
+            ui.spacing_mut().item_spacing.x = 4.0;
+            if ui.available_width() > 150.0 {
+                note(ui, "worst");
+                let (mark, _) = ui.allocate_exact_size(vec2(11.0, 9.0), Sense::hover());
+                triangle(ui, mark.center_top() + vec2(0.0, 1.0), colors.warning);
+                ui.add_space(4.0);
+            }
             for (name, color) in [("IoU", fill(&colors)[1]), ("mIoU", fill(&colors)[0])] {
                 note(ui, name);
                 let (square, _) = ui.allocate_exact_size(vec2(9.0, 9.0), Sense::hover());
                 ui.painter().rect_filled(square, 1.0, color);
+                ui.add_space(4.0);
             }
         });
     });
@@ -137,9 +123,14 @@ fn chart(ui: &mut Ui, title: &str, columns: &[Column]) -> Option<Place> {
         let name = format!("{}: mIoU {}, IoU {}", column.name, percent(column.miou), percent(column.iou));
         response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, true, column.is_current, &name));
         if column.is_current || response.hovered() {
-            ui.painter().rect_filled(slot.with_min_y(plot.top()), 0.0, colors.accent.gamma_multiply(0.16));
+            ui.painter().rect_filled(
+                slot.with_min_y(plot.top()),
+                0.0,
+                colors.accent.gamma_multiply(if column.is_current { 0.35 } else { 0.16 }),
+            );
         }
-        let bars = [(column.iou, gap), (column.miou, (width * 0.28).min(gap * 2.5))];
+        let spare = ((width - WIDEST) / 2.0).max(0.0);
+        let bars = [(column.iou, gap.max(spare)), (column.miou, (width * 0.28).min(gap * 2.5).max(spare + 4.0))];
         for ((score, inset), color) in bars.into_iter().zip(fill(&colors).into_iter().rev()) {
             let Some(score) = score else { continue };
             let bar = Rect::from_x_y_ranges(slot.x_range().shrink(inset), y(score)..=plot.bottom());
@@ -173,8 +164,9 @@ fn axis_numbers(ui: &Ui, plot: Rect, columns: &[Column]) {
     let every = ((digits as f32 * 6.5 + 6.0) / width).ceil().max(1.0) as usize;
     let quiet = style::colors(ui.visuals()).quiet;
     for (i, column) in columns.iter().enumerate().step_by(every) {
+        let ink = if column.is_current { ui.visuals().strong_text_color() } else { quiet };
         let at = pos2(plot.left() + (i as f32 + 0.5) * width, plot.bottom() + 3.0);
-        ui.painter().text(at, Align2::CENTER_TOP, number(column).to_string(), FIGURE_SMALL, quiet);
+        ui.painter().text(at, Align2::CENTER_TOP, number(column).to_string(), FIGURE_SMALL, ink);
     }
 }
 

@@ -3,9 +3,10 @@
 use eframe::egui::{self, RichText, Ui};
 
 use super::common::{heading, note};
+use crate::app::icons::Icon;
 use crate::app::mix::Mix;
 use crate::app::state::State;
-use crate::app::widgets::{self, named_button};
+use crate::app::widgets::{self, icon_button, named_button};
 
 /// Draws the panel.
 pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
@@ -28,9 +29,9 @@ pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
     let mut b = mix.other.unwrap_or((a + clips / 2) % clips).min(clips - 1);
     ui.horizontal(|ui| {
         let label = ui.label(RichText::new("B: clip").strong());
-        let before = named_button(ui, "‹", "Previous clip for B", b > 0, None);
+        let before = icon_button(ui, Icon::Previous, "Previous clip for B", "Previous clip for B", b > 0, false);
         ui.add(egui::DragValue::new(&mut b).range(0..=clips - 1).speed(0.1)).labelled_by(label.id);
-        let after = named_button(ui, "›", "Next clip for B", b + 1 < clips, None);
+        let after = icon_button(ui, Icon::Next, "Next clip for B", "Next clip for B", b + 1 < clips, false);
         b = (b + usize::from(after.clicked())).saturating_sub(usize::from(before.clicked()));
     });
     mix.other = Some(b);

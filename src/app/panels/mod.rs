@@ -38,6 +38,13 @@ pub struct Memory {
     planes: planes::Settings,
 }
 
+impl Memory {
+    /// Lets go of what belongs to a window.
+    pub fn leave_window(&mut self) {
+        self.planes.pictures = None;
+    }
+}
+
 /// Draws `pane`; returns the frame that was asked for.
 pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Option<Place> {
     let scroll = ScrollArea::vertical().id_salt(pane.title()).auto_shrink(false);

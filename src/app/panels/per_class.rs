@@ -3,7 +3,7 @@
 use eframe::egui::{self, Align2, Color32, FontId, Rect, Sense, Ui, Vec2b, pos2, vec2};
 use egui_plot::{Line, Plot, PlotPoints};
 
-use super::common::{FIGURE, class_color, class_name, focus_ring, heading, scope_switch};
+use super::common::{FIGURE, class_color, class_name, focus_ring, heading, parts, scope_switch};
 use crate::app::scores::{Place, Scope, worst};
 use crate::app::shown::Shown;
 use crate::app::state::State;
@@ -19,29 +19,15 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope) -> Option<Place> {
         return None;
     };
     let has_course = state.history.validations.len() > 1;
-    let (width, height) = (ui.available_width(), ui.available_height());
-    let is_wide = width >= 560.0;
-    let size = match has_course {
-        true if is_wide => vec2((width - 16.0) / 2.0, height),
-        true => vec2(width, (height - 12.0) / 2.0),
-        false => vec2(width, height),
-    };
-    let mut clicked = None;
-    let layout =
-        if is_wide { egui::Layout::left_to_right(egui::Align::Min) } else { egui::Layout::top_down(egui::Align::Min) };
-    ui.with_layout(layout, |ui| {
-        ui.spacing_mut().item_spacing = vec2(16.0, 12.0);
-        let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-        let mut part = ui.new_child(egui::UiBuilder::new().max_rect(rect).id_salt("bars"));
-        part.spacing_mut().item_spacing = vec2(8.0, 3.0);
-        if let Some((scope, confusion)) = scope_switch(&mut part, state, scope) {
-            clicked = bars(&mut part, state, shown, &confusion).map(|class| (scope, class));
-        }
-        if has_course {
-            let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
-            course(&mut ui.new_child(egui::UiBuilder::new().max_rect(rect).id_salt("course")), state, shown);
-        }
+    let mut parts = parts(ui, 1 + usize::from(has_course)).into_iter();
+    let clicked = parts.next().and_then(|mut part| {
+        part.spacing_mut().item_spacing.y = 3.0;
+        let (scope, confusion) = scope_switch(&mut part, state, scope)?;
+        Some((scope, bars(&mut part, state, shown, &confusion)?))
     });
+    if let Some(mut part) = parts.next() {
+        course(&mut part, state, shown);
+    }
     let (scope, class) = clicked?;
     let place = worst(state, scope, |frame| frame.class_iou(class).map(|iou| 1.0 - iou));
     state.view.solo = u8::try_from(class).ok();
@@ -52,7 +38,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, scope: &mut Scope) -> Option<Place> {
 fn bars(ui: &mut Ui, state: &State, shown: &Shown, confusion: &Confusion) -> Option<usize> {
     let classes = shown.classes.len();
     let room = ui.available_height() / (classes.max(2) - 1) as f32;
-    let height = room.clamp(13.0, 26.0);
+    let height = room.floor().clamp(13.0, 26.0);
     let colors = style::colors(ui.visuals());
     let mut clicked = None;
     ui.spacing_mut().item_spacing.y = 0.0;
@@ -100,6 +86,7 @@ fn course(ui: &mut Ui, state: &State, shown: &Shown) {
         .include_y(1.0)
         .allow_scroll(false)
         .show_background(false)
+        .grid_color(style::colors(ui.visuals()).line)
         .y_axis_formatter(|mark, _| format!("{:.0} %", mark.value * 100.0))
         .x_axis_formatter(|mark, _| widgets::thousands(mark.value.max(0.0) as u64))
         .y_axis_min_width(40.0);

@@ -19,7 +19,8 @@ use crate::train::inference::LatentPlane;
 pub struct Settings {
     quantity: Quantity,
     channels: Channels,
-    pictures: Option<Pictures>,
+    /// Made anew when it is `None`, as in a new window.
+    pub pictures: Option<Pictures>,
     /// The plane and its cell `[A1, A2]` that was last pointed at or reached with the keys.
     read: Option<(usize, [usize; 2])>,
 }
@@ -31,7 +32,7 @@ impl std::fmt::Debug for Settings {
 }
 
 /// The planes' textures and what they were made of.
-struct Pictures {
+pub struct Pictures {
     made_of: (u64, Quantity, Channels, bool),
     heat: Heat,
     planes: Vec<Picture>,
@@ -232,7 +233,7 @@ fn plane(
         egui::FontId::proportional(12.5),
         strong,
     );
-    let kl = format!("KL {:.0}", picture.kl);
+    let kl = format!("KL {} nat", widgets::thousands(picture.kl.max(0.0).round() as u64));
     painter.text(card.right_top() + vec2(0.0, 2.0), Align2::RIGHT_TOP, kl, FIGURE, colors.quiet);
     let whole = Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0));
     painter.image(picture.texture.id(), image, whole, Color32::WHITE);
@@ -267,7 +268,7 @@ fn plane(
         info.current_text_value = text.clone();
         info
     });
-    marks(&painter, state, shown, picture, image, &corner, size, colors.accent);
+    marks(&painter, state, shown, picture, image, &corner, size);
     if let Some(cell) = cell {
         let place = Rect::from_min_size(corner(cell), size);
         painter.rect_stroke(place.expand(0.5), 0.0, (1.0, strong), StrokeKind::Outside);
@@ -300,7 +301,6 @@ fn arrows(ui: &Ui, id: egui::Id, read: Option<(usize, [usize; 2])>, i: usize, pi
 }
 
 /// The frame in view on axes of time, and the selected voxel's place.
-#[expect(clippy::too_many_arguments, reason = "it is the end of one function")]
 fn marks(
     painter: &egui::Painter,
     state: &State,
@@ -309,7 +309,6 @@ fn marks(
     image: Rect,
     corner: &impl Fn([usize; 2]) -> egui::Pos2,
     size: egui::Vec2,
-    accent: Color32,
 ) {
     let voxel = state.hovered.or(state.selected);
     let middle = |cell: [usize; 2]| corner(cell) + size / 2.0;
@@ -322,8 +321,8 @@ fn marks(
         };
         let Some(cell) = cell else { continue };
         let at = middle([cell; 2]);
-        let halo = egui::Stroke::new(3.0, Color32::from_black_alpha(110));
-        for stroke in [halo, egui::Stroke::new(1.25, accent)] {
+        let halo = egui::Stroke::new(3.0, Color32::from_black_alpha(150));
+        for stroke in [halo, egui::Stroke::new(1.25, Color32::WHITE)] {
             if place == across {
                 painter.vline(at.x, image.y_range(), stroke);
             } else {

@@ -1,8 +1,8 @@
 //! All that is known about one voxel: the one under the pointer, else the selected one.
 
-use eframe::egui::{self, Align2, Color32, FontId, Rect, RichText, Sense, StrokeKind, Ui, pos2, vec2};
+use eframe::egui::{self, Align2, Color32, FontId, Rect, Sense, StrokeKind, Ui, pos2, vec2};
 
-use super::common::{FIGURE, class_color, class_name, focus_ring, heading, note, swatch};
+use super::common::{FIGURE, SMALL, class_color, class_name, focus_ring, heading, note, swatch};
 use crate::app::actions::Action;
 use crate::app::shown::Shown;
 use crate::app::state::State;
@@ -18,6 +18,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         return;
     };
     let Some(voxel) = state.hovered.or(state.selected) else {
+        heading(ui, "No voxel is selected");
         hints(ui, None);
         return;
     };
@@ -30,9 +31,9 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     ui.spacing_mut().item_spacing.y = 4.0;
     let [x, y, z] = voxel;
     heading(ui, if state.hovered.is_some() { "Under the pointer" } else { "Selected voxel" });
-    widgets::figure(ui, "Voxel x, y, z", format!("{x:>3}, {y:>3}, {z:>3}"));
+    widgets::figure(ui, "Index x, y, z", format!("{x:>3}, {y:>3}, {z:>3}"));
     let [px, py, pz] = shown.position_m(voxel);
-    widgets::figure(ui, "From the sensor", format!("{px:>6.2}, {py:>6.2}, {pz:>5.2} m"))
+    widgets::figure(ui, "Position", format!("{px:>6.2}, {py:>6.2}, {pz:>5.2} m"))
         .on_hover_text("Metres forward (x), to the right (y) and up (z) from the sensor to the voxel's middle");
     widgets::figure(ui, "Observed", if observed { "yes" } else { "no" })
         .on_hover_text("Voxels that no sensor ray met are neither scored nor judged");
@@ -171,26 +172,29 @@ fn over_time(ui: &mut Ui, state: &State, shown: &Shown, at: usize) -> Option<usi
 
 /// How to get at a voxel.
 fn hints(ui: &mut Ui, selected: Option<[usize; 3]>) {
-    let key = |action: Action| action.entry().keys.first().map(|key| ui.ctx().format_shortcut(key)).unwrap_or_default();
-    let lines = if selected.is_some() {
-        vec![
-            format!("{} {} move it along x", key(Action::MoveSelection(1, 0, 0)), key(Action::MoveSelection(-1, 0, 0))),
-            format!("{} {} along y", key(Action::MoveSelection(0, 1, 0)), key(Action::MoveSelection(0, -1, 0))),
-            format!("{} {} along z", key(Action::MoveSelection(0, 0, 1)), key(Action::MoveSelection(0, 0, -1))),
-            format!("{} lets go of it", key(Action::Deselect)),
-        ]
-    } else {
-        vec![
-            "Point at a voxel in a view to read it here; click to keep it.".to_owned(),
-            format!("{} selects the voxel in the middle of the view.", key(Action::SelectCentre)),
-        ]
-    };
+    let context = ui.ctx().clone();
+    let key = |action: Action| action.entry().keys.first().map(|key| context.format_shortcut(key)).unwrap_or_default();
     if selected.is_none() {
-        ui.label(RichText::new("No voxel is selected").strong());
+        note(ui, "Point at a voxel in a view to read it here; click to keep it.");
+        note(ui, format!("{} selects the voxel in the middle of the view.", key(Action::SelectCentre)));
+        return;
     }
-    for line in lines {
-        note(ui, line);
+    for (name, there, back) in [
+        ("Move along x", Action::MoveSelection(1, 0, 0), Action::MoveSelection(-1, 0, 0)),
+        ("Move along y", Action::MoveSelection(0, 1, 0), Action::MoveSelection(0, -1, 0)),
+        ("Move along z", Action::MoveSelection(0, 0, 1), Action::MoveSelection(0, 0, -1)),
+    ] {
+        key_row(ui, name, &format!("{}, {}", key(there), key(back)));
     }
+    key_row(ui, "Deselect", &key(Action::Deselect));
+}
+
+fn key_row(ui: &mut Ui, name: &str, keys: &str) {
+    let (row, response) = ui.allocate_exact_size(vec2(ui.available_width(), 14.0), Sense::hover());
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, format!("{name}: {keys}")));
+    let quiet = style::colors(ui.visuals()).quiet;
+    ui.painter().text(row.left_center(), Align2::LEFT_CENTER, name, SMALL, quiet);
+    ui.painter().text(row.right_center(), Align2::RIGHT_CENTER, keys, SMALL, quiet);
 }
 
 #[cfg(test)]

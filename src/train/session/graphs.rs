@@ -1,5 +1,7 @@
 //! The graphs of a model: for training, for scoring, and for looking at one clip.
 
+use std::collections::BTreeSet;
+
 use super::{OptimiserConfig, Preflight};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
@@ -149,6 +151,7 @@ impl Preflight {
             largest_binding: most(|plan| plan.largest_binding),
             largest_tensor: most(|plan| plan.largest_tensor),
             flops_per_step: graph.flops(),
+            kernels: plans.iter().flat_map(|plan| plan.kernels()).collect::<BTreeSet<_>>().into_iter().collect(),
         }
     }
 }

@@ -38,11 +38,9 @@ impl Blueprint {
     ///
     /// # Errors
     /// As for [`Session::new`].
-    pub fn build(&self, context: &Arc<Context>, port: &mut Port) -> Result<Session> {
-        let config = &self.config;
-        let initial = (self.class_weights.as_slice(), config.train.seed);
-        let mut progress = port.building(context);
-        Session::with_progress(context, &config.model, &self.shape, &config.optimiser(), initial, &mut progress)
+    pub fn build(&self, context: &Arc<Context>) -> Result<Session> {
+        let RunConfig { model, train, .. } = &self.config;
+        Session::new(context, model, &self.shape, &self.config.optimiser(), &self.class_weights, train.seed)
     }
 }
 
@@ -98,11 +96,11 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if port.stop_wanted() {
         return stopped();
     }
-    let blueprint = Blueprint { config, shape, class_weights };
-    let mut session = blueprint.build(&context, port)?;
-    if port.stop_wanted() {
+    if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
+    let blueprint = Blueprint { config, shape, class_weights };
+    let mut session = blueprint.build(&context)?;
 
     let cursor = match &found {
         Some((path, checkpoint)) => {

@@ -19,7 +19,10 @@ use crate::{Error, Result};
 const LEASH: Duration = Duration::from_millis(500);
 
 /// How often the state is copied to the host, where it survives the device.
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(20);
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 20 });
+
+/// How long a device that could not be opened again is left alone.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the memory in use is told.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
@@ -122,10 +125,19 @@ impl Run {
     pub fn train(&mut self, mut session: Session, port: &mut Port) -> Result<Finished> {
         let end = loop {
             match self.go_on(&mut session, port) {
-                Err(why @ (Error::Device(_) | Error::Memory(_))) => match self.recover(session, why, port) {
-                    Ok(new) => session = new,
-                    Err(why) => return Err(why),
-                },
+                Err(why @ (Error::Device(_) | Error::Memory(_))) => {
+                    drop(session);
+                    match self.recover(why, port) {
+                        Ok(new) => session = new,
+                        // What could be saved is.
+                        Err(why) => {
+                            if self.is_new && self.saved.is_none() {
+                                self.folder.discard();
+                            }
+                            return Err(why);
+                        }
+                    }
+                }
                 end => break end,
             }
         };
@@ -142,24 +154,38 @@ impl Run {
         end
     }
 
-    /// Saves what is known of the lost session's state and goes on from there on a device opened anew.
-    fn recover(&mut self, lost: Session, why: Error, port: &mut Port) -> Result<Session> {
-        drop(lost);
-        self.losses += 1;
+    /// Saves the state of which the host has a copy, then goes on from there on a device opened anew.
+    fn recover(&mut self, mut why: Error, port: &mut Port) -> Result<Session> {
         let checkpoint = self.snapshot.0.clone();
         let step = checkpoint.state.steps;
         if step > 0 && self.saved.as_ref().is_none_or(|(saved, _)| *saved != step) {
             self.write(&checkpoint, port, false)?;
         }
-        if self.losses >= MOST_LOSSES {
-            if step == 0 && self.is_new {
-                self.folder.discard();
+        loop {
+            self.losses += 1;
+            if self.losses >= MOST_LOSSES {
+                return Err(why);
             }
-            return Err(why);
+            match self.go_back(&checkpoint, port) {
+                Ok(session) => {
+                    port.tell(Event::Recovered { step, why: why.to_string() });
+                    return Ok(session);
+                }
+                Err(again @ (Error::Device(_) | Error::Memory(_))) => why = again,
+                Err(other) => return Err(other),
+            }
+            // A driver that was reset needs a moment.
+            std::thread::sleep(REOPEN_INTERVAL);
         }
+    }
+
+    /// A session on a device opened anew, and this run, as they were at `checkpoint`.
+    fn go_back(&mut self, checkpoint: &Checkpoint, port: &mut Port) -> Result<Session> {
         port.tell(Event::Preparing(Preparing::new("opening the adapter again")));
+        let step = checkpoint.state.steps;
         let context = Context::open(&self.config().device())?;
-        let mut session = self.blueprint.build(&context, port)?;
+        let mut session = self.blueprint.build(&context)?;
+        port.build(&context, &session.preflight().kernels)?;
         session.import(&checkpoint.state)?;
         self.loader = loader(&self.blueprint, &self.dataset, checkpoint.cursor)?;
         self.cursor = checkpoint.cursor;
@@ -167,7 +193,6 @@ impl Run {
         self.skipped = checkpoint.state.skipped;
         self.validated_at = self.validated_at.filter(|&validated| validated <= step);
         self.clock = Clock::start();
-        port.tell(Event::Recovered { step, why: why.to_string() });
         Ok(session)
     }
 

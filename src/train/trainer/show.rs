@@ -55,6 +55,10 @@ pub(super) fn show(request: &Request, checkpoint: &Path, port: &mut Port) -> Res
         grid: show.set.grid(),
         classes: show.set.classes(),
     }));
+    port.mention(Event::Memory {
+        planned_bytes: model.preflight().peak_bytes as u64,
+        used_bytes: model.context().used_bytes(),
+    });
     let mut losses = 0;
     loop {
         match show.serve(&mut model, port) {
@@ -74,7 +78,9 @@ impl Show {
         let config = &self.weights.config;
         let context = Context::open(&config.device())?;
         let shape = BatchShape { batch: 1, frames: config.data.frames, size: self.set.grid().size };
-        let mut model = Inference::new(&context, &config.model, &shape, &mut port.building(&context))?;
+        let mut model = Inference::new(&context, &config.model, &shape)?;
+        // A stop that is wanted meanwhile is obeyed before the first answer.
+        port.build(&context, &model.preflight().kernels)?;
         model.import(&self.weights.parameters, self.weights.step)?;
         Ok(model)
     }

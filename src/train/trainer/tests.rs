@@ -20,9 +20,9 @@ fn config(parent: &Path) -> RunConfig {
     config.data.augment = true;
     config.data.validation_clips = 2;
     config.train.steps = 8;
-    config.train.validate_every = 4;
-    config.train.checkpoint_every = 4;
-    config.train.log_every = 1;
+    config.train.validate_every = 8;
+    config.train.checkpoint_every = 0;
+    config.train.log_every = 4;
     config.train.keep_last = 5;
     config
 }
@@ -82,11 +82,18 @@ fn a_run_survives_the_loss_of_its_device_to_the_bit() {
     for _ in 0..6 {
         step(&trainer);
     }
-    // The next step finds out; what was saved at step 4 is known to the host.
+    // The next step finds out. The host knows the state after step 4, or a later one on a machine that is slow enough to
+    // report every step.
     trainer.send(Command::LoseDevice);
     trainer.send(Command::Step);
-    let (step, why) = wait(&trainer, recovered);
-    assert_eq!(step, 4);
+    let mut saved = None;
+    let (step, why) = wait(&trainer, |event| {
+        if let Event::Checkpoint { step, .. } = event {
+            saved = Some(*step);
+        }
+        recovered(event)
+    });
+    assert!((4..=6).contains(&step) && saved == Some(step), "{step} {saved:?}");
     assert!(why.contains("lost"), "{why}");
     wait(&trainer, paused);
     trainer.send(Command::Resume);
@@ -104,7 +111,6 @@ fn a_device_that_is_lost_again_and_again_ends_the_run_which_is_kept() {
     trainer.send(Command::Pause);
     wait(&trainer, paused);
     step(&trainer);
-    trainer.send(Command::Save);
     for _ in 1..MOST_LOSSES {
         trainer.send(Command::LoseDevice);
         trainer.send(Command::Step);
