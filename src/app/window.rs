@@ -142,7 +142,8 @@ impl Watch {
         device.set_device_lost_callback(move |reason, message| {
             let Some(watch) = watch.upgrade() else { return };
             let mut lost = watch.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            let message = if message.is_empty() { String::new() } else { format!(": {}", message.trim_end_matches('.')) };
+            let message =
+                if message.is_empty() { String::new() } else { format!(": {}", message.trim_end_matches('.')) };
             lost.get_or_insert(format!("the window's device was lost ({reason:?}){message}"));
             wake.request_repaint();
         });
