@@ -22,6 +22,8 @@ pub enum Icon {
     Folder,
     Curve,
     More,
+    In,
+    Out,
 }
 
 impl Icon {
@@ -86,6 +88,12 @@ impl Icon {
             Icon::Close => {
                 line(&[(0.18, 0.18), (0.82, 0.82)]);
                 line(&[(0.82, 0.18), (0.18, 0.82)]);
+            }
+            Icon::In | Icon::Out => {
+                line(&[(0.1, 0.5), (0.9, 0.5)]);
+                if self == Icon::In {
+                    line(&[(0.5, 0.1), (0.5, 0.9)]);
+                }
             }
             Icon::More => line(&[(0.2, 0.35), (0.5, 0.65), (0.8, 0.35)]),
             Icon::Town => {

@@ -54,6 +54,15 @@ pub fn colors(visuals: &Visuals) -> Colors {
     if visuals.dark_mode { DARK } else { LIGHT }
 }
 
+/// Colours of curves that readers with any colour vision tell apart (after Okabe and Ito), readable on both themes.
+pub fn curves(visuals: &Visuals) -> [Color32; 4] {
+    if visuals.dark_mode {
+        [0x56b4e9, 0xe69f00, 0x2fc391, 0xd98ab4].map(rgb)
+    } else {
+        [0x0072b2, 0xb35a00, 0x007a57, 0xa3457c].map(rgb)
+    }
+}
+
 /// The pictures' theme that goes with `visuals`.
 pub fn scene_theme(visuals: &Visuals) -> crate::view::Theme {
     if visuals.dark_mode { crate::view::Theme::Dark } else { crate::view::Theme::Light }

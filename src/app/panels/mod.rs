@@ -7,7 +7,6 @@ use super::layout::Pane;
 use super::mix::Mix;
 use super::scores::{Place, Scope};
 use super::state::State;
-use super::widgets;
 
 mod classes;
 mod common;
@@ -22,6 +21,7 @@ pub(super) mod sample;
 mod tests;
 mod voxel;
 
+mod plots;
 mod settings;
 
 /// What the panels remember besides the app's state.
@@ -33,6 +33,7 @@ pub struct Memory {
     pub mix: Mix,
     /// What a panel ordered while it was drawn.
     pub ordered: Option<Action>,
+    plots: plots::Memory,
     settings: settings::Memory,
     confusion: confusion::Settings,
     planes: planes::Settings,
@@ -72,10 +73,11 @@ pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Op
         }
         Pane::Frames => frames::ui(ui, state),
         Pane::PerClass => per_class::ui(ui, state, &mut memory.scope),
-        _ => {
-            widgets::empty(ui, pane.title());
+        Pane::Losses | Pane::Accuracy | Pane::LearningRate => {
+            memory.ordered = plots::ui(ui, state, &mut memory.plots, pane);
             None
         }
+        Pane::Original | Pane::Reconstruction | Pane::Error => None,
     };
     scroll.show(ui, contents).inner
 }
