@@ -31,7 +31,8 @@ fn code(module: &str) -> Vec<(PathBuf, String)> {
         let body = text.split("cfg(test)]").next().unwrap_or_default().to_owned();
         body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
-    files(&dir, "rs").into_iter().map(|path| (path.clone(), strip(read(&path)))).collect()
+    let is_test = |path: &PathBuf| path.ends_with("tests.rs");
+    files(&dir, "rs").into_iter().filter(|path| !is_test(path)).map(|path| (path.clone(), strip(read(&path)))).collect()
 }
 
 #[test]

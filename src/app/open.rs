@@ -194,7 +194,10 @@ impl App {
             let root = PathBuf::from("runs/town");
             let options = town()?;
             let frames = options.towns.iter().sum::<usize>() * options.levels.len() * options.frames;
-            synth::write(&root, &options, |done| progress.set(done, frames))?;
+            // A run may be reading the town that is there.
+            if !synth::is_written(&root, &options) {
+                synth::write(&root, &options, |done| progress.set(done, frames))?;
+            }
             config.data.root = root.clone();
             Ok(Outcome::Source(open_source(&root, &config)?))
         });

@@ -33,6 +33,7 @@ pub fn run(path: Option<&Path>) -> Result<()> {
     check_display()?;
     let kept: Rc<RefCell<Option<App>>> = Rc::default();
     let signals = Signals::register();
+    let mut broken_off = false;
     loop {
         let (watch, opened) = (Arc::new(Watch::default()), Instant::now());
         let create = |creation: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
@@ -56,10 +57,13 @@ pub fn run(path: Option<&Path>) -> Result<()> {
             watch.ask(wgpu::PollType::wait_indefinitely());
         }
         match (watch.lost(), ended) {
+            // After a panic the event loop first comes to the end of what was broken off, without a window.
+            (None, Ok(Ok(()))) if std::mem::take(&mut broken_off) && !watch.has_device() => {}
             (None, Ok(Ok(()))) => return Ok(()),
             (None, Ok(Err(why))) => return Err(cannot_open(&why)),
             (None, Err(panic)) => resume_unwind(panic),
-            (Some(why), _) => {
+            (Some(why), ended) => {
+                broken_off = ended.is_err();
                 let mut app = kept.borrow_mut();
                 let Some(app) = app.as_mut() else { return Err(Error::Device(why)) };
                 if opened.elapsed() < SHORT_LIFE {
@@ -138,7 +142,9 @@ impl Watch {
         device.set_device_lost_callback(move |reason, message| {
             let Some(watch) = watch.upgrade() else { return };
             let mut lost = watch.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            lost.get_or_insert(format!("the window's device was lost ({reason:?}): {}", message.trim_end_matches('.')));
+            let message =
+                if message.is_empty() { String::new() } else { format!(": {}", message.trim_end_matches('.')) };
+            lost.get_or_insert(format!("the window's device was lost ({reason:?}){message}"));
             wake.request_repaint();
         });
         let watch = Arc::downgrade(self);
@@ -151,6 +157,10 @@ impl Watch {
                 error => format!("the window's device reported an error: {error}; update its driver"),
             });
         }));
+    }
+
+    fn has_device(&self) -> bool {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Asks the device for its progress, which is when it tells of its loss.

@@ -28,10 +28,13 @@ const LEAST_DRAG: f32 = 4.0;
 /// The run and the one behind it.
 type Runs<'a> = [Option<&'a History>; 2];
 
+/// A run's folder, how many steps and validations it has, and the last of each.
+type RunKey = (std::path::PathBuf, [usize; 2], [u32; 2]);
+
 /// What lines are made from; as long as it stays the same, so do they.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
-    runs: [Option<(std::path::PathBuf, [usize; 2], [u32; 2])>; 2],
+    runs: [Option<RunKey>; 2],
     /// Names.
     curves: Vec<&'static str>,
     smoothing: f64,
