@@ -52,7 +52,7 @@ impl Scope {
 /// All of `parts` together; `None` if there are none.
 pub fn sum(parts: &[Confusion]) -> Option<Confusion> {
     let mut total = parts.first()?.clone();
-    parts[1..].iter().for_each(|part| total.merge(part));
+    parts[1..].iter().for_each(|part| total.add(part.counts()));
     Some(total)
 }
 

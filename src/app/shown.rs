@@ -35,6 +35,18 @@ pub struct Shown {
     pub observed: Vec<bool>,
     /// The model's part, once there is a model.
     pub model: Option<Reconstructed>,
+    /// Voxels of each class in each frame of the data, `[T]` of `[K]`.
+    class_counts: Vec<Vec<u64>>,
+}
+
+/// How often each of `classes` stands in each of `frames`.
+fn class_counts<'a>(frames: impl Iterator<Item = &'a [u8]>, classes: &ClassSet) -> Vec<Vec<u64>> {
+    let count = |labels: &[u8]| {
+        let mut counts = [0; 256];
+        labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+        counts[..classes.len().min(256)].to_vec()
+    };
+    frames.map(count).collect()
 }
 
 /// What a model makes of the clip.
@@ -64,6 +76,7 @@ impl Shown {
         Shown {
             version,
             clip: index,
+            class_counts: class_counts(clip.frames.iter().map(|frame| frame.labels.as_slice()), classes),
             frames: clip.frames.len(),
             grid,
             classes,
@@ -102,6 +115,7 @@ impl Shown {
         Ok(Shown {
             version,
             clip: clip.clip,
+            class_counts: class_counts(clip.truth.chunks_exact(voxels.max(1)), classes),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
             frames: clip.frames,
@@ -153,14 +167,8 @@ impl Shown {
     }
 
     /// Voxels of each class in frame `t` of the data, `[K]`.
-    pub fn class_counts(&self, t: usize) -> Vec<u64> {
-        let mut counts = vec![0; self.classes.len()];
-        for &label in self.frame(&self.truth, t) {
-            if let Some(count) = counts.get_mut(usize::from(label)) {
-                *count += 1;
-            }
-        }
-        counts
+    pub fn class_counts(&self, t: usize) -> &[u64] {
+        self.class_counts.get(t).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The outcome of a voxel of frame `t`, if there is a model.
@@ -174,5 +182,23 @@ impl Shown {
     /// The middle of a voxel, metres from the sensor.
     pub fn position_m(&self, voxel: [usize; 3]) -> [f64; 3] {
         std::array::from_fn(|a| self.grid.min_bound_m[a] + (voxel[a] as f64 + 0.5) * self.grid.voxel_size_m[a])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::panels::sample;
+
+    #[test]
+    fn classes_are_counted_frame_by_frame() {
+        let state = sample::state();
+        let shown = state.shown.as_ref().unwrap();
+        for t in 0..shown.frames {
+            let labels = shown.frame(&shown.truth, t);
+            let counts = shown.class_counts(t);
+            assert_eq!(counts.iter().sum::<u64>(), shown.grid.voxels() as u64);
+            assert_eq!(counts[6], labels.iter().filter(|label| **label == 6).count() as u64);
+        }
+        assert!(shown.class_counts(shown.frames).is_empty());
     }
 }

@@ -44,11 +44,6 @@ impl Confusion {
         self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 
-    /// Adds what another matrix of as many classes counted.
-    pub fn merge(&mut self, other: &Confusion) {
-        self.add(&other.counts);
-    }
-
     /// Voxels of class `class` in the ground truth.
     pub fn truth(&self, class: usize) -> u64 {
         (0..self.classes).map(|p| self.count(class, p)).sum()

@@ -122,14 +122,12 @@ fn chart(ui: &mut Ui, title: &str, columns: &[Column]) -> Option<Place> {
         let response = ui.interact(slot, ui.scope_id().with(("column", i)), Sense::click());
         let name = format!("{}: mIoU {}, IoU {}", column.name, percent(column.miou), percent(column.iou));
         response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, true, column.is_current, &name));
-        if column.is_current || response.hovered() {
-            ui.painter().rect_filled(
-                slot.with_min_y(plot.top()),
-                0.0,
-                colors.accent.gamma_multiply(if column.is_current { 0.35 } else { 0.16 }),
-            );
-        }
         let spare = ((width - WIDEST) / 2.0).max(0.0);
+        if column.is_current || response.hovered() {
+            let strength = if column.is_current { 0.35 } else { 0.16 };
+            let behind = slot.with_min_y(plot.top()).shrink2(vec2((spare - 8.0).max(0.0), 0.0));
+            ui.painter().rect_filled(behind, 0.0, colors.accent.gamma_multiply(strength));
+        }
         let bars = [(column.iou, gap.max(spare)), (column.miou, (width * 0.28).min(gap * 2.5).max(spare + 4.0))];
         for ((score, inset), color) in bars.into_iter().zip(fill(&colors).into_iter().rev()) {
             let Some(score) = score else { continue };

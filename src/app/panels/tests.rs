@@ -22,9 +22,10 @@ fn bench(pane: Pane, state: State, size: [f32; 2], theme: Theme) -> Harness<'sta
     let bench = Bench { state, memory: Memory::default(), pane, asked: None };
     let draw = |panel: &mut eframe::egui::Ui, bench: &mut Bench| {
         eframe::egui::CentralPanel::no_frame().show(panel, |panel| {
-            let fill = panel.visuals().panel_fill;
-            panel.painter().rect_filled(panel.max_rect(), 0.0, fill);
-            bench.asked = ui(panel, &mut bench.state, &mut bench.memory, bench.pane).or(bench.asked);
+            let frame = eframe::egui::Frame::new().fill(panel.visuals().panel_fill).inner_margin(8.0);
+            frame.show(panel, |panel| {
+                bench.asked = ui(panel, &mut bench.state, &mut bench.memory, bench.pane).or(bench.asked);
+            });
         });
     };
     let builder = Harness::builder()
