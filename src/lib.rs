@@ -1,10 +1,12 @@
 //! sep4d trains SEP-4D, a variational auto-encoder that reconstructs moving 3D semantic occupancy
 //! through one continuous 4D latent, with its own WGSL kernels on any Vulkan-class adapter.
 //!
-//! Data flows one way: `data -> graph/models -> plan -> gpu -> metrics -> events -> cli`.
+//! Data flows one way: `data -> graph/models -> plan -> gpu -> metrics -> events -> cli | app`.
 
 pub use error::{Error, Result};
 
+#[cfg(feature = "desktop")]
+pub mod app;
 pub mod data;
 pub mod error;
 pub mod files;

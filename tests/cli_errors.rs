@@ -15,8 +15,28 @@ fn fails(args: &[&str], code: i32, words: &str) {
 }
 
 #[test]
-fn without_arguments_it_explains_itself() {
-    let assert = sep4d(&[]).success();
+#[cfg(all(feature = "desktop", target_os = "linux"))]
+fn without_arguments_and_without_a_display_it_says_so() {
+    let mut command = assert_cmd::Command::cargo_bin("sep4d").unwrap();
+    for display in ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"] {
+        command.env_remove(display);
+    }
+    let assert = command.assert().code(4);
+    let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(stderr.contains("there is no display") && stderr.contains("sep4d --train"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+#[cfg(feature = "desktop")]
+fn what_cannot_be_opened_is_told_before_a_window_opens() {
+    fails(&["--open", "/no/such/place"], 3, "neither a data set's folder");
+    fails(&["--open", "/tmp", "--train"], 2, "cannot be used with");
+}
+
+#[test]
+fn it_explains_itself() {
+    let assert = sep4d(&["--help"]).success();
     let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
     for word in ["--train", "eval", "export", "render", "selftest", "devices", "synth"] {
         assert!(stdout.contains(word), "{word} is missing in {stdout}");

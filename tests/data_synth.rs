@@ -161,3 +161,16 @@ fn every_grid_gives_a_scene() {
     assert!(synth::grid([32, 32, 8], [0.4, f64::NAN, 0.4]).is_err());
     assert_eq!(synth::grid([128, 128, 8], [0.4, 0.4, 0.375]).unwrap(), Grid::CARLA_SC);
 }
+
+#[test]
+fn a_town_is_known_again_by_its_options_and_only_when_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = synth::grid([8, 8, 4], [0.8, 0.8, 0.375]).unwrap();
+    let options = SynthOptions { grid, frames: 2, towns: [1, 0, 0], levels: vec![Level::Light], ..Default::default() };
+    assert!(!synth::is_written(folder.path(), &options));
+    synth::write(folder.path(), &options, |_| {}).unwrap();
+    assert!(synth::is_written(folder.path(), &options));
+    assert!(!synth::is_written(folder.path(), &SynthOptions { seed: 1, ..options.clone() }));
+    std::fs::write(folder.path().join("INCOMPLETE.txt"), "").unwrap();
+    assert!(!synth::is_written(folder.path(), &options));
+}

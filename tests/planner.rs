@@ -351,3 +351,19 @@ fn an_operand_that_only_fits_whole_is_named_with_its_size_and_the_limit() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+#[test]
+fn inputs_without_influence_take_no_memory_unless_they_are_kept() {
+    let mut graph = Graph::new();
+    let used = graph.input("used", TensorSpec::f32(&[64, 4]));
+    let (idle, kept) = (graph.input("idle", TensorSpec::f32(&[4096])), graph.input("kept", TensorSpec::f32(&[128])));
+    let constant = graph.constant("constant", &[512], vec![0.0; 512]).unwrap();
+    let result = graph.push_one(Pointwise::Lrelu, &[used]).unwrap();
+    graph.push_one(Pointwise::Lrelu, &[idle]).unwrap();
+    graph.keep(result);
+    graph.keep(kept);
+    let plan = Plan::new(&graph, &KernelLimits::portable()).unwrap();
+    assert_eq!(plan.persistent, [(64 * 4 + 128) * 4]);
+    let placed = [used, idle, kept, constant].map(|id| plan.places.contains_key(&id));
+    assert_eq!(placed, [true, false, true, false]);
+}

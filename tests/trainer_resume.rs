@@ -11,7 +11,7 @@ use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, Finished};
 use sep4d::train::metrics::Confusion;
 use sep4d::train::run_folder::{Row, RunFolder};
-use sep4d::train::trainer::{Request, Trainer};
+use sep4d::train::trainer::{Request, Task, Trainer};
 
 fn config(root: &Path) -> RunConfig {
     let mut config = RunConfig::preset(Preset::Tiny, None);
@@ -25,8 +25,14 @@ fn config(root: &Path) -> RunConfig {
 }
 
 fn start(config: &RunConfig, folder: &Path, resume: bool) -> Trainer {
-    let request =
-        Request { config: config.clone(), folder: folder.to_path_buf(), resume, command_line: vec!["test".into()] };
+    let request = Request {
+        config: config.clone(),
+        folder: folder.to_path_buf(),
+        task: Task::Train { resume },
+        background: false,
+        command_line: vec!["test".into()],
+        wake: None,
+    };
     Trainer::start(request).expect("a thread can be started")
 }
 

@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let clips = evenly_spaced(model.dataset.len(), count);
     let console = Console::new(clips.len() as u64, "clips");
-    let tally = evaluate(&mut model.session, &model.dataset, &clips, 1, |done| {
+    let tally = evaluate(&mut model.inference, &model.dataset, &clips, |done| {
         console.advance(done as u64, String::new());
         true
     })?;

@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use npyz::WriterBuilder;
 use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
-use sep4d::data::{ClassSet, Clip, Dataset, Grid};
+use sep4d::data::{ClassSet, Dataset, Grid};
 use sep4d::files::{IncompleteMark, check_can_be_folder, is_incomplete, make_folder, unwritable, write_atomically};
-use sep4d::train::session::LatentPlane;
-use sep4d::train::validation::{filled_batch, reconstruct};
+use sep4d::train::events::ReconstructedClip;
+use sep4d::train::inference::LatentPlane;
+use sep4d::train::validation::reconstruct;
 use sep4d::{Error, Result};
 
 use super::console::Console;
@@ -60,16 +61,13 @@ pub fn run(args: Args) -> Result<()> {
     // The frames of each sequence that are written already.
     let mut next_frame: HashMap<String, usize> = HashMap::new();
     for (done, &index) in clips.iter().enumerate() {
-        let clip = model.dataset.clip(index)?;
-        let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
-        let batch = filled_batch(std::slice::from_ref(&clip), 1, &model.dataset)?;
-        let latents = model.session.latents(&batch)?;
-        let folder = args.out.join(model.dataset.split().folder()).join(&clip.sequence);
-        let first_new = next_frame.entry(clip.sequence.clone()).or_default();
-        write_frames(&folder, &clip, &shown.labels, &raw, &model.dataset.grid(), *first_new)?;
-        *first_new = clip.first_frame + clip.frames.len();
-        write_latents(&folder.join("latents"), clip.first_frame, &latents)?;
-        console.advance(done as u64 + 1, clip.sequence);
+        let shown = reconstruct(&mut model.inference, &model.dataset, index)?;
+        let folder = args.out.join(model.dataset.split().folder()).join(&shown.sequence);
+        let first_new = next_frame.entry(shown.sequence.clone()).or_default();
+        write_frames(&folder, &shown, &raw, &model.dataset.grid(), *first_new)?;
+        *first_new = shown.first_frame + shown.frames;
+        write_latents(&folder.join("latents"), shown.first_frame, &shown.planes)?;
+        console.advance(done as u64 + 1, shown.sequence);
     }
     mark.clear()?;
     console.end();
@@ -83,9 +81,9 @@ fn covering(dataset: &Dataset) -> Vec<usize> {
     let length = dataset.frames_per_clip();
     let mut clips: Vec<usize> = Vec::new();
     for index in 0..dataset.len() {
-        let Some((sequence, first)) = dataset.place(index) else { continue };
-        let follows = |other: usize| dataset.place(other).is_some_and(|(s, f)| s == sequence && f == first + 1);
-        let new_ground = clips.last().and_then(|&last| dataset.place(last)).is_none_or(|(other, chosen)| {
+        let Some((sequence, first)) = dataset.origin(index) else { continue };
+        let follows = |other: usize| dataset.origin(other).is_some_and(|(s, f)| s == sequence && f == first + 1);
+        let new_ground = clips.last().and_then(|&last| dataset.origin(last)).is_none_or(|(other, chosen)| {
             other != sequence || first >= chosen + length || !follows(index + 1) && first > chosen
         });
         if new_ground {
@@ -107,7 +105,7 @@ fn raw_ids(classes: &ClassSet) -> Result<Vec<u32>> {
         .collect()
 }
 
-fn write_frames(folder: &Path, clip: &Clip, labels: &[u8], raw: &[u32], grid: &Grid, first_new: usize) -> Result<()> {
+fn write_frames(folder: &Path, clip: &ReconstructedClip, raw: &[u32], grid: &Grid, first_new: usize) -> Result<()> {
     let evaluation = folder.join("cartesian/evaluation");
     make_folder(&evaluation)?;
     let params = serde_json::json!({
@@ -117,7 +115,8 @@ fn write_frames(folder: &Path, clip: &Clip, labels: &[u8], raw: &[u32], grid: &G
         "coordinates": "cartesian",
     });
     write_atomically(&evaluation.join("params.json"), params.to_string().as_bytes())?;
-    for (t, (frame, labels)) in clip.frames.iter().zip(labels.chunks(grid.voxels())).enumerate() {
+    let frames = clip.labels.chunks(grid.voxels()).zip(clip.observed.chunks(grid.voxels()));
+    for (t, (labels, observed)) in frames.enumerate() {
         let number = clip.first_frame + t;
         if number < first_new {
             continue;
@@ -126,7 +125,7 @@ fn write_frames(folder: &Path, clip: &Clip, labels: &[u8], raw: &[u32], grid: &G
             .iter()
             .flat_map(|&class| raw.get(usize::from(class)).copied().unwrap_or_default().to_le_bytes())
             .collect();
-        let rays: Vec<u8> = frame.observed.iter().flat_map(|&seen| f32::from(u8::from(seen)).to_le_bytes()).collect();
+        let rays: Vec<u8> = observed.iter().flat_map(|&seen| f32::from(u8::from(seen)).to_le_bytes()).collect();
         write_atomically(&evaluation.join(format!("{number:06}.label")), &ids)?;
         write_atomically(&evaluation.join(format!("{number:06}.bin")), &rays)?;
     }

@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use sep4d::Result;
 use sep4d::train::config::{Preset, RunConfig};
 
@@ -33,6 +33,10 @@ pub struct Cli {
     /// List the adapters, as `sep4d devices` does
     #[arg(long)]
     list_devices: bool,
+    /// Open a data set, a run or a checkpoint in the window
+    #[cfg(feature = "desktop")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["train", "list_devices"])]
+    open: Option<std::path::PathBuf>,
     #[command(flatten)]
     training: train::Args,
 }
@@ -67,8 +71,11 @@ impl Cli {
             Some(Command::Completions(args)) => completions::run(args),
             None if self.list_devices => devices::run(),
             None if self.train => train::run(self.training),
+            #[cfg(feature = "desktop")]
+            None => sep4d::app::run(self.open.as_deref()),
+            #[cfg(not(feature = "desktop"))]
             None => {
-                output::put!("{}", Cli::command().render_help())
+                output::put!("{}", <Cli as clap::CommandFactory>::command().render_help())
             }
         }
     }

@@ -8,8 +8,8 @@ use sep4d::gpu::Context;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::checkpoint::{Weights, check_finite, conform};
 use sep4d::train::config::RunConfig;
+use sep4d::train::inference::Inference;
 use sep4d::train::run_folder::RunFolder;
-use sep4d::train::session::Session;
 use sep4d::{Error, Result};
 
 use super::output::tell;
@@ -47,7 +47,7 @@ pub struct Model {
     /// The device.
     pub context: Arc<Context>,
     /// The model.
-    pub session: Session,
+    pub inference: Inference,
     /// The clips.
     pub dataset: Dataset,
 }
@@ -90,14 +90,11 @@ impl Model {
         };
         let context = Context::open(&choice)?;
         let shape = BatchShape { batch: 1, frames: config.data.frames, size: dataset.grid().size };
-        // Scores and reconstructions do not depend on the classes' weights in the loss.
-        let class_weights = vec![1.0; config.model.classes];
-        let optimiser = config.optimiser();
-        let mut session = Session::new(&context, &config.model, &shape, &optimiser, &class_weights, config.train.seed)?;
-        conform(&weights.parameters, &session.export()?.parameters, &checkpoint)?;
+        let mut inference = Inference::new(&context, &config.model, &shape)?;
+        conform(&weights.parameters, &inference.export()?, &checkpoint)?;
         check_finite(&weights.parameters, &checkpoint)?;
-        session.import(&weights.into_state())?;
-        Ok(Model { folder, config, checkpoint, step, context, session, dataset })
+        inference.import(&weights.parameters, step)?;
+        Ok(Model { folder, config, checkpoint, step, context, inference, dataset })
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use sep4d::Result;
 use sep4d::files::{check_can_be_folder, make_folder};
 use sep4d::train::events::ReconstructedClip;
-use sep4d::train::metrics::Confusion;
 use sep4d::train::validation::reconstruct;
 use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, PictureInput, Theme, gif, save_png, sheet};
 
@@ -43,8 +42,7 @@ pub fn run(args: Args) -> Result<()> {
     let out = args.out.unwrap_or_else(|| model.folder.renders());
     check_can_be_folder(&out)?;
     let index = args.clip.unwrap_or(model.dataset.len() / 2);
-    let times = model.dataset.clip(index)?.times_secs;
-    let shown = reconstruct(&mut model.session, &model.dataset, index, 1)?;
+    let shown = reconstruct(&mut model.inference, &model.dataset, index)?;
 
     let classes = model.dataset.classes();
     let colors = if args.safe_colors { classes.safe_colors } else { classes.colors };
@@ -61,11 +59,16 @@ pub fn run(args: Args) -> Result<()> {
         "{} preset, step {}, mIoU {} over these frames",
         model.config.train.preset.name(),
         thousands(model.step.into()),
-        percent(miou(&shown, classes.len()))
+        percent(miou(&shown))
     );
     let input = PictureInput {
         first_frame: shown.first_frame,
-        frame_interval_s: times.windows(2).next().map(|pair| (pair[1] - pair[0]) as f32).filter(|s| *s > 0.0),
+        frame_interval_s: shown
+            .times_secs
+            .windows(2)
+            .next()
+            .map(|pair| (pair[1] - pair[0]) as f32)
+            .filter(|s| *s > 0.0),
         title: &title,
         caption: &caption,
         theme: if args.dark { Theme::Dark } else { Theme::Light },
@@ -98,14 +101,8 @@ fn pairs(shown: &ReconstructedClip) -> Vec<FramePair> {
 }
 
 /// mIoU over all observed voxels of the clip.
-fn miou(shown: &ReconstructedClip, classes: usize) -> Option<f64> {
-    let mut counts = vec![0; classes * classes];
-    for ((&truth, &label), _) in
-        shown.truth.iter().zip(&shown.labels).zip(&shown.observed).filter(|(_, observed)| **observed)
-    {
-        counts[usize::from(truth) * classes + usize::from(label)] += 1;
-    }
-    let mut confusion = Confusion::new(classes);
-    confusion.add(&counts);
-    confusion.miou()
+fn miou(shown: &ReconstructedClip) -> Option<f64> {
+    let mut total = shown.confusion.first()?.clone();
+    shown.confusion.iter().skip(1).for_each(|frame| total.add(frame.counts()));
+    total.miou()
 }

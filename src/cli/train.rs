@@ -6,7 +6,7 @@ use std::time::Duration;
 use sep4d::train::config::RunConfig;
 use sep4d::train::events::{Command, Event, Finished, Started, StepMetrics};
 use sep4d::train::run_folder::RunFolder;
-use sep4d::train::trainer::{Request, Trainer};
+use sep4d::train::trainer::{Request, Task, Trainer};
 use sep4d::{Error, Result};
 
 use super::console::Console;
@@ -100,7 +100,8 @@ impl Args {
             // So that the run can be resumed or repeated from anywhere.
             *root = std::path::absolute(&*root).unwrap_or_else(|_| root.clone());
         }
-        Ok(Request { config, folder, resume: self.resume.is_some(), command_line: command_line() })
+        let task = Task::Train { resume: self.resume.is_some() };
+        Ok(Request { config, folder, task, background: false, command_line: command_line(), wake: None })
     }
 }
 
@@ -168,7 +169,11 @@ struct Reporter {
 impl Reporter {
     fn show(&mut self, event: Event) {
         match event {
-            Event::Preparing(what) => self.console.line(&what),
+            Event::Preparing(preparing) => {
+                if preparing.done == 0 {
+                    self.console.line(&preparing.what);
+                }
+            }
             Event::Started(started) => {
                 self.started = true;
                 self.begin(&started);
@@ -189,7 +194,16 @@ impl Reporter {
             Event::Paused(true) => self.console.line("paused"),
             Event::Paused(false) => self.console.line("going on"),
             Event::Warning(text) => self.console.warn(&text),
-            Event::Reconstruction(_) | Event::Finished(_) | Event::Failed(_) => {}
+            Event::Recovered { step, why } => {
+                self.console.warn(&format!("{why}; the adapter was opened again and the run goes on from step {step}"));
+                self.console.begin(step.into(), self.config.train.steps as u64);
+            }
+            Event::Reconstruction(_)
+            | Event::Decoded(_)
+            | Event::Memory { .. }
+            | Event::Showing(_)
+            | Event::Finished(_)
+            | Event::Failed(_) => {}
         }
     }
 

@@ -220,6 +220,16 @@ impl Dataset {
         self.grid
     }
 
+    /// X, Y, Z of the files, before cropping.
+    pub fn file_size(&self) -> [usize; 3] {
+        self.file_grid.size
+    }
+
+    /// How it is cut into clips.
+    pub fn options(&self) -> DatasetOptions {
+        self.options
+    }
+
     /// The split that was opened (Test where Val was asked for and is missing).
     pub fn split(&self) -> Split {
         self.split
@@ -246,10 +256,15 @@ impl Dataset {
     }
 
     /// The sequence of clip `index` and the number of its first frame, without reading it; `None` if there is no such clip.
-    pub fn place(&self, index: usize) -> Option<(&str, usize)> {
+    pub fn origin(&self, index: usize) -> Option<(&str, usize)> {
         let &(sequence, start) = self.windows.get(index)?;
         let sequence = self.sequences.get(sequence)?;
         Some((&sequence.name, *sequence.numbers.get(start)?))
+    }
+
+    /// Each sequence with the numbers of its frames.
+    pub fn sequences(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.sequences.iter().map(|sequence| (sequence.name.as_str(), sequence.numbers.as_slice()))
     }
 
     /// Reads clip `index` (`0..len()`).

@@ -32,6 +32,12 @@ impl std::str::FromStr for DeviceChoice {
     }
 }
 
+/// Room for one element of any array that a kernel binds as storage.
+const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
+
+/// No kernel declares a larger uniform array: WebGPU guarantees no more.
+const LARGEST_UNIFORM_BYTES: usize = 64 << 10;
+
 /// One adapter as `sep4d devices` lists it.
 #[derive(Debug, Clone)]
 pub struct AdapterSummary {
@@ -62,14 +68,36 @@ fn instance() -> wgpu::Instance {
 
 fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+    adapters.sort_by_key(rank);
+    adapters
+}
+
+/// The better an adapter, the lower.
+fn rank(adapter: &wgpu::Adapter) -> u8 {
+    match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    });
-    adapters
+    }
+}
+
+/// The best of `adapters` that can draw to `surface`.
+///
+/// # Errors
+/// [`Error::Device`] if there is no adapter, or none that can.
+pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>) -> Result<wgpu::Adapter> {
+    let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
+    choose(&summaries, &DeviceChoice::Best)?;
+    let fits = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
+    adapters.iter().filter(fits).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
+        let names: Vec<&str> = summaries.iter().map(|adapter| adapter.name.as_str()).collect();
+        Error::Device(format!(
+            "none of the adapters can draw to this display: {}; update their drivers",
+            names.join(", ")
+        ))
+    })
 }
 
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
@@ -142,6 +170,9 @@ pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usiz
     }
 }
 
+/// A kernel, and which of its bindings 1.. are uniform rather than storage: what one pipeline is made for.
+pub type BoundKernel = (Kernel, Vec<bool>);
+
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
     /// The logical device.
@@ -150,7 +181,7 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// The adapter it came from.
     pub adapter: AdapterSummary,
-    pipelines: Mutex<HashMap<(Kernel, Vec<bool>), Pipeline>>,
+    pipelines: Mutex<HashMap<BoundKernel, Pipeline>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -192,11 +223,9 @@ impl Context {
 
         let failure = Arc::new(Mutex::new(None));
         let (lost, uncaptured) = (failure.clone(), failure.clone());
+        // Dropping the device reports its loss too, but then nobody is left to ask.
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device reports `Destroyed`, which is no failure.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
-            }
+            record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&uncaptured, error.to_string())));
         let cache = open_pipeline_cache(adapter, &device);
@@ -206,6 +235,11 @@ impl Context {
     /// The adapter's limits.
     pub fn limits(&self) -> &KernelLimits {
         &self.adapter.limits
+    }
+
+    /// Bytes of device memory that the driver has given out for everything alive, where the backend counts them.
+    pub fn used_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
     }
 
     /// The first error that the device reported outside of any error scope, such as its loss.
@@ -307,6 +341,64 @@ impl Context {
         })?;
         pipelines.insert(key, made.clone());
         Ok(made)
+    }
+
+    /// Builds `kernels` before they are needed and asks `proceed(done)` before each; false if it said no.
+    ///
+    /// # Errors
+    /// As for [`Context::pipeline`].
+    pub fn build(&self, kernels: &[BoundKernel], mut proceed: impl FnMut(usize) -> bool) -> Result<bool> {
+        for (done, (kernel, uniform)) in kernels.iter().enumerate() {
+            if !proceed(done) {
+                return Ok(false);
+            }
+            let pipeline = self.pipeline(kernel, uniform)?;
+            if self.adapter.limits.is_cpu {
+                self.launch_over_nothing(&pipeline, uniform)?;
+            }
+        }
+        self.save_pipeline_cache();
+        Ok(true)
+    }
+
+    /// Makes a driver compile that leaves it to the first launch, as software adapters do.
+    fn launch_over_nothing(&self, pipeline: &Pipeline, uniform: &[bool]) -> Result<()> {
+        let buffer = |usage, bytes: usize| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("warm-up"),
+                size: bytes as u64,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        self.guarded("a kernel's first launch", || {
+            let storage = buffer(wgpu::BufferUsages::STORAGE, SMALLEST_STORAGE_BYTES);
+            let constant = buffer(
+                wgpu::BufferUsages::UNIFORM,
+                self.adapter.limits.max_uniform_binding_bytes.min(LARGEST_UNIFORM_BYTES),
+            );
+            let entries: Vec<_> = std::iter::once(&true)
+                .chain(uniform)
+                .enumerate()
+                .map(|(binding, &uniform)| wgpu::BindGroupEntry {
+                    binding: binding as u32,
+                    resource: if uniform { &constant } else { &storage }.as_entire_binding(),
+                })
+                .collect();
+            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("warm-up"),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            pass.dispatch_workgroups(0, 1, 1);
+            drop(pass);
+            self.queue.submit([encoder.finish()]);
+        })?;
+        self.wait()
     }
 
     /// Keeps the pipelines made so far for the next start. A cache that cannot be written is only slower, so failures are

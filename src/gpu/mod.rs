@@ -3,5 +3,5 @@
 mod context;
 mod shader;
 
-pub use context::{AdapterSummary, Context, DeviceChoice, adapters, choose};
+pub use context::{AdapterSummary, BoundKernel, Context, DeviceChoice, adapters, best_for, choose};
 pub use shader::{render_shader, shader_files};

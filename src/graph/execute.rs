@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::util::DeviceExt;
 
-use super::plan::{BufferId, Placement, Plan, Step};
+use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
 use super::{Block, ELEMENT_BYTES, Graph, Storage, TensorId};
 use crate::gpu::Context;
 use crate::{Error, Result};
@@ -32,18 +32,8 @@ impl Memory {
     /// # Errors
     /// [`Error::Memory`] if the device has not that much.
     pub fn new(context: &Arc<Context>, plans: &[&Plan]) -> Result<Arc<Memory>> {
-        let mut sizes: HashMap<BufferId, usize> = HashMap::new();
-        for plan in plans {
-            let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
-            let uniform = plan.uniform_arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::UniformArena(i), bytes));
-            let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
-            for (id, bytes) in arenas.chain(uniform).chain(blocks) {
-                let size = sizes.entry(id).or_default();
-                *size = bytes.max(*size);
-            }
-        }
         let mut buffers = HashMap::new();
-        for (id, bytes) in sizes {
+        for (id, bytes) in shared_bytes(plans) {
             buffers.insert(id, allocate(context, id, bytes)?);
         }
         Ok(Arc::new(Memory { context: context.clone(), buffers }))
@@ -185,7 +175,9 @@ impl Executor {
         };
         executor.encode_steps()?;
         for (i, tensor) in executor.graph.tensors.iter().enumerate() {
-            if let (Storage::Constant(values), true) = (&tensor.storage, tensor.root.0 == i) {
+            if let (Storage::Constant(values), true) = (&tensor.storage, tensor.root.0 == i)
+                && executor.uses(TensorId(i))
+            {
                 executor.write(TensorId(i), values.as_slice())?;
             }
         }

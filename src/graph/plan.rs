@@ -1,7 +1,7 @@
 //! The plan: which nodes run, where every tensor lives, how much memory that takes. Made once, before anything is
 //! allocated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::program::{Launch, Operand, Slot};
 use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId};
@@ -137,11 +137,36 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The kernel of every launch and whether its bindings 1.. are uniform.
+    pub fn kernels(&self) -> impl Iterator<Item = (Kernel, Vec<bool>)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Dispatch { kernel, bindings, .. } => {
+                Some((kernel.clone(), bindings.iter().map(|(_, uniform)| *uniform).collect()))
+            }
+            Step::Clear { .. } => None,
+        })
+    }
+
     /// Bytes of everything this plan needs on the device, kernels' parameter words excepted.
     pub fn peak_bytes(&self) -> usize {
         let buffers = self.arenas.iter().chain(&self.uniform_arenas).chain(&self.persistent);
         buffers.sum::<usize>() + self.blocks.values().sum::<usize>()
     }
+}
+
+/// Sizes of the buffers that several plans of a run share, each as large as the plan that needs most of it.
+pub fn shared_bytes(plans: &[&Plan]) -> HashMap<BufferId, usize> {
+    let mut sizes: HashMap<BufferId, usize> = HashMap::new();
+    for plan in plans {
+        let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
+        let uniform = plan.uniform_arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::UniformArena(i), bytes));
+        let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
+        for (id, bytes) in arenas.chain(uniform).chain(blocks) {
+            let size = sizes.entry(id).or_default();
+            *size = bytes.max(*size);
+        }
+    }
+    sizes
 }
 
 /// Finds the places of one live node's operands.
@@ -271,16 +296,17 @@ impl Lifetimes {
     fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
         let end = live.len();
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
+        let operands = |index: &usize| graph.nodes()[*index].inputs.iter().chain(&graph.nodes()[*index].outputs);
+        let used: HashSet<TensorId> = live.iter().flat_map(operands).map(|&id| graph.root(id)).collect();
         for (i, tensor) in graph.tensors.iter().enumerate() {
             let persistent = matches!(tensor.storage, Storage::Input | Storage::Constant(_));
-            if persistent && tensor.root.0 == i {
+            if persistent && tensor.root.0 == i && (tensor.kept || used.contains(&tensor.root)) {
                 lifetimes.touch(graph, TensorId(i), 0, Pool::Persistent);
                 lifetimes.touch(graph, TensorId(i), end, Pool::Persistent);
             }
         }
-        for (time, &index) in live.iter().enumerate() {
-            let node = &graph.nodes()[index];
-            for &id in node.inputs.iter().chain(&node.outputs) {
+        for (time, index) in live.iter().enumerate() {
+            for &id in operands(index) {
                 if graph.tensor(id).storage == Storage::Transient {
                     lifetimes.touch(graph, id, time, Pool::Arena);
                     if graph.tensor(graph.root(id)).kept {

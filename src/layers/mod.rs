@@ -11,6 +11,7 @@ pub mod gate;
 pub mod instance_norm;
 pub mod label_table;
 pub mod lift;
+pub mod likely;
 pub mod linear;
 pub mod metrics;
 pub mod permute;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
         instance_norm::cases(),
         label_table::cases(),
         lift::cases(),
+        likely::cases(),
         linear::cases(),
         metrics::cases(),
         permute::cases(),

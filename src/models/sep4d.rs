@@ -134,6 +134,8 @@ pub enum Latent {
     Sample(TensorId),
     /// `mu`.
     Mean,
+    /// Inputs of the graph, on which the encoder has no influence.
+    Given,
 }
 
 /// The tensors of a built model.
@@ -143,7 +145,9 @@ pub struct Sep4d {
     pub labels: TensorId,
     /// `(mu, logvar)` of each plane, `[B, ., ., 2C]`.
     pub distributions: Planes,
-    /// KL divergence of each plane, `[1]`, summing to the mean over all plane elements; empty for [`Latent::Mean`].
+    /// What is decoded: samples, means or inputs, `[B, ., ., C]`.
+    pub latents: Planes,
+    /// KL divergence of each plane, `[1]`, summing to the mean over all plane elements; only for [`Latent::Sample`].
     pub kl: Vec<TensorId>,
     /// `[N, X', Y', Z', 8, K]` in blocked order.
     pub logits: TensorId,
@@ -165,8 +169,13 @@ pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: La
 
     let elements: usize = distributions.all().iter().map(|&d| g.tensor(d).spec.elements() / 2).sum();
     let mut kl = Vec::new();
-    let samples = distributions.try_map(|i, _, distribution| match latent {
+    let latents = distributions.try_map(|i, name, distribution| match latent {
         Latent::Mean => mean(g, distribution),
+        Latent::Given => {
+            let [plane @ .., _] = g.shape(distribution) else { return Ok(distribution) };
+            let shape = [plane, &[config.latent_channels]].concat();
+            Ok(g.input(name, TensorSpec::f32(&shape)))
+        }
         Latent::Sample(rng) => {
             let (sample, divergence) = reparameterise(g, distribution, rng, i as u32, elements)?;
             kl.push(divergence);
@@ -174,11 +183,11 @@ pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: La
         }
     })?;
     let blocks =
-        g.scope("blocks", |g| samples.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, config, plane))))?;
+        g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, config, plane))))?;
     let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
     let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, config.plane_features])?;
     let logits = g.scope("decoder", |g| decoder(g, config, fused))?;
-    Ok(Sep4d { labels, distributions, kl, logits })
+    Ok(Sep4d { labels, distributions, latents, kl, logits })
 }
 
 /// Width of the extractor before its output layer, fixed by the design.

@@ -103,19 +103,6 @@ impl Weights {
         let step = if file.metadata.contains_key("step") { file.number("step")? } else { 0 };
         Ok((Weights { config, step, parameters: file.tensors }, checksum))
     }
-
-    /// A state for a session that only evaluates: these parameters, no moments gathered yet.
-    pub fn into_state(self) -> TrainingState {
-        let zero = |tensor: &NamedTensor| NamedTensor { values: vec![0.0; tensor.values.len()], ..tensor.clone() };
-        let moments: Vec<NamedTensor> = self.parameters.iter().map(zero).collect();
-        TrainingState {
-            first_moments: moments.clone(),
-            second_moments: moments,
-            parameters: self.parameters,
-            steps: self.step,
-            skipped: 0,
-        }
-    }
 }
 
 impl Checkpoint {
@@ -409,7 +396,6 @@ mod tests {
         assert_eq!(Checkpoint::load(&path).unwrap(), saved);
         let weights = Weights::load(&path).unwrap();
         assert_eq!((weights.step, &weights.parameters), (40, &saved.state.parameters));
-        assert_eq!(weights.into_state().first_moments[0].values, [0.0; 3]);
         assert_eq!(folder.index(), Index { latest: Some(40), best: Some(Best { step: 40, miou: 0.5 }) });
         assert_eq!(folder.best_path().unwrap(), path);
     }

@@ -1,15 +1,20 @@
 //! What a trainer is told and what it tells: CPU data only.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::checkpoint::Best;
-use super::metrics::{Evaluation, Scores};
+use super::inference::LatentPlane;
+pub use super::metrics::ClipScores;
+use super::metrics::{Confusion, Evaluation, Scores};
 use crate::Error;
+use crate::data::{ClassSet, Grid, Pose};
+pub use crate::layers::likely::Likely;
 
 /// An order to the trainer; it obeys between two steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Wait before the next step.
     Pause,
@@ -26,8 +31,34 @@ pub enum Command {
         /// Number of the clip in its split.
         clip: usize,
     },
+    /// Decode latent planes. Of several such orders that wait only the last is carried out.
+    Decode(Arc<DecodeRequest>),
     /// Write a checkpoint and end.
     Stop,
+    /// Lose the device, as a driver that crashes would.
+    #[cfg(test)]
+    LoseDevice,
+}
+
+impl Command {
+    /// Whether an order that still waits is pointless once this one waits too.
+    pub(super) fn replaces(&self, waiting: &Command) -> bool {
+        match (self, waiting) {
+            (Command::Decode(_), Command::Decode(_)) => true,
+            (Command::Reconstruct { clip }, Command::Reconstruct { clip: other }) => clip == other,
+            _ => false,
+        }
+    }
+}
+
+/// Latent planes of one clip to decode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodeRequest {
+    /// Comes back with the answer.
+    pub id: u64,
+    /// `[A1, A2, C]` of each plane, in the order of [`PLANES`](crate::models::sep4d::PLANES), of the extents that
+    /// [`ReconstructedClip::planes`] have.
+    pub planes: Vec<Vec<f32>>,
 }
 
 /// Scalars of a training step.
@@ -76,6 +107,12 @@ pub struct ValidationMetrics {
     pub is_best: bool,
     /// The scores.
     pub evaluation: Evaluation,
+    /// The counts that [`Evaluation::total`] was scored from; without classes in rows written before they were kept.
+    #[serde(default)]
+    pub confusion: Confusion,
+    /// Each clip by itself; none in a row that was read from a file.
+    #[serde(skip)]
+    pub clips: Vec<ClipScores>,
 }
 
 /// A clip beside its reconstruction. Arrays are `[T, X, Y, Z]` in C order.
@@ -99,8 +136,55 @@ pub struct ReconstructedClip {
     pub observed: Vec<bool>,
     /// Classes according to the model.
     pub labels: Vec<u8>,
+    /// What the model makes of each voxel; its first class is the one in `labels`.
+    pub likely: Vec<Likely>,
     /// Scores of each frame, `[T]`.
     pub scores: Vec<Scores>,
+    /// What each frame is scored from, `[T]`.
+    pub confusion: Vec<Confusion>,
+    /// The latent planes, in the order of [`PLANES`](crate::models::sep4d::PLANES), of shape `[1, A1, A2, C]`.
+    pub planes: Vec<LatentPlane>,
+    /// When each frame was taken, `[T]`.
+    pub times_secs: Vec<f64>,
+    /// The motion from each frame into the clip's middle frame, `[T]`, if the data set has poses.
+    pub poses: Option<Vec<Pose>>,
+    /// Seconds that all this took.
+    pub seconds: f64,
+}
+
+/// The answer to a [`DecodeRequest`]. Arrays are `[T, X, Y, Z]` in C order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedClip {
+    /// That of the request.
+    pub id: u64,
+    /// T.
+    pub frames: usize,
+    /// X, Y, Z.
+    pub size: [usize; 3],
+    /// Classes according to the model.
+    pub labels: Vec<u8>,
+    /// What the model makes of each voxel.
+    pub likely: Vec<Likely>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// What is being done before the first step or the first picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preparing {
+    /// A phrase such as `reading the data set`.
+    pub what: String,
+    /// How many parts of it are done.
+    pub done: usize,
+    /// How many parts it has; 0 if nobody knows.
+    pub total: usize,
+}
+
+impl Preparing {
+    /// Of unknown length.
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Preparing { what: what.into(), done: 0, total: 0 }
+    }
 }
 
 /// How a run is set up, known before its first step.
@@ -124,8 +208,41 @@ pub struct Started {
     pub train_clips: usize,
     /// Clips of a validation.
     pub validation_clips: usize,
+    /// T, frames of a clip.
+    pub frames: usize,
     /// X, Y, Z.
     pub size: [usize; 3],
+    /// The voxels' place and size.
+    pub grid: Grid,
+    /// What the labels mean.
+    pub classes: &'static ClassSet,
+}
+
+/// A model that is shown without being trained, known before anything is asked of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Showing {
+    /// The folder that was asked for.
+    pub folder: PathBuf,
+    /// The model file.
+    pub checkpoint: PathBuf,
+    /// Steps it was trained for.
+    pub step: u32,
+    /// The adapter's name.
+    pub adapter: String,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// Planned device memory, bytes.
+    pub peak_bytes: usize,
+    /// Clips of the validation split.
+    pub clips: usize,
+    /// T, frames of a clip.
+    pub frames: usize,
+    /// X, Y, Z.
+    pub size: [usize; 3],
+    /// The voxels' place and size.
+    pub grid: Grid,
+    /// What the labels mean.
+    pub classes: &'static ClassSet,
 }
 
 /// How a run ended without an error.
@@ -145,15 +262,34 @@ pub struct Finished {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// What it is doing before the first step.
-    Preparing(String),
+    Preparing(Preparing),
     /// The first step comes next.
     Started(Started),
+    /// The model is ready to be looked at; nothing is trained.
+    Showing(Showing),
     /// A step is done. Not every step is reported; those at multiples of `train.log_every` are, if the consumer keeps up.
     Step(StepMetrics),
     /// A validation is done.
     Validation(ValidationMetrics),
-    /// The clip that was asked for. Left out if the consumer does not keep up.
+    /// The clip that was asked for. Those that follow a validation unasked are left out if the consumer does not keep up.
     Reconstruction(Box<ReconstructedClip>),
+    /// The planes that were to be decoded.
+    Decoded(Box<DecodedClip>),
+    /// Device memory, told now and then. Left out if the consumer does not keep up.
+    Memory {
+        /// What the plan needs.
+        planned_bytes: u64,
+        /// What the driver has given out, textures and staging included, where the backend counts it.
+        used_bytes: Option<u64>,
+    },
+    /// The device failed, what was learnt was saved, and the run goes on from there on a device opened anew. Metrics of
+    /// later steps than this one are to be forgotten: the steps come again.
+    Recovered {
+        /// Steps done.
+        step: u32,
+        /// What had happened.
+        why: String,
+    },
     /// A checkpoint was written.
     Checkpoint {
         /// Steps done.

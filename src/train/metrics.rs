@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How often each class was predicted as each other, over observed voxels. Class 0 is free space.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     classes: usize,
     /// `[K, K]`: row truth, column prediction.
@@ -21,9 +21,22 @@ impl Confusion {
         self.classes
     }
 
+    /// `[K, K]`, row truth, column prediction.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
     /// Voxels of class `truth` that were predicted as `prediction`.
     pub fn count(&self, truth: usize, prediction: usize) -> u64 {
         self.counts[truth * self.classes + prediction]
+    }
+
+    /// Counts one voxel; a class that is none counts nowhere.
+    pub fn count_one(&mut self, truth: u8, prediction: u8) {
+        let (truth, prediction) = (usize::from(truth), usize::from(prediction));
+        if truth < self.classes && prediction < self.classes {
+            self.counts[truth * self.classes + prediction] += 1;
+        }
     }
 
     /// Adds counts `[K, K]`, row truth, column prediction.
@@ -92,10 +105,21 @@ pub struct Evaluation {
     pub per_frame: Vec<Scores>,
 }
 
+/// Scores of one clip of a set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipScores {
+    /// Number of the clip in its split.
+    pub clip: usize,
+    /// Scores of its frames, `[T]`.
+    pub per_frame: Vec<Scores>,
+    /// What its frames are scored from, `[T]`.
+    pub confusion: Vec<Confusion>,
+}
+
 /// Sums confusion counts over clips, frame by frame.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    clips: usize,
+    clips: Vec<ClipScores>,
     total: Confusion,
     per_frame: Vec<Confusion>,
 }
@@ -103,17 +127,24 @@ pub struct Tally {
 impl Tally {
     /// Nothing counted yet, for clips of `frames` frames.
     pub fn new(classes: usize, frames: usize) -> Self {
-        Tally { clips: 0, total: Confusion::new(classes), per_frame: vec![Confusion::new(classes); frames] }
+        Tally { clips: Vec::new(), total: Confusion::new(classes), per_frame: vec![Confusion::new(classes); frames] }
     }
 
-    /// Adds one clip's counts, `[T, K, K]`.
-    pub fn add_clip(&mut self, counts: &[u64]) {
-        let each = self.total.classes * self.total.classes;
-        for (frame, counts) in self.per_frame.iter_mut().zip(counts.chunks(each)) {
+    /// Adds the counts of clip number `clip`, `[T, K, K]`.
+    pub fn add_clip(&mut self, clip: usize, counts: &[u64]) {
+        let classes = self.total.classes;
+        let mut confusion = Vec::with_capacity(self.per_frame.len());
+        for (frame, counts) in self.per_frame.iter_mut().zip(counts.chunks(classes * classes)) {
             frame.add(counts);
             self.total.add(counts);
+            confusion.push(Confusion { classes, counts: counts.to_vec() });
         }
-        self.clips += 1;
+        self.clips.push(ClipScores { clip, per_frame: confusion.iter().map(Confusion::scores).collect(), confusion });
+    }
+
+    /// Scores of each clip by itself, in the order in which they were added.
+    pub fn clips(&self) -> &[ClipScores] {
+        &self.clips
     }
 
     /// The sum over all frames.
@@ -124,7 +155,7 @@ impl Tally {
     /// Scores of what was added.
     pub fn evaluation(&self) -> Evaluation {
         Evaluation {
-            clips: self.clips,
+            clips: self.clips.len(),
             total: self.total.scores(),
             per_frame: self.per_frame.iter().map(Confusion::scores).collect(),
         }
@@ -166,14 +197,16 @@ mod tests {
     #[test]
     fn frames_are_scored_apart_and_together() {
         let mut tally = Tally::new(2, 2);
-        tally.add_clip(&[0, 0, 0, 4, 0, 0, 4, 0]);
-        tally.add_clip(&[0, 0, 0, 4, 0, 0, 2, 2]);
+        tally.add_clip(7, &[0, 0, 0, 4, 0, 0, 4, 0]);
+        tally.add_clip(9, &[0, 0, 0, 4, 0, 0, 2, 2]);
         let evaluation = tally.evaluation();
         assert_eq!(evaluation.clips, 2);
         assert_eq!(evaluation.per_frame[0].miou, Some(1.0));
         assert_eq!(evaluation.per_frame[1].miou, Some(0.25));
         assert_eq!(evaluation.total.miou, Some(10.0 / 16.0));
         assert_eq!(tally.total().truth(1), 16);
+        let clips: Vec<(usize, Option<f64>)> = tally.clips().iter().map(|c| (c.clip, c.per_frame[1].miou)).collect();
+        assert_eq!(clips, [(7, Some(0.0)), (9, Some(0.5))]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod events;
+pub mod inference;
 pub mod metrics;
 pub mod run_folder;
 pub mod schedule;

@@ -88,6 +88,15 @@ impl Row {
     }
 }
 
+/// The metrics of a run so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Those of the steps that were logged.
+    pub steps: Vec<StepMetrics>,
+    /// Those of the validations.
+    pub validations: Vec<ValidationMetrics>,
+}
+
 /// A run's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolder {
@@ -230,6 +239,21 @@ impl RunFolder {
         Ok(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
+    /// All of `metrics.jsonl` in order of the steps, as curves.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::metrics`].
+    pub fn history(&self) -> Result<History> {
+        let mut history = History::default();
+        for row in self.metrics()? {
+            match row {
+                Row::Step(metrics) => history.steps.push(metrics),
+                Row::Validation(metrics) => history.validations.push(metrics),
+            }
+        }
+        Ok(history)
+    }
+
     /// Opens both metrics files for appending, without the rows after `step`.
     ///
     /// # Errors
@@ -283,7 +307,7 @@ fn json_line(row: &Row) -> Result<String> {
 mod tests {
     use super::*;
     use crate::train::config::Preset;
-    use crate::train::metrics::{Evaluation, Scores};
+    use crate::train::metrics::{ClipScores, Confusion, Evaluation, Scores};
 
     fn step(step: u32) -> Row {
         Row::Step(StepMetrics {
@@ -303,7 +327,9 @@ mod tests {
     fn validation(step: u32) -> Row {
         let total = Scores { iou: Some(0.5), miou: Some(0.25), per_class: vec![None, Some(0.25)] };
         let evaluation = Evaluation { clips: 2, total, per_frame: vec![] };
-        Row::Validation(ValidationMetrics { step, seconds: 0.5, is_best: true, evaluation })
+        let mut confusion = Confusion::new(2);
+        confusion.add(&[1, 2, 3, 4]);
+        Row::Validation(ValidationMetrics { step, seconds: 0.5, is_best: true, evaluation, confusion, clips: vec![] })
     }
 
     #[test]
@@ -356,6 +382,29 @@ mod tests {
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [13; 5]);
         assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
+    }
+
+    #[test]
+    fn a_history_is_read_from_a_run_that_was_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        assert_eq!(folder.history().unwrap(), History::default());
+        let mut log = folder.open_metrics(0).unwrap();
+        let Row::Validation(written) = validation(10) else { return };
+        let clips = vec![ClipScores { clip: 3, per_frame: vec![], confusion: vec![] }];
+        for row in [step(5), step(10), Row::Validation(ValidationMetrics { clips, ..written.clone() }), step(15)] {
+            log.append(&row).unwrap();
+        }
+        // A row of the time before the counts were kept, and a line that was cut off.
+        let path = dir.path().join("metrics.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        let row = text.lines().nth(2).unwrap();
+        let old = format!("{}}}", &row[..row.find(",\"confusion\"").unwrap()]);
+        fs::write(&path, format!("{text}{old}\n{}", &row[..40])).unwrap();
+        let history = folder.history().unwrap();
+        assert_eq!(history.steps.iter().map(|metrics| metrics.step).collect::<Vec<_>>(), [5, 10, 15]);
+        let before = ValidationMetrics { confusion: Confusion::default(), ..written.clone() };
+        assert_eq!(history.validations, [written, before]);
     }
 
     #[test]

@@ -1,35 +1,78 @@
 //! The trainer: one thread that owns the session and obeys between steps.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::RunConfig;
-use super::events::{Command, Event};
+use super::events::{Command, Event, Preparing};
+use crate::gpu::{BoundKernel, Context};
 use crate::{Error, Result};
 
+mod prepare;
 mod run;
+mod serve;
+mod show;
 
-use run::Prepared;
+use prepare::Prepared;
 
 /// Commands and events under way.
 const COMMANDS: usize = 16;
 const EVENTS: usize = 64;
 
-/// A run to begin or to go on with.
+/// Of a thread in the background; beside a busy thread of normal priority it gets about a tenth of a core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// What a trainer is started for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Train.
+    Train {
+        /// Go on from the last checkpoint in the folder.
+        resume: bool,
+    },
+    /// Show a model on the validation split without training or writing anything, until [`Command::Stop`].
+    Show {
+        /// The model file.
+        checkpoint: PathBuf,
+    },
+}
+
+/// A run to begin, to go on with, or to look at.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The whole configuration.
+    /// The whole configuration. To show a model, only its `data.root`, `data.val_split` and `train.device` count, and where
+    /// `data.root` is empty that of the model; the rest comes with the model.
     pub config: RunConfig,
     /// The run folder.
     pub folder: PathBuf,
-    /// Go on from the last checkpoint in the folder.
-    pub resume: bool,
+    /// To train or to show.
+    pub task: Task,
+    /// Give way to the other threads of this machine, such as those that draw a window (on Linux; nothing elsewhere).
+    pub background: bool,
     /// The command line, for the record.
     pub command_line: Vec<String>,
+    /// Called on the trainer's thread whenever there is an event to take, for listeners that sleep.
+    pub wake: Option<Wake>,
 }
+
+/// What wakes a listener. It is called often, and must not block.
+#[derive(Clone)]
+pub struct Wake(pub Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wake")
+    }
+}
+
+/// So many losses of the device without any progress in between end a run.
+const MOST_LOSSES: u32 = 3;
 
 /// A running trainer. Dropping it stops the run, which saves first.
 #[derive(Debug)]
@@ -48,7 +91,8 @@ impl Trainer {
         let (command_sender, commands) = sync_channel(COMMANDS);
         let (events, event_receiver) = sync_channel(EVENTS);
         let thread = move || {
-            let port = Port { commands, pending: VecDeque::new(), events, closed: false };
+            let wake = request.wake.clone();
+            let port = Port { commands, pending: VecDeque::new(), events, wake, closed: false };
             work(request, port);
         };
         let thread = std::thread::Builder::new()
@@ -94,30 +138,39 @@ struct Port {
     commands: Receiver<Command>,
     pending: VecDeque<Command>,
     events: SyncSender<Event>,
+    wake: Option<Wake>,
     closed: bool,
 }
 
 impl Port {
     fn tell(&mut self, event: Event) {
         self.closed |= self.events.send(event).is_err();
+        self.wake();
     }
 
     /// Tells what the next one of its kind will replace: left out if the consumer does not keep up.
     fn mention(&mut self, event: Event) {
         self.closed |= matches!(self.events.try_send(event), Err(TrySendError::Disconnected(_)));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(Wake(wake)) = &self.wake {
+            wake();
+        }
     }
 
     /// Takes in what was ordered; waits for an order if `wait`.
     fn listen(&mut self, wait: bool) {
         if wait && self.pending.is_empty() {
             match self.commands.recv() {
-                Ok(command) => self.pending.push_back(command),
+                Ok(command) => self.queue(command),
                 Err(_) => self.closed = true,
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.pending.push_back(command),
+                Ok(command) => self.queue(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.closed = true;
@@ -127,6 +180,25 @@ impl Port {
         }
     }
 
+    /// Builds `kernels`, telling how far it is, until all are there or a stop is wanted; false for the latter.
+    fn build(&mut self, context: &Context, kernels: &[BoundKernel]) -> Result<bool> {
+        let what = format!("building the kernels for {}", context.adapter.name);
+        context.build(kernels, |done| {
+            let event = Event::Preparing(Preparing { what: what.clone(), done, total: kernels.len() });
+            if done == 0 {
+                self.tell(event)
+            } else {
+                self.mention(event)
+            }
+            !self.stop_wanted()
+        })
+    }
+
+    fn queue(&mut self, command: Command) {
+        self.pending.retain(|waiting| !command.replaces(waiting));
+        self.pending.push_back(command);
+    }
+
     fn stop_wanted(&mut self) -> bool {
         self.listen(false);
         self.closed || self.pending.contains(&Command::Stop)
@@ -134,12 +206,30 @@ impl Port {
 }
 
 fn work(request: Request, mut port: Port) {
-    let end = run::Run::prepare(request, &mut port).and_then(|begun| match begun {
-        Prepared::Ready(mut run) => run.train(&mut port),
-        Prepared::Stopped(finished) => Ok(finished),
-    });
+    if request.background {
+        give_way();
+    }
+    let end = match request.task.clone() {
+        Task::Train { resume } => prepare::prepare(request, resume, &mut port).and_then(|begun| match begun {
+            Prepared::Ready(mut run, session) => run.train(*session, &mut port),
+            Prepared::Stopped(finished) => Ok(finished),
+        }),
+        Task::Show { checkpoint } => show::show(&request, &checkpoint, &mut port),
+    };
     port.tell(match end {
         Ok(finished) => Event::Finished(finished),
         Err(why) => Event::Failed(why),
     });
 }
+
+/// Lowers the priority of this thread, and with it of those that it starts, a software adapter's among them.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        // No process named means this thread; where it is not allowed, the thread keeps its priority.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+    }
+}
+
+#[cfg(test)]
+mod tests;

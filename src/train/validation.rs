@@ -1,10 +1,12 @@
 //! Scores and reconstructions of held-out clips.
 
-use super::events::ReconstructedClip;
+use std::time::Instant;
+
+use super::events::{DecodeRequest, DecodedClip, ReconstructedClip};
+use super::inference::Inference;
 use super::metrics::{Confusion, Tally};
-use super::session::Session;
+use crate::Result;
 use crate::data::{Batch, Clip, Dataset};
-use crate::{Error, Result};
 
 /// At most `count` of `0..len`, evenly spaced and always the same.
 pub fn evenly_spaced(len: usize, count: usize) -> Vec<usize> {
@@ -12,20 +14,19 @@ pub fn evenly_spaced(len: usize, count: usize) -> Vec<usize> {
     (0..count).map(|i| i * len / count).collect()
 }
 
-/// Puts `clips` through the model in batches of `batch` and adds up what it confuses.
+/// Puts `clips` through the model and adds up what it confuses.
 ///
 /// Asks `proceed(done)` before each batch; `None` if it says no.
 ///
 /// # Errors
-/// [`Error::Data`] if a clip cannot be read, [`Error::Device`] if the device fails.
+/// [`Data`](crate::Error::Data) if a clip cannot be read, [`Device`](crate::Error::Device) if the device fails.
 pub fn evaluate(
-    session: &mut Session,
+    model: &mut Inference,
     dataset: &Dataset,
     clips: &[usize],
-    batch: usize,
     mut proceed: impl FnMut(usize) -> bool,
 ) -> Result<Option<Tally>> {
-    let classes = dataset.classes().len();
+    let (batch, classes) = (model.shape().batch, dataset.classes().len());
     let per_clip = dataset.frames_per_clip() * classes * classes;
     let mut tally = Tally::new(classes, dataset.frames_per_clip());
     for (i, part) in clips.chunks(batch).enumerate() {
@@ -33,17 +34,14 @@ pub fn evaluate(
             return Ok(None);
         }
         let read = part.iter().map(|&clip| dataset.clip(clip)).collect::<Result<Vec<Clip>>>()?;
-        let confusion = session.reconstruct(&filled_batch(&read, batch, dataset)?)?.confusion;
-        confusion.chunks(per_clip).take(part.len()).for_each(|counts| tally.add_clip(counts));
+        let confusion = model.evaluate(&filled_batch(&read, batch, dataset)?)?.confusion;
+        part.iter().zip(confusion.chunks(per_clip)).for_each(|(&clip, counts)| tally.add_clip(clip, counts));
     }
     Ok(Some(tally))
 }
 
 /// A batch of exactly `batch` clips, the last of `clips` repeated as often as needed.
-///
-/// # Errors
-/// [`Error::Shape`] if `clips` is empty.
-pub fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<Batch> {
+fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<Batch> {
     let mut clips = clips.to_vec();
     if let Some(last) = clips.last().cloned() {
         clips.resize(batch.max(clips.len()), last);
@@ -51,33 +49,68 @@ pub fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<B
     Batch::from_clips(&clips, dataset.grid().size)
 }
 
-/// Reconstructs clip `index` of `dataset`.
+/// Reconstructs clip `index` of `dataset` from its latent means.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such clip, else as for [`evaluate`].
-pub fn reconstruct(session: &mut Session, dataset: &Dataset, index: usize, batch: usize) -> Result<ReconstructedClip> {
-    if index >= dataset.len() {
-        return Err(Error::Usage(format!("there is no clip {index}; the split has {}", dataset.len())));
-    }
+/// [`Usage`](crate::Error::Usage) if there is no such clip, else as for [`evaluate`].
+pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Result<ReconstructedClip> {
+    let start = Instant::now();
     let clip = dataset.clip(index)?;
-    let result = session.reconstruct(&filled_batch(std::slice::from_ref(&clip), batch, dataset)?)?;
-    let classes = dataset.classes().len();
-    let scores = result.confusion.chunks(classes * classes).take(clip.frames.len()).map(|counts| {
-        let mut confusion = Confusion::new(classes);
-        confusion.add(counts);
-        confusion.scores()
-    });
+    let size = dataset.grid().size;
+    let planes = model.encode(&Batch::from_clips(std::slice::from_ref(&clip), size)?)?;
+    let likely = model.decode(&planes.iter().map(|plane| &plane.mu).collect::<Vec<_>>())?;
+    let labels: Vec<u8> = likely.iter().map(|likely| likely.classes()[0]).collect();
+    let confusion = confusions(&clip, &labels, dataset.classes().len());
     Ok(ReconstructedClip {
-        step: session.steps(),
+        step: model.steps(),
         clip: index,
         sequence: clip.sequence,
         first_frame: clip.first_frame,
         frames: clip.frames.len(),
-        size: dataset.grid().size,
+        size,
         truth: clip.frames.iter().flat_map(|frame| frame.labels.iter().copied()).collect(),
         observed: clip.frames.iter().flat_map(|frame| frame.observed.iter().copied()).collect(),
-        labels: result.labels.into_iter().take(clip.frames.len() * dataset.grid().voxels()).collect(),
-        scores: scores.collect(),
+        labels,
+        likely,
+        scores: confusion.iter().map(Confusion::scores).collect(),
+        confusion,
+        planes,
+        times_secs: clip.times_secs,
+        poses: clip.poses,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// What `labels` (`[T, X, Y, Z]`) confuse in the observed voxels of each frame of `clip`, among `classes`.
+pub fn confusions(clip: &Clip, labels: &[u8], classes: usize) -> Vec<Confusion> {
+    let voxels = clip.frames.first().map_or(1, |frame| frame.labels.len().max(1));
+    let frames = clip.frames.iter().zip(labels.chunks(voxels));
+    frames
+        .map(|(frame, guesses)| {
+            let mut confusion = Confusion::new(classes);
+            let voxels = frame.labels.iter().zip(guesses).zip(&frame.observed);
+            voxels
+                .filter(|(_, observed)| **observed)
+                .for_each(|((&truth, &guess), _)| confusion.count_one(truth, guess));
+            confusion
+        })
+        .collect()
+}
+
+/// Decodes latent planes.
+///
+/// # Errors
+/// As for [`Inference::decode`].
+pub fn decode(model: &mut Inference, request: &DecodeRequest) -> Result<DecodedClip> {
+    let start = Instant::now();
+    let likely = model.decode(&request.planes)?;
+    Ok(DecodedClip {
+        id: request.id,
+        frames: model.shape().frames,
+        size: model.shape().size,
+        labels: likely.iter().map(|likely| likely.classes()[0]).collect(),
+        likely,
+        seconds: start.elapsed().as_secs_f64(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What became of every voxel: correct, missed, invented or of the wrong class.
 
+use super::geometry::ClassMask;
 use super::palette::Palette;
 use super::theme::{Rgb, Theme};
 use crate::{Error, Result};
@@ -142,6 +143,21 @@ pub fn outcomes(original: &[u8], reconstruction: &[u8], observed: Option<&[bool]
     Ok((labels, counts))
 }
 
+/// The outcomes `[X*Y*Z]` of voxels whose original or reconstructed class is among `classes`; the others are free.
+pub fn visible_outcomes(
+    original: &[u8],
+    reconstruction: &[u8],
+    observed: Option<&[bool]>,
+    classes: &ClassMask,
+) -> Vec<u8> {
+    let outcome = |(i, (&original, &reconstruction)): (usize, (&u8, &u8))| {
+        let shows = classes.contains(original) || classes.contains(reconstruction);
+        let observed = observed.is_none_or(|observed| observed[i]);
+        if shows { VoxelOutcome::of(original, reconstruction, observed) as u8 } else { VoxelOutcome::Free as u8 }
+    };
+    original.iter().zip(reconstruction).enumerate().map(outcome).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +176,14 @@ mod tests {
         let (_, all_seen) = outcomes(&original, &reconstruction, None).unwrap();
         assert_eq!(all_seen.get(VoxelOutcome::Unobserved), 0);
         assert_eq!(all_seen.judged(), 6);
+    }
+
+    #[test]
+    fn hidden_classes_take_their_errors_along() {
+        let mut classes = ClassMask::none();
+        classes.set(3, true);
+        let outcomes = visible_outcomes(&[3, 4, 4, 0, 0], &[3, 3, 4, 3, 4], None, &classes);
+        assert_eq!(outcomes, [1, 4, 0, 3, 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{ImageEncoder, RgbaImage};
 
 use super::camera::{Camera, Projection};
-use super::error_view::{ErrorCounts, VoxelOutcome, outcomes};
+use super::error_view::{ErrorCounts, VoxelOutcome, outcomes, visible_outcomes};
 use super::geometry::{ClassMask, Geometry, Visible};
 use super::headless::Headless;
 use super::layout::Page;
@@ -66,6 +66,8 @@ pub struct PictureInput<'a> {
     pub max_rows: usize,
     /// The view of every panel; `None` for [`Camera::three_quarter`], fitted to the grid.
     pub camera: Option<Camera>,
+    /// What is drawn of every frame; errors of hidden classes are hidden with them.
+    pub visible: Visible,
 }
 
 impl<'a> PictureInput<'a> {
@@ -83,6 +85,7 @@ impl<'a> PictureInput<'a> {
             panel_px: [480, 360],
             max_rows: 5,
             camera: None,
+            visible: Visible::all(),
         }
     }
 }
@@ -228,13 +231,15 @@ impl<'a> Studio<'a> {
     ) -> Result<()> {
         let input = self.input;
         let pair = &input.frames[frame];
-        let (errors, counts) = outcomes(&pair.original, &pair.reconstruction, pair.observed.as_deref())?;
+        let observed = pair.observed.as_deref();
+        let (_, counts) = outcomes(&pair.original, &pair.reconstruction, observed)?;
+        let errors = visible_outcomes(&pair.original, &pair.reconstruction, observed, &input.visible.classes);
         let mut classes = ClassMask::all();
         classes.set(VoxelOutcome::Unobserved as u8, false);
-        let (all, judged) = (Visible::all(), Visible::classes(classes));
+        let judged = Visible { classes, ..input.visible.clone() };
         let panels = [
-            (&pair.original, &all, &self.class_palette),
-            (&pair.reconstruction, &all, &self.class_palette),
+            (&pair.original, &input.visible, &self.class_palette),
+            (&pair.reconstruction, &input.visible, &self.class_palette),
             (&errors, &judged, &self.error_palette),
         ];
         for (column, (labels, visible, palette)) in panels.into_iter().enumerate() {

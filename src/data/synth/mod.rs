@@ -16,7 +16,7 @@ mod traffic;
 mod write;
 
 pub use traffic::Level;
-pub use write::{Summary, write};
+pub use write::{Summary, is_written, write};
 
 use roads::Vec2;
 use town::Town;

@@ -103,6 +103,12 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMar
         }
     }
     make_folder(&base)?;
+    write_file(&out.join(MARKER), marker(options).as_bytes())?;
+    Ok((base, mark))
+}
+
+/// What the marker says of the options.
+fn marker(options: &SynthOptions) -> String {
     let levels: Vec<&str> = options.levels.iter().map(|level| level.name()).collect();
     let marker = serde_json::json!({
         "generator": "sep4d synth",
@@ -112,8 +118,12 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMar
         "towns": options.towns,
         "levels": levels,
     });
-    write_file(&out.join(MARKER), format!("{marker:#}\n").as_bytes())?;
-    Ok((base, mark))
+    format!("{marker:#}\n")
+}
+
+/// Whether [`write`] has already written `out` whole with these options.
+pub fn is_written(out: &Path, options: &SynthOptions) -> bool {
+    !is_incomplete(out) && fs::read(out.join(MARKER)).is_ok_and(|found| found == marker(options).as_bytes())
 }
 
 fn sequence(

@@ -108,13 +108,43 @@ impl RunConfig {
     /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a key that would make it another run.
     pub fn resumed_with(&self, set: &[String]) -> Result<RunConfig> {
         let new = self.with(set)?;
-        let (before, after) = (table(self)?, table(&new)?);
-        match FIXED.iter().find(|key| lookup(&before, key) != lookup(&after, key)) {
+        match self.another_run(&new)? {
             Some(key) => Err(Error::Usage(format!(
                 "{key} cannot change when a run is resumed; leave it out, or start a new run"
             ))),
             None => Ok(new),
         }
+    }
+
+    /// A key because of which a run that was begun with this configuration cannot go on with `new`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a path is not UTF-8.
+    pub fn another_run(&self, new: &RunConfig) -> Result<Option<&'static str>> {
+        let (before, after) = (table(self)?, table(new)?);
+        Ok(FIXED.into_iter().find(|key| lookup(&before, key) != lookup(&after, key)))
+    }
+
+    /// The value of `section.name`; `None` if there is no such key.
+    pub fn value(&self, key: &str) -> Option<Value> {
+        lookup(&table(self).ok()?, key).cloned()
+    }
+
+    /// This configuration with other values for some of its keys. Only their types are checked, not their ranges.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown key or a value of another type.
+    pub fn with_values(&self, values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<RunConfig> {
+        let mut table = table(self)?;
+        for (key, value) in values {
+            let (section, name) = key.split_once('.').unwrap_or(("", key));
+            if let Some(Value::Table(section)) = table.get_mut(section) {
+                section.insert(name.to_owned(), value);
+            }
+        }
+        table.try_into().map_err(|why: toml::de::Error| {
+            Error::Usage(format!("that cannot be set: {}", why.message().lines().next().unwrap_or_default()))
+        })
     }
 
     /// A complete file with every key documented.

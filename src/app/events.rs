@@ -1,0 +1,205 @@
+//! What the trainer and the jobs tell, taken in once a frame.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eframe::egui::Context;
+
+use super::App;
+use super::dialogs::PathField;
+use super::engine::Phase;
+use super::jobs::{OpenedRun, Outcome};
+use super::notices::Severity;
+use super::shown::Shown;
+use super::state::{Page, Resumable, Source};
+use crate::data::Clip;
+use crate::train::config::{OutputConfig, RunConfig};
+use crate::train::events::{Event, Finished};
+
+/// How often the progress of jobs is looked at.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// How often the trainer is looked at even if it does not wake the window: its thread may have died.
+const ALIVE: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Takes in all that was told since the last frame.
+    pub(super) fn take_in(&mut self, context: &Context) {
+        while let Some(event) = self.state.engine.next_event() {
+            self.take_event(event);
+        }
+        for outcome in self.state.jobs.finished() {
+            match outcome {
+                Ok(outcome) => self.take_outcome(outcome),
+                Err(why) => self.state.notices.error(&why),
+            }
+        }
+        let clip = self.state.wanted_clip;
+        self.state.engine.refresh(clip);
+        self.panels.mix.keep_up(&mut self.state);
+        if !self.state.jobs.list().is_empty() {
+            context.request_repaint_after(PROGRESS);
+        } else if self.state.engine.is_training() || self.panels.mix.is_waiting() {
+            context.request_repaint_after(ALIVE);
+        }
+        if let Some(due) = self.state.notices.expire() {
+            context.request_repaint_after(due);
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let state = &mut self.state;
+        match event {
+            Event::Started(started) => {
+                let config = state.engine.training.clone();
+                state.resumable = config.map(|config| Resumable { config, step: started.step });
+                state.recent.opened(&started.folder);
+                state.run = Some(started.folder.clone());
+                if state.history.folder != started.folder {
+                    state.history = super::history::History::new(started.folder);
+                }
+                state.history.forget_after(started.step);
+                state.validation = None;
+                self.panels.mix.forget(state);
+                state.engine.ask(state.wanted_clip);
+            }
+            Event::Showing(showing) => {
+                state.run = Some(showing.folder);
+                self.panels.mix.forget(state);
+                state.engine.ask(state.wanted_clip);
+            }
+            Event::Step(metrics) => state.history.step(metrics),
+            Event::Validation(metrics) => {
+                // A shown model is no later part of the run's history.
+                if !matches!(state.engine.phase, Phase::Showing) {
+                    state.history.validation(metrics.clone());
+                }
+                state.validation = Some(metrics);
+            }
+            Event::Reconstruction(clip) => {
+                self.panels.mix.offer(&clip);
+                let Some(facts) = state.engine.facts.as_ref().filter(|_| clip.clip == state.wanted_clip) else {
+                    return;
+                };
+                let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
+                match Shown::of_model(version, *clip, facts.grid, facts.classes) {
+                    Ok(shown) => state.shown = Some(shown),
+                    Err(why) => state.notices.error(&why),
+                }
+            }
+            Event::Decoded(clip) => self.panels.mix.decoded(*clip, state),
+            Event::Checkpoint { step, path, is_best } => {
+                if let Some(resumable) = &mut state.resumable {
+                    resumable.step = step;
+                }
+                let best = if is_best { ", the best so far" } else { "" };
+                state.notices.info(format!("Saved step {step}{best}: {}", path.display()));
+            }
+            Event::Recovered { step, why } => {
+                if state.engine.is_training() {
+                    state.history.forget_after(step);
+                }
+                state.engine.ask(state.wanted_clip);
+                state.notices.add(
+                    Severity::Warning,
+                    format!("{why}. The run was saved and goes on from step {step} on a new device."),
+                );
+            }
+            Event::Warning(text) => state.notices.add(Severity::Warning, text),
+            Event::Finished(_) | Event::Failed(_) if self.closing => {}
+            Event::Finished(finished) => self.after_run(&finished),
+            Event::Failed(why) => state.notices.error(&why),
+            Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Source(source) => self.take_source(source),
+            Outcome::Recut(source) => self.take_recut(source),
+            Outcome::Run(run) => self.take_run(*run),
+            Outcome::Overlay(history) => self.state.overlay = Some(history),
+            Outcome::Clip(index, clip) => self.take_clip(index, *clip),
+            Outcome::Written(path) => self.state.notices.info(format!("Wrote {}", path.display())),
+            Outcome::Chosen { path, purpose } => self.take_chosen(path, purpose),
+            Outcome::NoDialog(purpose) => self.path_field = Some(PathField::new(purpose)),
+            Outcome::DataMoved { why, purpose } => {
+                self.state.notices.error(&why);
+                self.choose(purpose);
+            }
+            Outcome::Example(run) => self.take_example(*run),
+            Outcome::Nothing => {}
+        }
+    }
+
+    fn take_source(&mut self, source: Source) {
+        let state = &mut self.state;
+        state.leave_run();
+        state.recent.opened(&source.root);
+        state.run = None;
+        state.resumable = None;
+        state.history = super::history::History::default();
+        state.validation = None;
+        self.panels.mix.forget(state);
+        state.draft.data.root = source.root.clone();
+        state.page = Page::Workspace;
+        state.playback.playing = false;
+        state.selected = None;
+        state.wanted_clip = source.held_out.len() / 2;
+        state.source = Some(source);
+        self.read_clip();
+    }
+
+    fn take_run(&mut self, run: OpenedRun) {
+        let state = &mut self.state;
+        state.leave_run();
+        state.recent.opened(&run.folder);
+        state.page = Page::Workspace;
+        state.playback.playing = false;
+        self.show_run(run);
+    }
+
+    /// Shows a run's model; the page stays.
+    pub(super) fn show_run(&mut self, run: OpenedRun) {
+        let state = &mut self.state;
+        state.draft = RunConfig { output: OutputConfig { dir: PathBuf::new() }, ..run.config.clone() };
+        state.resumable = run.resumable;
+        state.history = run.history;
+        let validations = &state.history.validations;
+        state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
+        state.selected = None;
+        state.wanted_clip = run.source.held_out.len() / 2;
+        state.source = Some(run.source);
+        state.run = Some(run.folder.clone());
+        if let Err(why) = state.engine.show(run.config, run.folder, run.checkpoint) {
+            state.notices.error(&why);
+        }
+        self.read_clip();
+    }
+
+    fn take_clip(&mut self, index: usize, clip: Clip) {
+        let state = &mut self.state;
+        let Some(source) = &state.source else { return };
+        // A reconstruction that came meanwhile is worth more.
+        let newer = state.shown.as_ref().is_some_and(|shown| shown.clip == index && shown.model.is_some());
+        if index != state.wanted_clip || newer && state.engine.is_live() {
+            return;
+        }
+        let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
+        let set = &source.held_out;
+        state.shown = Some(Shown::of_data(version, index, clip, set.grid(), set.classes()));
+    }
+
+    /// A run that has ended is shown from its best checkpoint.
+    fn after_run(&mut self, finished: &Finished) {
+        let state = &mut self.state;
+        if state.engine.facts.is_some() {
+            state.notices.info(format!("Training ended at step {}.", finished.step));
+        } else {
+            state.notices.info("Training was stopped before its first step; nothing was written.");
+        }
+        if let Some(folder) = state.run.clone() {
+            self.open_run(folder);
+        }
+    }
+}

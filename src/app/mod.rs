@@ -1,0 +1,221 @@
+//! The desktop app: train and scrub, original beside reconstruction.
+//!
+//! [`State`] is all that is shown and changed; [`actions`] is all that can be ordered; panels draw the one and give the
+//! other. The window never waits: the trainer is a thread behind [`engine::Engine`], anything else that takes time is a job
+//! of [`jobs::Jobs`].
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use eframe::egui::util::undoer::Undoer;
+use eframe::egui::{self, CentralPanel, Context, Ui, ViewportCommand};
+use eframe::egui_wgpu::RenderState;
+use egui_tiles::Tree;
+
+use crate::train::events::Command;
+use crate::train::trainer::Wake;
+use layout::{Pane, Panels};
+use state::{Page, State};
+use view::View;
+
+pub mod actions;
+mod dialogs;
+mod draft;
+pub mod engine;
+mod events;
+mod example;
+pub mod history;
+mod icons;
+pub mod jobs;
+mod latent;
+pub mod layout;
+mod lookup;
+pub mod memory;
+mod menu;
+pub mod mix;
+pub mod notices;
+mod open;
+mod output;
+mod palette;
+mod panels;
+mod perform;
+pub mod playback;
+mod run_bar;
+pub mod scores;
+mod shell;
+pub mod shown;
+pub mod state;
+mod style;
+mod timeline;
+mod training;
+pub mod view;
+mod view_camera;
+mod viewports;
+mod welcome;
+mod widgets;
+mod window;
+
+pub use window::run;
+
+/// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
+/// each frame costs what training needs.
+const CADENCE: Duration = Duration::from_millis(100);
+
+/// The window's contents.
+pub struct App {
+    /// All that is shown and changed.
+    pub state: State,
+    tree: Tree<Pane>,
+    undo: Undoer<View>,
+    used_pane: Pane,
+    viewports: viewports::Viewports,
+    palette: palette::Palette,
+    panels: panels::Memory,
+    welcome: welcome::Memory,
+    path_field: Option<dialogs::PathField>,
+    /// Paths are chosen in the system's dialogs, where it has any; else in a field of the window.
+    pub native_dialogs: bool,
+    example: Option<example::Example>,
+    /// The window was closed while a run was at work: it saves, and the window follows.
+    closing: bool,
+    /// The data that were last asked for.
+    watched: Option<training::Watched>,
+    /// The window's device.
+    gpu: Option<RenderState>,
+    /// The window to wake when the trainer tells something, which outlives windows.
+    window: Arc<Mutex<Context>>,
+}
+
+impl App {
+    /// The app as it was left, or as a new user sees it.
+    pub fn new(creation: &eframe::CreationContext<'_>) -> App {
+        let window = Arc::new(Mutex::new(creation.egui_ctx.clone()));
+        let mut app = App {
+            state: State::default(),
+            tree: layout::default_tree(),
+            undo: Undoer::default(),
+            used_pane: Pane::Reconstruction,
+            viewports: viewports::Viewports::default(),
+            palette: palette::Palette::default(),
+            panels: panels::Memory::default(),
+            welcome: welcome::Memory::default(),
+            path_field: None,
+            native_dialogs: false,
+            example: None,
+            closing: false,
+            watched: None,
+            gpu: None,
+            window: window.clone(),
+        };
+        app.state.engine.wake = Some(Wake(Arc::new(move || {
+            window.lock().unwrap_or_else(PoisonError::into_inner).request_repaint_after(CADENCE);
+        })));
+        if let Some(storage) = creation.storage {
+            app.restore(storage);
+        }
+        app.enter(creation);
+        app
+    }
+
+    /// Opens `path`, or what was open when the window was last closed, and has the example ready, which is written below
+    /// `data`.
+    pub fn start(&mut self, path: Option<&Path>, data: Option<&Path>) {
+        let last = self.state.recent.open.clone();
+        self.unpack_example(data);
+        match (path, last) {
+            (Some(path), _) => self.open(path),
+            (None, Some(last)) if open::recognise(&last).is_ok() => self.open(&last),
+            _ => self.load_example(),
+        }
+    }
+
+    /// Settles in a window: the first, or another after the loss of the device.
+    fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
+        style::install(&creation.egui_ctx);
+        self.viewports = viewports::Viewports::default();
+        self.panels.leave_window();
+        self.gpu = creation.wgpu_render_state.clone();
+        self.state.jobs.wake = Some(creation.egui_ctx.clone());
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = creation.egui_ctx.clone();
+    }
+
+    fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
+        match pane {
+            Pane::Original | Pane::Reconstruction | Pane::Error => {
+                self.viewports.ui(ui, &mut self.state, pane, gpu);
+            }
+            _ => {
+                if let Some(place) = panels::ui(ui, &mut self.state, &mut self.panels, pane) {
+                    self.go_to(place);
+                }
+            }
+        }
+        if let Some(action) = self.panels.ordered.take() {
+            self.perform(&ui.ctx().clone(), action);
+        }
+    }
+
+    fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
+        shell::top_bar(ui, self);
+        if let Some(action) = timeline::ui(ui, &mut self.state) {
+            self.perform(&ui.ctx().clone(), action);
+        }
+        CentralPanel::no_frame().show(ui, |ui| {
+            // The panels need the app, and the app holds the panels' tree.
+            let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));
+            tree.ui(&mut Panels { app: self, gpu }, ui);
+            self.tree = tree;
+        });
+    }
+
+    /// A window that is closed while a run is at work stays until the run has saved.
+    fn close_after_saving(&mut self, context: &Context) {
+        let asked = context.input(|input| input.viewport().close_requested());
+        if asked && !self.closing && self.state.engine.is_training() {
+            self.closing = true;
+            self.state.engine.send(Command::Stop);
+            context.send_viewport_cmd(ViewportCommand::CancelClose);
+        } else if self.closing && !self.state.engine.is_training() {
+            context.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
+    fn remember_view(&mut self, context: &Context) {
+        self.undo.feed_state(context.input(|input| input.time), &self.state.view);
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, context: &Context, _: &mut eframe::Frame) {
+        self.take_in(context);
+        self.follow_draft(context);
+        self.close_after_saving(context);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
+        let context = ui.ctx().clone();
+        self.obey_keys(&context);
+        self.play(&context);
+        match self.state.page {
+            Page::Welcome => welcome::ui(ui, self, frame.wgpu_render_state()),
+            Page::Workspace => self.workspace(ui, frame.wgpu_render_state()),
+        }
+        shell::notices(&context, &mut self.state);
+        self.path_field(&context);
+        shell::overlay(&context, self.closing);
+        if let Some(action) = self.palette.ui(&context, &self.state) {
+            self.perform(&context, action);
+        }
+        self.take_dropped(&context);
+        self.remember_view(&context);
+    }
+
+    fn save(&mut self, storage: &mut dyn eframe::Storage) {
+        self.store(storage);
+    }
+
+    fn on_exit(&mut self) {
+        self.state.engine.finish();
+    }
+}

@@ -1,0 +1,296 @@
+//! Curves of the run, and of a second one behind them: losses, accuracy, learning rate.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use eframe::egui::{self, Color32, Response, RichText, Ui, vec2};
+
+use self::chart::Drawn;
+use self::series::{Along, Quantity};
+use crate::app::actions::Action;
+use crate::app::icons::Icon;
+use crate::app::layout::Pane;
+use crate::app::state::State;
+use crate::app::{style, widgets};
+
+mod chart;
+mod series;
+
+/// What a curve's numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Plain,
+    Percent,
+    PerSecond,
+}
+
+/// A curve that can be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Curve {
+    name: &'static str,
+    about: &'static str,
+    unit: Unit,
+    /// Place among [`style::curves`].
+    color: usize,
+    quantity: Quantity,
+}
+
+const LOSSES: [Curve; 4] = [
+    curve("Loss", "Weighted sum of the parts", 0, Quantity::Step(|m| f64::from(m.loss))),
+    curve("Cross entropy", "Cross entropy of the classes", 1, Quantity::Step(|m| f64::from(m.cross_entropy))),
+    curve("Lovász", "Lovász-softmax, a stand-in for 1 - mIoU", 2, Quantity::Step(|m| f64::from(m.lovasz))),
+    curve("KL", "KL divergence of the latent planes, before its weight", 3, Quantity::Step(|m| f64::from(m.kl))),
+];
+
+const SCORES: [Curve; 2] = [
+    Curve {
+        unit: Unit::Percent,
+        ..curve("mIoU", "Mean IoU over the classes", 0, Quantity::Validation(|m| m.evaluation.total.miou))
+    },
+    Curve {
+        unit: Unit::Percent,
+        ..curve("IoU", "Occupied against free", 1, Quantity::Validation(|m| m.evaluation.total.iou))
+    },
+];
+
+const PROGRESS: [Curve; 3] = [
+    curve("Learning rate", "Adam's learning rate", 0, Quantity::Step(|m| m.learning_rate)),
+    curve("Gradient norm", "Norm of the gradient before clipping", 1, Quantity::Step(|m| f64::from(m.gradient_norm))),
+    Curve {
+        unit: Unit::PerSecond,
+        ..curve("Steps a second", "Speed of training", 2, Quantity::Step(|m| m.steps_per_sec))
+    },
+];
+
+const fn curve(name: &'static str, about: &'static str, color: usize, quantity: Quantity) -> Curve {
+    Curve { name, about, unit: Unit::Plain, color, quantity }
+}
+
+/// What the plots remember.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Weight of what was before, 0 for no smoothing.
+    smoothing: f64,
+    logarithmic: bool,
+    along: Along,
+    /// Names of the curves that are switched off.
+    hidden: Vec<&'static str>,
+    /// The one of [`PROGRESS`] that is drawn: they have nothing in common but their x.
+    progress: usize,
+    /// The part along x that is in view; `None` for all of it.
+    range: Option<RangeInclusive<f64>>,
+    /// Where a drag along x began.
+    selecting: Option<f64>,
+    drawn: HashMap<Pane, Drawn>,
+}
+
+/// Draws `pane`; returns what was ordered.
+pub fn ui(ui: &mut Ui, state: &State, memory: &mut Memory, pane: Pane) -> Option<Action> {
+    let curves: &[Curve] = match pane {
+        Pane::Losses => &LOSSES,
+        Pane::Accuracy => &SCORES,
+        _ => &PROGRESS,
+    };
+    let runs = [Some(&state.history), state.overlay.as_ref()];
+    let empty = runs.iter().flatten().all(|history| match pane {
+        Pane::Accuracy => history.validations.is_empty(),
+        _ => history.steps.is_empty(),
+    });
+    if empty {
+        let hint = match pane {
+            Pane::Accuracy => "mIoU and IoU on held-out clips appear here with the first validation.",
+            _ => "Curves appear here with the first step.",
+        };
+        widgets::empty(ui, hint);
+        return None;
+    }
+    let full = chart::full_range(&runs, curves, memory.along);
+    let ordered = toolbar(ui, state, memory, pane, curves, &full);
+    let shown: Vec<Curve> = match pane {
+        Pane::LearningRate => vec![PROGRESS[memory.progress]],
+        _ => curves.iter().filter(|curve| !memory.hidden.contains(&curve.name)).copied().collect(),
+    };
+    chart::ui(ui, &runs, memory, pane, &shown, &full);
+    ordered
+}
+
+fn toolbar(
+    ui: &mut Ui,
+    state: &State,
+    memory: &mut Memory,
+    pane: Pane,
+    curves: &[Curve],
+    full: &RangeInclusive<f64>,
+) -> Option<Action> {
+    let mut ordered = None;
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = 4.0;
+        for (i, curve) in curves.iter().enumerate() {
+            let on = match pane {
+                Pane::LearningRate => memory.progress == i,
+                _ => !memory.hidden.contains(&curve.name),
+            };
+            if chip(ui, curve, on).clicked() {
+                match pane {
+                    Pane::LearningRate => memory.progress = i,
+                    _ if on => memory.hidden.push(curve.name),
+                    _ => memory.hidden.retain(|name| *name != curve.name),
+                }
+            }
+        }
+        ui.add_space(8.0);
+        ordered = runs_ui(ui, state);
+        ui.add_space(8.0);
+        view_ui(ui, memory, pane, full);
+    });
+    ordered
+}
+
+/// A switch that shows its curve's colour.
+fn chip(ui: &mut Ui, curve: &Curve, on: bool) -> Response {
+    let text = RichText::new(format!("     {}", curve.name)).small();
+    let response = ui.add(egui::Button::selectable(on, text));
+    response.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, curve.name));
+    let color = style::curves(ui.visuals())[curve.color];
+    let color = if on { color } else { color.gamma_multiply(0.35) };
+    let rect = response.rect;
+    let swatch = egui::Rect::from_center_size(egui::pos2(rect.left() + 14.0, rect.center().y), vec2(12.0, 3.0));
+    ui.painter().rect_filled(swatch, 1.5, color);
+    response.on_hover_text(curve.about)
+}
+
+/// The second run, or how to get one.
+fn runs_ui(ui: &mut Ui, state: &State) -> Option<Action> {
+    let quiet = style::colors(ui.visuals()).quiet;
+    match &state.overlay {
+        None => {
+            let action = Action::OpenOverlay;
+            let button = ui.button(RichText::new("Compare…").small()).on_hover_text(widgets::tip(ui, action));
+            button.clicked().then_some(action)
+        }
+        Some(other) => {
+            sample(ui, quiet, false);
+            ui.label(RichText::new(&state.history.name).small().color(quiet));
+            sample(ui, quiet, true);
+            ui.label(RichText::new(&other.name).small().color(quiet));
+            let action = Action::CloseOverlay;
+            let (name, tip) = (action.entry().name, widgets::tip(ui, action));
+            widgets::icon_button(ui, Icon::Close, name, &tip, true, false).clicked().then_some(action)
+        }
+    }
+}
+
+/// A piece of line as in a legend.
+fn sample(ui: &mut Ui, color: Color32, dashed: bool) {
+    let (rect, _) = ui.allocate_exact_size(vec2(20.0, 12.0), egui::Sense::hover());
+    let ends = [rect.left_center(), rect.right_center()];
+    if dashed {
+        let stroke = egui::Stroke::new(chart::OVERLAY_WIDTH, color);
+        ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, chart::DASH, chart::DASH / 2.0));
+    } else {
+        ui.painter().line_segment(ends, egui::Stroke::new(chart::WIDTH, color));
+    }
+}
+
+/// Smoothing, scales and the part in view.
+fn view_ui(ui: &mut Ui, memory: &mut Memory, pane: Pane, full: &RangeInclusive<f64>) {
+    if pane != Pane::Accuracy {
+        ui.spacing_mut().slider_width = 70.0;
+        let label = ui.label(RichText::new("Smoothing").small());
+        let slider = egui::Slider::new(&mut memory.smoothing, 0.0..=0.99).fixed_decimals(2).step_by(0.01);
+        ui.add(slider).labelled_by(label.id).on_hover_text("Exponential moving average: the weight of what was before");
+    }
+    let log = ui.selectable_label(memory.logarithmic, RichText::new("log").small());
+    log.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, memory.logarithmic, "Logarithmic scale"));
+    if log.on_hover_text("Logarithmic scale").clicked() {
+        memory.logarithmic = !memory.logarithmic;
+    }
+    let by_time = memory.along == Along::Seconds;
+    let time = ui.selectable_label(by_time, RichText::new("time").small());
+    time.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, by_time, "Over time"));
+    if time.on_hover_text("Over the time of training instead of steps").clicked() {
+        memory.along = if by_time { Along::Steps } else { Along::Seconds };
+        memory.range = None;
+    }
+    let zoomed = memory.range.is_some();
+    let range = memory.range.clone().unwrap_or_else(|| full.clone());
+    let buttons = [
+        (Icon::Previous, "Show what was before", zoomed, moved(&range, full, -0.5)),
+        (Icon::Next, "Show what comes after", zoomed, moved(&range, full, 0.5)),
+        (Icon::Out, "Zoom out", zoomed, zoomed_at(&range, full, 2.0, 0.5)),
+        (Icon::In, "Zoom in", true, zoomed_at(&range, full, 0.5, 0.5)),
+        (Icon::Reset, "Show all of it", zoomed, None),
+    ];
+    for (icon, name, enabled, range) in buttons {
+        if widgets::icon_button(ui, icon, name, name, enabled, false).clicked() {
+            memory.range = range;
+        }
+    }
+}
+
+/// `range` moved by a part of its width, within `full`.
+fn moved(range: &RangeInclusive<f64>, full: &RangeInclusive<f64>, by: f64) -> Option<RangeInclusive<f64>> {
+    let width = range.end() - range.start();
+    let start = (range.start() + by * width).min(full.end() - width).max(*full.start());
+    fitting(start..=start + width, full)
+}
+
+/// `range` with `factor` times its width; the point at part `at` of it stays where it is.
+fn zoomed_at(
+    range: &RangeInclusive<f64>,
+    full: &RangeInclusive<f64>,
+    factor: f64,
+    at: f64,
+) -> Option<RangeInclusive<f64>> {
+    let width = range.end() - range.start();
+    let start = range.start() + at * width * (1.0 - factor);
+    fitting(start..=start + width * factor, full)
+}
+
+/// `range` as far as it is within `full`; `None` if it is all of it.
+fn fitting(range: RangeInclusive<f64>, full: &RangeInclusive<f64>) -> Option<RangeInclusive<f64>> {
+    let least = (full.end() - full.start()) * 1e-5;
+    let (start, end) = (range.start().max(*full.start()), range.end().min(*full.end()));
+    if end - start < least {
+        return Some(start..=start + least);
+    }
+    (start > *full.start() || end < *full.end()).then_some(start..=end)
+}
+
+impl Unit {
+    /// A number with its unit.
+    fn write(self, number: f64) -> String {
+        match self {
+            _ if !number.is_finite() => "not finite".to_owned(),
+            Unit::Plain if number != 0.0 && !(1e-3..1e5).contains(&number.abs()) => format!("{number:.2e}"),
+            Unit::Plain => format!("{number:.4}"),
+            Unit::Percent => widgets::percent(Some(number)),
+            Unit::PerSecond => format!("{number:.2}/s"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zooming_stays_within_the_run() {
+        let full = 0.0..=100.0;
+        assert_eq!(zoomed_at(&full, &full, 0.5, 0.5), Some(25.0..=75.0));
+        assert_eq!(zoomed_at(&(25.0..=75.0), &full, 2.0, 0.5), None);
+        assert_eq!(zoomed_at(&(25.0..=75.0), &full, 0.5, 0.0), Some(25.0..=50.0));
+        assert_eq!(moved(&(25.0..=75.0), &full, 0.5), Some(50.0..=100.0));
+        assert_eq!(moved(&(50.0..=100.0), &full, 0.5), Some(50.0..=100.0));
+        assert_eq!(moved(&(20.0..=70.0), &full, -0.5), Some(0.0..=50.0));
+        assert!(fitting(50.0..=50.0, &full).is_some_and(|range| range.end() > range.start()));
+    }
+
+    #[test]
+    fn numbers_have_their_units() {
+        let written = [Unit::Plain.write(0.42311), Unit::Plain.write(3e-5), Unit::Percent.write(0.641)];
+        assert_eq!(written, ["0.4231", "3.00e-5", "64.1 %"]);
+        assert_eq!(Unit::PerSecond.write(7.318), "7.32/s");
+        assert_eq!(Unit::Plain.write(f64::NAN), "not finite");
+    }
+}

@@ -1,0 +1,438 @@
+//! One chart: lines of up to two runs, what the pointer is at, and the part along x that is in view.
+
+use std::ops::RangeInclusive;
+
+use eframe::egui::{self, Align2, Color32, Id, PopupAnchor, RichText, Sense, Ui, Vec2b};
+use egui_plot::{
+    GridInput, GridMark, Line, LineStyle, MarkerShape, Plot, PlotBounds, PlotPoint, PlotPoints, PlotUi, Points, Span,
+    Text, VLine,
+};
+
+use super::series::{self, Along, Quantity};
+use super::{Curve, Memory, Unit, fitting, zoomed_at};
+use crate::app::history::History;
+use crate::app::layout::Pane;
+use crate::app::{style, widgets};
+
+/// Of the run's lines, points.
+pub const WIDTH: f32 = 1.8;
+/// Of the other run's.
+pub const OVERLAY_WIDTH: f32 = 1.2;
+/// Of the other run's dashes.
+pub const DASH: f32 = 5.0;
+/// What was smoothed shows through.
+const RAW_ALPHA: f32 = 0.28;
+/// A shorter drag is a click.
+const LEAST_DRAG: f32 = 4.0;
+
+/// The run and the one behind it.
+type Runs<'a> = [Option<&'a History>; 2];
+
+/// A run's folder, how many steps and validations it has, and the last of each.
+type RunKey = (std::path::PathBuf, [usize; 2], [u32; 2]);
+
+/// What lines are made from; as long as it stays the same, so do they.
+#[derive(Debug, Clone, PartialEq)]
+struct Key {
+    runs: [Option<RunKey>; 2],
+    /// Names.
+    curves: Vec<&'static str>,
+    smoothing: f64,
+    logarithmic: bool,
+    along: Along,
+    range: RangeInclusive<f64>,
+    columns: usize,
+}
+
+/// A line, ready to be drawn.
+#[derive(Debug)]
+struct Stroke {
+    curve: usize,
+    run: usize,
+    raw: bool,
+    points: Vec<PlotPoint>,
+}
+
+/// The lines of a chart, kept from frame to frame.
+#[derive(Debug)]
+pub struct Drawn {
+    key: Key,
+    strokes: Vec<Stroke>,
+    /// Lowest and highest of what is in view.
+    y: RangeInclusive<f64>,
+}
+
+/// From the first to the last point of any run.
+pub fn full_range(runs: &Runs<'_>, curves: &[Curve], along: Along) -> RangeInclusive<f64> {
+    let mut last: f64 = 0.0;
+    for history in runs.iter().flatten() {
+        let x = |metrics: Option<u32>| metrics.map_or(0.0, f64::from);
+        last = last.max(match (along, curves[0].quantity) {
+            (Along::Seconds, _) => series::seconds(history).last().copied().unwrap_or(0.0),
+            (Along::Steps, Quantity::Step(_)) => x(history.steps.last().map(|metrics| metrics.step)),
+            (Along::Steps, Quantity::Validation(_)) => x(history.validations.last().map(|metrics| metrics.step)),
+        });
+    }
+    0.0..=last.max(1.0)
+}
+
+impl Drawn {
+    fn new(key: Key, runs: &Runs<'_>, curves: &[Curve]) -> Drawn {
+        let mut strokes = Vec::new();
+        let mut lowest_highest: Option<RangeInclusive<f64>> = None;
+        for (run, history) in runs.iter().enumerate() {
+            let Some(history) = history else { continue };
+            for (i, curve) in curves.iter().enumerate() {
+                let mut all = series::points(history, curve.quantity, key.along);
+                let smoothed = key.smoothing > 0.0 && matches!(curve.quantity, Quantity::Step(_));
+                let mut smooth = if smoothed { series::smooth(&all, key.smoothing) } else { Vec::new() };
+                if key.logarithmic {
+                    series::logarithmic(&mut all);
+                    series::logarithmic(&mut smooth);
+                }
+                for (points, raw) in [(&all, smoothed), (&smooth, false)] {
+                    // The other run's raw line would only be in the way.
+                    if raw && run == 1 {
+                        continue;
+                    }
+                    let visible = series::within(points, &key.range);
+                    if let Some([_, y]) = series::extent(visible) {
+                        let before = lowest_highest.unwrap_or_else(|| y.clone());
+                        lowest_highest = Some(before.start().min(*y.start())..=before.end().max(*y.end()));
+                    }
+                    let pieces = series::thin(visible, &key.range, key.columns);
+                    strokes.extend(pieces.into_iter().map(|points| Stroke { curve: i, run, raw, points }));
+                }
+            }
+        }
+        strokes.sort_by_key(|stroke| (!stroke.raw, 1 - stroke.run));
+        Drawn { key, strokes, y: padded(lowest_highest.unwrap_or(0.0..=1.0)) }
+    }
+}
+
+/// A little more on either side, and something even for a constant.
+fn padded(y: RangeInclusive<f64>) -> RangeInclusive<f64> {
+    let (low, high) = y.into_inner();
+    let room = if high > low { (high - low) * 0.07 } else { (high.abs() * 0.1).max(1e-6) };
+    low - room..=high + room
+}
+
+/// Draws the chart.
+pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves: &[Curve], full: &RangeInclusive<f64>) {
+    let range = memory.range.clone().and_then(|range| fitting(range, full)).unwrap_or_else(|| full.clone());
+    let identity = |history: &History| {
+        let last = [history.steps.last().map(|m| m.step), history.validations.last().map(|m| m.step)];
+        let counts = [history.steps.len(), history.validations.len()];
+        (history.folder.clone(), counts, last.map(Option::unwrap_or_default))
+    };
+    let key = Key {
+        runs: runs.map(|history| history.map(identity)),
+        curves: curves.iter().map(|curve| curve.name).collect(),
+        smoothing: memory.smoothing,
+        logarithmic: memory.logarithmic,
+        along: memory.along,
+        range: range.clone(),
+        columns: ui.available_width().max(1.0) as usize,
+    };
+    let drawn = match memory.drawn.remove(&pane) {
+        Some(drawn) if drawn.key == key => drawn,
+        _ => Drawn::new(key, runs, curves),
+    };
+    let room = (range.end() - range.start()) * 0.01;
+    let bounds =
+        PlotBounds::from_min_max([range.start() - room, *drawn.y.start()], [range.end() + room, *drawn.y.end()]);
+    let unit = curves.first().map_or(Unit::Plain, |curve| curve.unit);
+    let (logarithmic, along) = (memory.logarithmic, memory.along);
+    let colors = style::colors(ui.visuals());
+    let palette = style::curves(ui.visuals());
+    let text = ui.visuals().text_color();
+    let plot = Plot::new(pane.title())
+        .sense(Sense::CLICK | Sense::DRAG)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false)
+        .allow_axis_zoom_drag(false)
+        .allow_double_click_reset(false)
+        .show_crosshair(false)
+        .show_x(false)
+        .show_y(false)
+        .auto_bounds(Vec2b::FALSE)
+        .y_axis_min_width(46.0)
+        .x_axis_formatter(move |mark, _| written(along, mark.value))
+        .y_axis_formatter(move |mark, range| tick(unit, logarithmic, mark, range));
+    let plot = if logarithmic { plot.y_grid_spacer(decades) } else { plot };
+    let selecting = memory.selecting;
+    let pointed = std::cell::Cell::new(None);
+    let response = plot.show(ui, |plot_ui| {
+        plot_ui.set_plot_bounds(bounds);
+        for stroke in &drawn.strokes {
+            let color = palette[curves[stroke.curve].color];
+            draw(plot_ui, stroke, color, curves[stroke.curve].quantity);
+        }
+        if let Some(history) = runs[0] {
+            mark_best(plot_ui, history, curves, along, logarithmic, [palette[0], text]);
+            mark_faults(plot_ui, history, curves, along, *drawn.y.start(), colors.error);
+        }
+        let pointer = plot_ui.pointer_coordinate().filter(|_| plot_ui.response().contains_pointer());
+        if let (Some(from), Some(to)) = (selecting, plot_ui.pointer_coordinate()) {
+            let ends = from.min(to.x)..=from.max(to.x);
+            plot_ui.span(Span::new("selection", ends).fill(colors.accent.gamma_multiply(0.2)).border_width(0.0));
+        } else if let Some(x) = pointer.and_then(|pointer| snap(runs, curves, along, pointer.x)) {
+            plot_ui
+                .vline(VLine::new("pointer", x).color(colors.quiet.gamma_multiply(0.6)).width(1.0).allow_hover(false));
+        }
+        pointed.set(pointer);
+    });
+    let name = format!("Chart: {}", pane.title());
+    response.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, &name));
+    obey(ui, &response.response, &response.transform, memory, &range, full);
+    if let (Some(pointer), None) = (pointed.get(), memory.selecting) {
+        read_out(ui, &response.response, runs, curves, along, pointer.x);
+    }
+    memory.drawn.insert(pane, drawn);
+}
+
+fn draw<'a>(plot_ui: &mut PlotUi<'a>, stroke: &'a Stroke, color: Color32, quantity: Quantity) {
+    let other = stroke.run == 1;
+    let color = if stroke.raw { color.gamma_multiply(RAW_ALPHA) } else { color };
+    let alone = stroke.points.len() == 1;
+    if alone || matches!(quantity, Quantity::Validation(_)) && !other {
+        let radius = if alone { 2.0 } else { 2.5 };
+        let points = PlotPoints::Borrowed(&stroke.points);
+        plot_ui.points(Points::new("", points).color(color).radius(radius).allow_hover(false));
+    }
+    let line = Line::new("", PlotPoints::Borrowed(&stroke.points)).color(color).allow_hover(false);
+    let line = if other {
+        line.width(OVERLAY_WIDTH).style(LineStyle::Dashed { length: DASH })
+    } else {
+        line.width(if stroke.raw { 1.0 } else { WIDTH })
+    };
+    plot_ui.line(line);
+}
+
+/// A diamond at the best validation.
+fn mark_best(
+    plot_ui: &mut PlotUi<'_>,
+    history: &History,
+    curves: &[Curve],
+    along: Along,
+    logarithmic: bool,
+    [color, text]: [Color32; 2],
+) {
+    let Some(curve) = curves.first().filter(|curve| curve.name == super::SCORES[0].name) else { return };
+    let Some((step, miou)) = history.best() else { return };
+    let points = series::points(history, curve.quantity, along);
+    let place = history.validations.iter().position(|metrics| metrics.step == step);
+    let Some([x, _]) = place.map(|place| points[place]) else { return };
+    let y = if logarithmic { miou.log10() } else { miou };
+    if !y.is_finite() {
+        return;
+    }
+    let diamond = Points::new("best", vec![[x, y]]).shape(MarkerShape::Diamond).radius(6.0).color(color);
+    plot_ui.points(diamond.allow_hover(false));
+    // On the side where there is room.
+    let bounds = plot_ui.plot_bounds();
+    let late = x > bounds.center().x;
+    let (anchor, gap) = if late { (Align2::RIGHT_BOTTOM, "   ") } else { (Align2::LEFT_BOTTOM, "") };
+    let label = format!("{}best {}{gap}", if late { "" } else { "   " }, widgets::percent(Some(miou)));
+    let label = RichText::new(label).small().strong();
+    plot_ui.text(Text::new("best", PlotPoint::new(x, y), label).anchor(anchor).color(text).allow_hover(false));
+}
+
+/// Crosses at the bottom where steps were skipped or nothing finite came.
+fn mark_faults(
+    plot_ui: &mut PlotUi<'_>,
+    history: &History,
+    curves: &[Curve],
+    along: Along,
+    bottom: f64,
+    color: Color32,
+) {
+    let Some(curve) = curves.first().filter(|curve| matches!(curve.quantity, Quantity::Step(_))) else { return };
+    let faults = series::faults(history);
+    if faults.is_empty() {
+        return;
+    }
+    let points = series::points(history, curve.quantity, along);
+    let bounds = plot_ui.plot_bounds();
+    let y = bottom + 0.04 * bounds.height();
+    let crosses: Vec<[f64; 2]> = faults.into_iter().map(|i| [points[i][0], y]).collect();
+    let crosses = Points::new("faults", crosses).shape(MarkerShape::Cross).radius(4.0).color(color);
+    plot_ui.points(crosses.allow_hover(false));
+}
+
+/// Selecting a part with the pointer, all of it with a double click, zooming with the wheel and the command key.
+fn obey(
+    ui: &Ui,
+    response: &egui::Response,
+    transform: &egui_plot::PlotTransform,
+    memory: &mut Memory,
+    range: &RangeInclusive<f64>,
+    full: &RangeInclusive<f64>,
+) {
+    let x_of = |at: egui::Pos2| transform.value_from_position(at).x.clamp(*full.start(), *full.end());
+    if response.double_clicked() {
+        memory.range = None;
+    }
+    let press = ui.input(|input| input.pointer.press_origin());
+    if response.drag_started() {
+        memory.selecting = press.map(x_of);
+    }
+    if response.drag_stopped()
+        && let (Some(from), Some(at), Some(press)) = (memory.selecting.take(), response.interact_pointer_pos(), press)
+        && (at.x - press.x).abs() >= LEAST_DRAG
+    {
+        let to = x_of(at);
+        memory.range = fitting(from.min(to)..=from.max(to), full);
+    }
+    let zoom = f64::from(ui.input(|input| input.zoom_delta()));
+    if let Some(at) = response.hover_pos().filter(|_| zoom != 1.0) {
+        let part = (x_of(at) - range.start()) / (range.end() - range.start());
+        memory.range = zoomed_at(range, full, 1.0 / zoom, part.clamp(0.0, 1.0));
+    }
+}
+
+/// The place of the report nearest to `x` in the run, with its x.
+fn nearest(history: &History, quantity: Quantity, along: Along, x: f64) -> Option<(usize, f64)> {
+    let points = series::points(history, quantity, along);
+    series::nearest(points.len(), |i| points[i][0], x).map(|i| (i, points[i][0]))
+}
+
+/// The x of the report nearest to the pointer, of the run or else of the other one.
+fn snap(runs: &Runs<'_>, curves: &[Curve], along: Along, x: f64) -> Option<f64> {
+    let quantity = curves.first()?.quantity;
+    runs.iter().flatten().find_map(|history| nearest(history, quantity, along, x)).map(|(_, x)| x)
+}
+
+/// All curves' numbers at the pointer.
+fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve], along: Along, x: f64) {
+    let Some(quantity) = curves.first().map(|curve| curve.quantity) else { return };
+    let found: Vec<(&History, usize)> =
+        runs.iter().flatten().filter_map(|history| Some((*history, nearest(history, quantity, along, x)?.0))).collect();
+    if found.is_empty() {
+        return;
+    }
+    let palette = style::curves(ui.visuals());
+    let colors = style::colors(ui.visuals());
+    let id: Id = response.id.with("read-out");
+    let tip = egui::Tooltip::always_open(ui.ctx().clone(), response.layer_id, id, PopupAnchor::Pointer);
+    tip.gap(14.0).show(|ui| {
+        egui::Grid::new("read-out").spacing([12.0, 2.0]).show(ui, |ui| {
+            ui.label("");
+            for (history, i) in &found {
+                let step = match quantity {
+                    Quantity::Step(_) => history.steps[*i].step,
+                    Quantity::Validation(_) => history.validations[*i].step,
+                };
+                ui.label(
+                    RichText::new(format!("step {}", widgets::thousands(step.into()))).small().color(colors.quiet),
+                );
+            }
+            ui.end_row();
+            for curve in curves {
+                ui.label(RichText::new(curve.name).color(palette[curve.color]));
+                for (history, i) in &found {
+                    let value = match curve.quantity {
+                        Quantity::Step(of) => of(&history.steps[*i]),
+                        Quantity::Validation(of) => of(&history.validations[*i]).unwrap_or(f64::NAN),
+                    };
+                    ui.label(RichText::new(format!("{:>9}", curve.unit.write(value))).monospace());
+                }
+                ui.end_row();
+            }
+            if found.len() > 1 {
+                ui.label("");
+                for (history, _) in &found {
+                    ui.label(RichText::new(&history.name).small().color(colors.quiet));
+                }
+                ui.end_row();
+            }
+            if let (Quantity::Step(_), [(history, i), ..]) = (quantity, found.as_slice())
+                && history.steps[*i].skipped > 0
+            {
+                ui.label(RichText::new("Skipped").color(colors.error));
+                ui.label(RichText::new(format!("{:>9}", history.steps[*i].skipped)).monospace());
+                ui.end_row();
+            }
+        });
+    });
+}
+
+/// A number along x.
+fn written(along: Along, x: f64) -> String {
+    match along {
+        _ if x < 0.0 => String::new(),
+        Along::Seconds => widgets::duration(x),
+        Along::Steps if x.fract() != 0.0 => String::new(),
+        Along::Steps => widgets::thousands(x as u64),
+    }
+}
+
+/// A number along y.
+fn tick(unit: Unit, logarithmic: bool, mark: GridMark, range: &RangeInclusive<f64>) -> String {
+    let value = if logarithmic { 10f64.powf(mark.value) } else { mark.value };
+    let fine = !logarithmic && range.end() - range.start() < 0.05;
+    match unit {
+        Unit::Percent if fine => format!("{:.1} %", value * 100.0),
+        Unit::Percent => format!("{:.0} %", value * 100.0),
+        Unit::PerSecond => format!("{}/s", short(value)),
+        Unit::Plain => short(value),
+    }
+}
+
+/// As few digits as tell one mark from the next.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size < 1e-9 {
+        "0".to_owned()
+    } else if !(1e-3..1e5).contains(&size) {
+        format!("{value:.0e}")
+    } else {
+        // Without the noise of binary fractions.
+        let digits = (3 - size.log10().floor() as i32).max(0) as usize;
+        let text = format!("{value:.digits$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+/// Marks of a logarithmic axis: 1, 2 and 5 in each decade.
+fn decades(input: GridInput) -> Vec<GridMark> {
+    let (low, high) = input.bounds;
+    let mut marks = Vec::new();
+    for decade in (low.floor() as i32)..=(high.ceil() as i32) {
+        let at = f64::from(decade);
+        marks.push(GridMark { value: at, step_size: 1.0 });
+        marks.extend([2f64, 5.0].map(|n| GridMark { value: at + n.log10(), step_size: 0.3 }));
+    }
+    marks.retain(|mark| (low..=high).contains(&mark.value));
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_short() {
+        assert_eq!([0.1 + 0.2, 2.0, 1500.0, 3e-4, 0.0].map(short), ["0.3", "2", "1500", "3e-4", "0"]);
+        assert_eq!(written(Along::Steps, 1500.0), "1,500");
+        assert_eq!(written(Along::Seconds, 90.0), "1:30");
+        assert_eq!([written(Along::Steps, 0.5), written(Along::Steps, -1.0)], ["", ""]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_is_marked_at_1_2_5() {
+        let marks = decades(GridInput { bounds: (-1.0, 1.0), base_step_size: 0.1 });
+        let values: Vec<String> = marks.iter().map(|mark| short(10f64.powf(mark.value))).collect();
+        assert_eq!(values, ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+    }
+
+    #[test]
+    fn a_constant_has_room_around_it() {
+        let y = padded(2.0..=2.0);
+        assert!(*y.start() < 2.0 && *y.end() > 2.0);
+        let y = padded(0.0..=0.0);
+        assert!(y.end() > y.start());
+    }
+}

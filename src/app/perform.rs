@@ -1,0 +1,200 @@
+//! Carrying out orders, whether they come from a key, a button or the command palette.
+
+use eframe::egui::{Context, KeyboardShortcut, ThemePreference, ViewportCommand};
+
+use super::App;
+use super::actions::{Action, ENTRIES};
+use super::dialogs::Purpose;
+use super::layout::{self, Pane};
+use super::playback::DEFAULT_FRAME_SECS;
+use super::scores::{Place, Scope, lack_of_miou, worst};
+use super::state::Page;
+use super::style;
+use super::view::{Coloring, View};
+use super::widgets;
+use crate::train::events::Command;
+
+/// One press of a key turns the camera by this much, radians.
+const TURN_RAD: f32 = 0.12;
+/// One press moves it by this part of the view's height.
+const MOVE: f32 = 0.06;
+/// One press brings it closer by this factor.
+const CLOSER: f32 = 0.88;
+
+impl App {
+    /// Carries out what the pressed keys stand for, unless somebody types, or moves with them what has the focus.
+    pub(super) fn obey_keys(&mut self, context: &Context) {
+        if context.text_edit_focused() || self.palette.is_open() || self.path_field.is_some() {
+            return;
+        }
+        let is_used = widgets::uses_keys(context);
+        let pressed = |key: &KeyboardShortcut| {
+            let is_its = is_used && key.modifiers.is_none() && widgets::USED_KEYS.contains(&key.logical_key);
+            !is_its && context.input_mut(|input| input.consume_shortcut(key))
+        };
+        let mut wanted: Vec<Action> = Vec::new();
+        // Shortcuts with more modifiers come first: a plain one would take their key.
+        for modifiers in (0..=2).rev() {
+            for entry in ENTRIES {
+                for key in entry.keys.iter().filter(|key| count(key.modifiers) == modifiers) {
+                    if pressed(key) {
+                        wanted.push(entry.action);
+                    }
+                }
+            }
+        }
+        for action in wanted {
+            if action.is_enabled(&self.state) {
+                self.perform(context, action);
+            }
+        }
+    }
+
+    /// Carries out `action`.
+    pub fn perform(&mut self, context: &Context, action: Action) {
+        let frames = self.state.shown.as_ref().map_or(1, |shown| shown.frames);
+        let state = &mut self.state;
+        match action {
+            Action::GenerateTown => self.generate(),
+            Action::OpenDataset => self.choose(Purpose::Dataset),
+            Action::OpenRun => self.choose(Purpose::Run),
+            Action::OpenOverlay => self.choose(Purpose::Overlay),
+            Action::CloseOverlay => state.overlay = None,
+            Action::Welcome => {
+                state.page = if state.page == Page::Welcome { Page::Workspace } else { Page::Welcome };
+            }
+            Action::Train => self.train(),
+            Action::NewRun => self.train_anew(),
+            Action::Pause => drop(state.engine.send(Command::Pause)),
+            Action::Step => drop(state.engine.send(Command::Step)),
+            Action::Stop => drop(state.engine.send(Command::Stop)),
+            Action::Save => drop(state.engine.send(Command::Save)),
+            Action::Validate => drop(state.engine.send(Command::Validate)),
+            Action::PlayPause => state.playback.toggle(frames),
+            Action::Frames(by) => state.playback.step(by.into(), frames),
+            Action::FirstFrame => state.playback.seek(0, frames),
+            Action::LastFrame => state.playback.seek(usize::MAX, frames),
+            Action::Loop => state.playback.looping = !state.playback.looping,
+            Action::Slower => state.playback.change_speed(-1),
+            Action::Faster => state.playback.change_speed(1),
+            Action::PreviousClip => self.change_clip(-1),
+            Action::NextClip => self.change_clip(1),
+            Action::ResetCamera => state.view.reset_camera(),
+            Action::TopView => state.view.look_from_top(),
+            Action::FollowEgo => state.view.follow_ego = !state.view.follow_ego,
+            Action::Orthographic => state.view.orthographic = !state.view.orthographic,
+            Action::Orbit(right, up) => {
+                state.view.orbit(f32::from(right) * TURN_RAD, f32::from(up) * TURN_RAD);
+            }
+            Action::Pan(right, up) => self.viewports.pan(state, [right, up].map(|n| f32::from(n) * MOVE)),
+            Action::Zoom(closer) => state.view.zoom_by(CLOSER.powi(closer.into())),
+            Action::ToggleClass(class) => state.view.toggle_class(class),
+            Action::SoloClass(class) => state.view.toggle_solo(class),
+            Action::AllClasses => {
+                state.view.hidden.clear();
+                state.view.solo = None;
+            }
+            Action::ResetCrop => state.view.crop = View::default().crop,
+            Action::Uncertainty => {
+                state.view.coloring = match state.view.coloring {
+                    Coloring::Class => Coloring::Uncertainty,
+                    Coloring::Uncertainty => Coloring::Class,
+                }
+            }
+            Action::SafeColors => state.view.safe_colors = !state.view.safe_colors,
+            Action::Ornaments => state.view.ornaments = !state.view.ornaments,
+            Action::SelectCentre => self.viewports.select_centre(state, self.used_pane),
+            Action::MoveSelection(x, y, z) => self.move_selection([x, y, z]),
+            Action::Deselect => {
+                if state.selected.take().is_none() {
+                    state.view.solo = None;
+                }
+            }
+            Action::WorstFrame => self.go_to_worst(),
+            Action::Screenshot => self.take_screenshot(context),
+            Action::ExportGif => self.export_gif(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportFrames => self.export_frames(style::scene_theme(&context.global_style().visuals)),
+            Action::ExportCsv => self.export_csv(),
+            Action::Undo => {
+                if let Some(view) = self.undo.undo(&state.view) {
+                    state.view = view.clone();
+                }
+            }
+            Action::Redo => {
+                if let Some(view) = self.undo.redo(&state.view) {
+                    state.view = view.clone();
+                }
+            }
+            Action::Palette => self.palette.open(),
+            Action::ToggleTheme => {
+                let dark = context.global_style().visuals.dark_mode;
+                context.set_theme(if dark { ThemePreference::Light } else { ThemePreference::Dark });
+            }
+            Action::ResetLayout => self.tree = layout::default_tree(),
+            Action::Show(pane) => {
+                state.page = Page::Workspace;
+                self.used_pane = pane;
+                layout::bring_up(&mut self.tree, pane);
+            }
+            Action::NextPanel => {
+                let place = Pane::ALL.iter().position(|pane| *pane == self.used_pane).unwrap_or(0);
+                self.perform(context, Action::Show(Pane::ALL[(place + 1) % Pane::ALL.len()]));
+            }
+            Action::Resize(larger) => layout::resize(&mut self.tree, self.used_pane, 1.15f32.powi(larger.into())),
+            Action::DismissNotices => state.notices.clear(),
+            Action::Quit => context.send_viewport_cmd(ViewportCommand::Close),
+        }
+    }
+
+    /// Lets time run in the views.
+    pub(super) fn play(&mut self, context: &Context) {
+        let Some(shown) = &self.state.shown else { return };
+        let passed = f64::from(context.input(|input| input.stable_dt).min(0.1));
+        let secs = shown.frame_secs().unwrap_or(DEFAULT_FRAME_SECS);
+        if let Some(due) = self.state.playback.advance(passed, secs, shown.frames) {
+            context.request_repaint_after_secs(due as f32);
+        }
+    }
+
+    /// Goes `by` clips on or back in the watched split.
+    fn change_clip(&mut self, by: isize) {
+        let Some(source) = &self.state.source else { return };
+        let last = source.held_out.len().saturating_sub(1);
+        self.go_to_clip(self.state.wanted_clip.saturating_add_signed(by).min(last));
+    }
+
+    /// Shows clip `index` of the watched split.
+    pub(super) fn go_to_clip(&mut self, index: usize) {
+        if self.state.wanted_clip != index {
+            self.state.wanted_clip = index;
+            self.read_clip();
+        }
+    }
+
+    fn move_selection(&mut self, by: [i8; 3]) {
+        let (Some(voxel), Some(shown)) = (&mut self.state.selected, &self.state.shown) else { return };
+        for axis in 0..3 {
+            let last = shown.grid.size[axis].saturating_sub(1);
+            voxel[axis] = voxel[axis].saturating_add_signed(by[axis].into()).min(last);
+        }
+    }
+
+    /// Goes to the frame with the lowest mIoU: of the validated clips, or of the clip in view.
+    fn go_to_worst(&mut self) {
+        if let Some(place) = worst(&self.state, Scope::Validation, lack_of_miou) {
+            self.go_to(place);
+        }
+    }
+
+    /// Shows a frame of a clip.
+    pub(super) fn go_to(&mut self, place: Place) {
+        self.go_to_clip(place.clip);
+        let frames = self.state.shown.as_ref().map_or(1, |shown| shown.frames);
+        self.state.playback.playing = false;
+        self.state.playback.seek(place.frame, frames);
+    }
+}
+
+fn count(modifiers: eframe::egui::Modifiers) -> usize {
+    [modifiers.shift, modifiers.alt, modifiers.command || modifiers.ctrl].into_iter().filter(|held| *held).count()
+}

@@ -1,0 +1,127 @@
+//! Small pieces that several panels use.
+
+use eframe::egui::{self, Align, Context, EventFilter, Key, Layout, Response, RichText, Ui};
+
+use super::actions::Action;
+use super::icons::Icon;
+use super::state::State;
+use super::style;
+
+/// A button for `action` that shows `icon`; screen readers and its tip call it by the action's name.
+pub fn action_button(ui: &mut Ui, state: &State, icon: Icon, action: Action) -> bool {
+    let tip = tip(ui, action);
+    icon_button(ui, icon, action.entry().name, &tip, action.is_enabled(state), false).clicked()
+}
+
+/// A button that shows `icon`, is called `name`, and looks pressed if it is `on`.
+pub fn icon_button(ui: &mut Ui, icon: Icon, name: &str, tip: &str, enabled: bool, on: bool) -> Response {
+    let side = ui.spacing().interact_size.y + 4.0;
+    let button = egui::Button::new("").min_size(egui::vec2(side, side)).selected(on);
+    let response = ui.add_enabled(enabled, button);
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
+    let color = if on { ui.visuals().selection.stroke.color } else { ui.style().interact(&response).fg_stroke.color };
+    icon.paint(ui.painter(), response.rect, 12.0, if enabled { color } else { color.gamma_multiply(0.35) });
+    response.on_hover_text(tip).on_disabled_hover_text(tip)
+}
+
+/// A button that shows `text` and is called `name`; its tip shows the key of `action`.
+pub fn named_button(ui: &mut Ui, text: &str, name: &str, enabled: bool, action: Option<Action>) -> Response {
+    let response = ui.add_enabled(enabled, egui::Button::new(text));
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
+    let tip = action.map_or_else(|| name.to_owned(), |action| tip(ui, action));
+    response.on_hover_text(&tip).on_disabled_hover_text(tip)
+}
+
+/// "Play or pause (Space)".
+pub fn tip(ui: &Ui, action: Action) -> String {
+    let entry = action.entry();
+    match entry.keys.first() {
+        Some(key) => format!("{} ({})", entry.name, ui.ctx().format_shortcut(key)),
+        None => entry.name.to_owned(),
+    }
+}
+
+/// A row with its name on the left and a figure in a tabular font on the right.
+pub fn figure(ui: &mut Ui, name: &str, value: impl Into<String>) -> Response {
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(name).color(style::colors(ui.visuals()).quiet));
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            ui.label(RichText::new(value.into()).monospace());
+        });
+    })
+    .response
+}
+
+/// Text in the middle of an otherwise empty panel: what will be here, and how to get it.
+pub fn empty(ui: &mut Ui, text: &str) {
+    ui.centered_and_justified(|ui| {
+        ui.label(RichText::new(text).color(style::colors(ui.visuals()).quiet));
+    });
+}
+
+/// Keys that press and move the widget with the focus, or take the focus to the next one.
+pub const USED_KEYS: [Key; 5] = [Key::ArrowLeft, Key::ArrowRight, Key::ArrowUp, Key::ArrowDown, Key::Space];
+
+/// Whether a widget has the focus and uses [`USED_KEYS`].
+pub fn uses_keys(context: &Context) -> bool {
+    let focused = context.memory(|memory| memory.focused());
+    focused.is_some_and(|id| context.data(|data| data.get_temp::<()>(leaves_keys_id(id))).is_none())
+}
+
+/// Leaves [`USED_KEYS`] to the orders while `response` has the focus: a view has no use for them.
+pub fn leave_keys(response: &Response) {
+    let (context, id) = (&response.ctx, response.id);
+    if response.has_focus() {
+        let filter = EventFilter { horizontal_arrows: true, vertical_arrows: true, ..EventFilter::default() };
+        context.memory_mut(|memory| memory.set_focus_lock_filter(id, filter));
+        context.data_mut(|data| data.insert_temp(leaves_keys_id(id), ()));
+    }
+}
+
+fn leaves_keys_id(id: egui::Id) -> egui::Id {
+    id.with("leaves keys")
+}
+
+/// `12,345`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `64.0 %`, or a dash.
+pub fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "–".to_owned(), |fraction| format!("{:.1} %", fraction * 100.0))
+}
+
+/// `1.5 GiB`, `340 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+/// `3:12`, `1:03:12`.
+pub fn duration(secs: f64) -> String {
+    let secs = secs.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (secs / 3600, secs / 60 % 60, secs % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_for_people() {
+        assert_eq!([thousands(7), thousands(1234), thousands(1234567)], ["7", "1,234", "1,234,567"]);
+        assert_eq!([percent(Some(0.6404)), percent(None)], ["64.0 %", "–"]);
+        assert_eq!([bytes(340 << 20), bytes(3 << 29)], ["340 MiB", "1.5 GiB"]);
+        assert_eq!([duration(192.4), duration(3792.0)], ["3:12", "1:03:12"]);
+    }
+}

@@ -1,0 +1,281 @@
+//! A model on a device to be looked at: scored, encoded into latent planes, decoded from them.
+//!
+//! Each of the three is a graph of its own, planned at once and built when it is first used. They share parameters and
+//! arenas with each other and with the training graph, if there is one.
+
+use std::sync::Arc;
+
+use super::session::graphs::{
+    DecoderGraph, EncoderGraph, EvaluationGraph, decoder_graph, encoder_graph, evaluation_graph,
+};
+use super::session::{NamedTensor, Preflight};
+use crate::data::batch::{Batch, from_blocked};
+use crate::gpu::Context;
+use crate::graph::execute::{Executor, Memory};
+use crate::graph::plan::Plan;
+use crate::graph::{Block, Graph, KernelLimits, ParameterSpec};
+use crate::layers::likely::Likely;
+use crate::models::sep4d::{BatchShape, ModelConfig, PLANES};
+use crate::{Error, Result};
+
+/// What a batch is scored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchScores {
+    /// Counts `[N, K, K]`, row truth, column prediction, observed voxels only.
+    pub confusion: Vec<u64>,
+    /// Weighted cross entropy.
+    pub cross_entropy: f32,
+    /// Lovasz-softmax.
+    pub lovasz: f32,
+}
+
+/// The distribution of one latent plane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentPlane {
+    /// `xy`, `xz`, `yz`, `tx`, `ty` or `tz`.
+    pub name: &'static str,
+    /// `[1, A1, A2, C]`.
+    pub shape: Vec<usize>,
+    /// Means.
+    pub mu: Vec<f32>,
+    /// Log-variances.
+    pub logvar: Vec<f32>,
+}
+
+/// A planned graph that is built when it first runs.
+#[derive(Debug)]
+struct Stage<I> {
+    graph: Graph,
+    plan: Plan,
+    ids: I,
+    executor: Option<Executor>,
+}
+
+impl<I> Stage<I> {
+    fn new((graph, ids): (Graph, I), limits: &KernelLimits) -> Result<Self> {
+        let plan = Plan::new(&graph, limits)?;
+        Ok(Stage { graph, plan, ids, executor: None })
+    }
+
+    fn built(&mut self, context: &Arc<Context>, memory: &Arc<Memory>) -> Result<(&Executor, &I)> {
+        let executor = match &mut self.executor {
+            Some(executor) => executor,
+            empty => empty.insert(Executor::new(context, self.graph.clone(), self.plan.clone(), memory)?),
+        };
+        Ok((executor, &self.ids))
+    }
+}
+
+/// The planned graphs of an [`Inference`].
+#[derive(Debug)]
+pub(super) struct Parts {
+    evaluation: Stage<EvaluationGraph>,
+    encoder: Stage<EncoderGraph>,
+    decoder: Stage<DecoderGraph>,
+    class_weights: Vec<f32>,
+}
+
+impl Parts {
+    pub(super) fn new(
+        model: &ModelConfig,
+        shape: &BatchShape,
+        class_weights: &[f32],
+        limits: &KernelLimits,
+    ) -> Result<Parts> {
+        if class_weights.len() != model.classes {
+            return Err(Error::Usage(format!("{} class weights for {} classes", class_weights.len(), model.classes)));
+        }
+        Ok(Parts {
+            evaluation: Stage::new(evaluation_graph(model, shape)?, limits)?,
+            encoder: Stage::new(encoder_graph(model, shape)?, limits)?,
+            decoder: Stage::new(decoder_graph(model, shape)?, limits)?,
+            class_weights: class_weights.to_vec(),
+        })
+    }
+
+    pub(super) fn plans(&self) -> [&Plan; 3] {
+        [&self.evaluation.plan, &self.encoder.plan, &self.decoder.plan]
+    }
+}
+
+/// A model on a device that is not trained here.
+#[derive(Debug)]
+pub struct Inference {
+    context: Arc<Context>,
+    memory: Arc<Memory>,
+    parts: Parts,
+    parameters: Vec<ParameterSpec>,
+    shape: BatchShape,
+    steps: u32,
+}
+
+impl Inference {
+    /// Plans and allocates for batches of `shape`, without any training; [`Inference::import`] gives it parameters.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for extents that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
+    pub fn new(context: &Arc<Context>, model: &ModelConfig, shape: &BatchShape) -> Result<Inference> {
+        // Neither scores nor planes depend on the classes' weights in the loss.
+        let parts = Parts::new(model, shape, &vec![1.0; model.classes], context.limits())?;
+        let memory = Memory::new(context, &parts.plans())?;
+        Ok(Inference::of(context, memory, parts, shape))
+    }
+
+    pub(super) fn of(context: &Arc<Context>, memory: Arc<Memory>, parts: Parts, shape: &BatchShape) -> Inference {
+        let parameters = parts.encoder.graph.parameters().to_vec();
+        Inference { context: context.clone(), memory, parts, parameters, shape: shape.clone(), steps: 0 }
+    }
+
+    /// What it needs on the device.
+    pub fn preflight(&self) -> Preflight {
+        Preflight::of(&self.parts.evaluation.graph, &self.parts.plans())
+    }
+
+    /// Extents of the batches that are scored.
+    pub fn shape(&self) -> &BatchShape {
+        &self.shape
+    }
+
+    /// Steps that the parameters were trained for.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    pub(super) fn set_steps(&mut self, steps: u32) {
+        self.steps = steps;
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The device.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Checks that `batch` holds `clips` clips of the right extents.
+    pub(super) fn check(&self, batch: &Batch, clips: usize) -> Result<()> {
+        if (batch.batch, batch.frames, batch.size) == (clips, self.shape.frames, self.shape.size) {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "a batch of {} x {} frames of {:?} voxels does not fit where {clips} x {} frames of {:?} are needed",
+            batch.batch, batch.frames, batch.size, self.shape.frames, self.shape.size
+        )))
+    }
+
+    /// Scores a batch, reconstructed from its latent means.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the batch has other extents, [`Error::Device`] if the device failed.
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<BatchScores> {
+        self.check(batch, self.shape.batch)?;
+        let (executor, ids) = self.parts.evaluation.built(&self.context, &self.memory)?;
+        executor.write(ids.class_weights, &self.parts.class_weights)?;
+        executor.write(ids.labels, &batch.labels)?;
+        executor.write(ids.observed, &batch.observed)?;
+        executor.run()?;
+        let confusion = executor.read::<u32>(ids.confusion)?.into_iter().map(u64::from).collect();
+        let losses = executor.read::<f32>(ids.losses)?;
+        Ok(BatchScores { confusion, cross_entropy: losses[0], lovasz: losses[1] })
+    }
+
+    /// The distributions of the six latent planes of one clip, in the order of [`PLANES`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the batch has other extents or several clips, [`Error::Device`] if the device failed.
+    pub fn encode(&mut self, clip: &Batch) -> Result<Vec<LatentPlane>> {
+        self.check(clip, 1)?;
+        let (executor, ids) = self.parts.encoder.built(&self.context, &self.memory)?;
+        executor.write(ids.labels, &clip.labels)?;
+        executor.run()?;
+        let mut planes = Vec::new();
+        for (name, id) in PLANES.into_iter().zip(ids.distributions) {
+            let mut shape = executor.graph().shape(id).to_vec();
+            let channels = executor.graph().tensor(id).spec.channels() / 2;
+            if let Some(last) = shape.last_mut() {
+                *last = channels;
+            }
+            let (mut mu, mut logvar) = (Vec::new(), Vec::new());
+            for row in executor.read::<f32>(id)?.chunks(2 * channels) {
+                mu.extend_from_slice(&row[..channels]);
+                logvar.extend_from_slice(&row[channels..]);
+            }
+            planes.push(LatentPlane { name, shape, mu, logvar });
+        }
+        Ok(planes)
+    }
+
+    /// What latent planes of one clip mean, `[T, X, Y, Z]` in C order, from `[A1, A2, C]` of each plane in the order of
+    /// [`PLANES`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the planes have other extents, [`Error::Device`] if the device failed.
+    pub fn decode<V: AsRef<[f32]>>(&mut self, planes: &[V]) -> Result<Vec<Likely>> {
+        let (executor, ids) = self.parts.decoder.built(&self.context, &self.memory)?;
+        let needed = ids.planes.map(|id| executor.graph().shape(id).to_vec());
+        let fits = |(plane, shape): (&V, &Vec<usize>)| plane.as_ref().len() == shape.iter().product::<usize>();
+        if planes.len() != needed.len() || !planes.iter().zip(&needed).all(fits) {
+            let given: Vec<usize> = planes.iter().map(|plane| plane.as_ref().len()).collect();
+            return Err(Error::Usage(format!(
+                "latent planes of {given:?} values cannot be decoded; {PLANES:?} must have the extents {needed:?}"
+            )));
+        }
+        for (plane, id) in planes.iter().zip(ids.planes) {
+            executor.write(id, plane.as_ref())?;
+        }
+        executor.run()?;
+        let blocked: Vec<Likely> = bytemuck::cast_vec(executor.read::<[u32; 2]>(ids.likely)?);
+        let voxels = self.shape.size.iter().product();
+        Ok(blocked.chunks(voxels).flat_map(|frame| from_blocked(frame, self.shape.size)).collect())
+    }
+
+    /// Reads the parameters back.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn export(&self) -> Result<Vec<NamedTensor>> {
+        Ok(self.named(&self.memory.read_block(Block::Parameters)?))
+    }
+
+    /// Replaces the parameters, which were trained for `steps` steps.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the parameter that is missing or has another shape.
+    pub fn import(&mut self, parameters: &[NamedTensor], steps: u32) -> Result<()> {
+        let values = self.flat(parameters)?;
+        self.memory.write_block(Block::Parameters, &values)?;
+        self.steps = steps;
+        Ok(())
+    }
+
+    pub(super) fn named(&self, block: &[f32]) -> Vec<NamedTensor> {
+        let tensor = |p: &ParameterSpec| NamedTensor {
+            name: p.name.clone(),
+            shape: p.shape.clone(),
+            values: block[p.offset..p.offset + p.elements()].to_vec(),
+        };
+        self.parameters.iter().map(tensor).collect()
+    }
+
+    pub(super) fn flat(&self, tensors: &[NamedTensor]) -> Result<Vec<f32>> {
+        let mut block = vec![0.0; self.parts.encoder.graph.block_elements()];
+        for p in &self.parameters {
+            let tensor = tensors.iter().find(|t| t.name == p.name).ok_or_else(|| {
+                Error::Data(format!("the checkpoint has no tensor {}; it belongs to another model", p.name))
+            })?;
+            if tensor.shape != p.shape || tensor.values.len() != p.elements() {
+                return Err(Error::Data(format!(
+                    "{} is {:?} in the checkpoint but {:?} in the model; use the model configuration of its run",
+                    p.name, tensor.shape, p.shape
+                )));
+            }
+            block[p.offset..p.offset + p.elements()].copy_from_slice(&tensor.values);
+        }
+        match tensors.iter().find(|t| self.parameters.iter().all(|p| p.name != t.name)) {
+            Some(extra) => Err(Error::Data(format!("the checkpoint's tensor {} is not in this model", extra.name))),
+            None => Ok(block),
+        }
+    }
+}

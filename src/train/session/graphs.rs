@@ -1,0 +1,157 @@
+//! The graphs of a model: for training, for scoring, and for looking at one clip.
+
+use std::collections::BTreeSet;
+
+use super::{OptimiserConfig, Preflight};
+use crate::Result;
+use crate::graph::plan::{Plan, shared_bytes};
+use crate::graph::{Graph, KernelLimits, TensorId, TensorSpec};
+use crate::layers::adam::{Adam, OptimiserStep, optimiser_step};
+use crate::layers::concat::concat;
+use crate::layers::likely::likely;
+use crate::layers::metrics::{argmax, confusion};
+use crate::layers::pointwise::weighted_sum;
+use crate::layers::segmentation_loss::segmentation_loss;
+use crate::models::sep4d::{self, BatchShape, Latent, ModelConfig};
+
+/// A step of training.
+pub(super) struct TrainingGraph {
+    pub graph: Graph,
+    pub labels: TensorId,
+    pub class_weights: TensorId,
+    pub rng: TensorId,
+    pub adam: Adam,
+    pub optimiser: OptimiserStep,
+    pub report: TensorId,
+}
+
+pub(super) fn training_graph(
+    model: &ModelConfig,
+    shape: &BatchShape,
+    optimiser: &OptimiserConfig,
+) -> Result<TrainingGraph> {
+    let mut g = Graph::new();
+    let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
+    let rng = g.input("rng", TensorSpec::u32(&[3]));
+    let built = sep4d::build(&mut g, model, shape, Latent::Sample(rng))?;
+    let (report, loss) = g.scope("loss", |g| {
+        let (ce, lovasz) = segmentation_loss(g, built.logits, built.labels, class_weights)?;
+        let kl = weighted_sum(g, &built.kl.iter().map(|&kl| (1.0, kl)).collect::<Vec<_>>())?;
+        let weights = &optimiser.weights;
+        let loss = weighted_sum(g, &[(weights.cross_entropy, ce), (weights.lovasz, lovasz), (weights.kl, kl)])?;
+        Ok(([loss, ce, lovasz, kl], loss))
+    })?;
+    let seed = g.constant("d_loss", &[1], vec![1.0])?;
+    g.backward(&[(loss, seed)], &[])?;
+    let adam =
+        Adam { weight_decay: f64::from(optimiser.weight_decay), clip_norm: optimiser.clip_norm, ..Adam::default() };
+    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone()))?;
+    let report = concat(&mut g, &[report[0], report[1], report[2], report[3], optimiser.state])?;
+    g.keep(report);
+    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, adam, optimiser, report })
+}
+
+/// Scores a batch with the latent means.
+#[derive(Debug)]
+pub(in crate::train) struct EvaluationGraph {
+    pub labels: TensorId,
+    pub class_weights: TensorId,
+    pub observed: TensorId,
+    pub confusion: TensorId,
+    pub losses: TensorId,
+}
+
+pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, EvaluationGraph)> {
+    let mut g = Graph::new();
+    let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
+    let built = sep4d::build(&mut g, model, shape, Latent::Mean)?;
+    let observed = g.input("observed", TensorSpec::u32(g.shape(built.labels)));
+    let (ce, lovasz) = g.scope("loss", |g| segmentation_loss(g, built.logits, built.labels, class_weights))?;
+    let losses = concat(&mut g, &[ce, lovasz])?;
+    let predicted = argmax(&mut g, built.logits)?;
+    let confusion = confusion(&mut g, predicted, built.labels, observed, shape.total_frames(), model.classes)?;
+    g.keep(confusion);
+    g.keep(losses);
+    Ok((g, EvaluationGraph { labels: built.labels, class_weights, observed, confusion, losses }))
+}
+
+/// The latent planes of one clip.
+#[derive(Debug)]
+pub(in crate::train) struct EncoderGraph {
+    pub labels: TensorId,
+    pub distributions: [TensorId; 6],
+}
+
+/// The whole model, so that parameters lie where they do in training; the plan drops the decoder.
+pub(in crate::train) fn encoder_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, EncoderGraph)> {
+    let mut g = Graph::new();
+    let built = sep4d::build(&mut g, model, &one_clip(shape), Latent::Mean)?;
+    let distributions = built.distributions.all();
+    distributions.into_iter().for_each(|id| g.keep(id));
+    Ok((g, EncoderGraph { labels: built.labels, distributions }))
+}
+
+/// What latent planes of one clip mean.
+#[derive(Debug)]
+pub(in crate::train) struct DecoderGraph {
+    pub planes: [TensorId; 6],
+    pub likely: TensorId,
+}
+
+/// The whole model, as in [`encoder_graph`]; the plan drops the encoder.
+pub(in crate::train) fn decoder_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, DecoderGraph)> {
+    let mut g = Graph::new();
+    let built = sep4d::build(&mut g, model, &one_clip(shape), Latent::Given)?;
+    let likely = likely(&mut g, built.logits)?;
+    g.keep(likely);
+    Ok((g, DecoderGraph { planes: built.latents.all(), likely }))
+}
+
+fn one_clip(shape: &BatchShape) -> BatchShape {
+    BatchShape { batch: 1, ..shape.clone() }
+}
+
+/// The graphs of a run: training, evaluation, encoder and decoder.
+///
+/// # Errors
+/// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Shape`](crate::Error::Shape) otherwise.
+pub fn graphs(model: &ModelConfig, shape: &BatchShape, optimiser: &OptimiserConfig) -> Result<[Graph; 4]> {
+    Ok([
+        training_graph(model, shape, optimiser)?.graph,
+        evaluation_graph(model, shape)?.0,
+        encoder_graph(model, shape)?.0,
+        decoder_graph(model, shape)?.0,
+    ])
+}
+
+/// Plans a run without a device.
+///
+/// # Errors
+/// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Memory`](crate::Error::Memory) or
+/// [`Error::Device`](crate::Error::Device) if `limits` are too small.
+pub fn preflight(
+    model: &ModelConfig,
+    shape: &BatchShape,
+    optimiser: &OptimiserConfig,
+    limits: &KernelLimits,
+) -> Result<Preflight> {
+    let graphs = graphs(model, shape, optimiser)?;
+    let plans = graphs.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
+    Ok(Preflight::of(&graphs[0], &plans.iter().collect::<Vec<_>>()))
+}
+
+impl Preflight {
+    /// What `plans` need together; `graph` is the first one's.
+    pub(in crate::train) fn of(graph: &Graph, plans: &[&Plan]) -> Preflight {
+        let most = |of: fn(&Plan) -> usize| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
+        let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
+        Preflight {
+            parameters: graph.parameter_count(),
+            peak_bytes: shared_bytes(plans).values().sum::<usize>() + persistent,
+            largest_binding: most(|plan| plan.largest_binding),
+            largest_tensor: most(|plan| plan.largest_tensor),
+            flops_per_step: graph.flops(),
+            kernels: plans.iter().flat_map(|plan| plan.kernels()).collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
+}

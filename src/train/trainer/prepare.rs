@@ -1,0 +1,211 @@
+//! What comes before the first step: data, adapter, memory, kernels, the run folder.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::run::Run;
+use super::{Port, Request};
+use crate::data::{Cursor, Dataset, class_weights};
+use crate::gpu::Context;
+use crate::models::sep4d::BatchShape;
+use crate::train::checkpoint::{Checkpoint, Newest, check_finite, conform};
+use crate::train::config::RunConfig;
+use crate::train::events::{Event, Finished, Preparing, Started};
+use crate::train::run_folder::{Environment, RunFolder};
+use crate::train::session::{Session, preflight};
+use crate::train::validation::evenly_spaced;
+use crate::{Error, Result};
+
+/// What preparing comes to.
+pub(super) enum Prepared {
+    /// The first step can come.
+    Ready(Box<Run>, Box<Session>),
+    /// It was told to stop; nothing was written.
+    Stopped(Finished),
+}
+
+/// What a session is built from, the first time and after its device was lost.
+pub(super) struct Blueprint {
+    pub config: RunConfig,
+    pub shape: BatchShape,
+    pub class_weights: Vec<f32>,
+}
+
+impl Blueprint {
+    /// Builds a session on `context`.
+    ///
+    /// # Errors
+    /// As for [`Session::new`].
+    pub fn build(&self, context: &Arc<Context>) -> Result<Session> {
+        let RunConfig { model, train, .. } = &self.config;
+        Session::new(context, model, &self.shape, &self.config.optimiser(), &self.class_weights, train.seed)
+    }
+}
+
+/// Makes everything ready to train; `resume` goes on from the folder's last checkpoint.
+///
+/// # Errors
+/// Anything that keeps a run from beginning; nothing was written then.
+pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result<Prepared> {
+    let Request { config, folder: path, command_line, .. } = request;
+    let stopped = || {
+        let index = RunFolder::open(&path).map(|folder| folder.checkpoints().index()).unwrap_or_default();
+        let (step, best) = (index.latest.unwrap_or(0), index.best);
+        Ok(Prepared::Stopped(Finished { step, stopped: true, best, checkpoint: None }))
+    };
+    // What takes no time comes first, so that a mistake is told at once.
+    config.validate()?;
+    let found = if resume {
+        newest(&RunFolder::open(&path)?, port)?
+    } else {
+        RunFolder::check_free(&path)?;
+        None
+    };
+    port.tell(Event::Preparing(Preparing::new("reading the data set")));
+    let dataset = open_split(&config, true)?;
+    let held_out = match config.train.validate_every {
+        0 => None,
+        _ => Some(open_split(&config, false)?),
+    };
+    // Both splits may have the same to say.
+    let warnings: BTreeSet<&String> =
+        dataset.warnings().iter().chain(held_out.iter().flat_map(|set| set.warnings())).collect();
+    for warning in warnings {
+        port.tell(Event::Warning(warning.clone()));
+    }
+    if let Some(set) = held_out.as_ref().filter(|set| set.grid().size != dataset.grid().size) {
+        return Err(Error::Data(format!(
+            "the clips to validate on have the grid {:?}, those to train on {:?}; set data.crop so that they agree",
+            set.grid().size,
+            dataset.grid().size
+        )));
+    }
+    let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
+    let context = Context::open(&config.device())?;
+    let plan = preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
+    if let Some(budget) = config.memory_budget_bytes() {
+        plan.check(budget)?;
+    }
+    if port.stop_wanted() {
+        return stopped();
+    }
+    port.tell(Event::Preparing(Preparing::new("counting the classes")));
+    let class_weights = class_weights(&dataset.class_counts()?);
+    if port.stop_wanted() {
+        return stopped();
+    }
+    if !port.build(&context, &plan.kernels)? {
+        return stopped();
+    }
+    let blueprint = Blueprint { config, shape, class_weights };
+    let mut session = blueprint.build(&context)?;
+
+    let cursor = match &found {
+        Some((path, checkpoint)) => {
+            conform(&checkpoint.state.parameters, &session.inference().export()?, path)?;
+            session.import(&checkpoint.state)?;
+            checkpoint.cursor
+        }
+        None => Cursor::default(),
+    };
+    let start = Checkpoint { config: blueprint.config.clone(), state: session.export()?, cursor };
+    let held_out = held_out.map(|set| {
+        let clips = evenly_spaced(set.len(), blueprint.config.data.validation_clips);
+        (set, clips)
+    });
+    let config = &blueprint.config;
+    let step = session.steps();
+    // Only now is anything written.
+    let folder = if resume { RunFolder::open(&path)? } else { RunFolder::create(&path, config)? };
+    let begin = || {
+        if resume {
+            folder.write_config(config)?;
+        }
+        folder.add_environment(environment(&context, command_line, step))?;
+        folder.open_metrics(step)
+    };
+    let log = begin().inspect_err(|_| {
+        if !resume {
+            folder.discard();
+        }
+    })?;
+    port.tell(Event::Started(Started {
+        folder: folder.path().to_path_buf(),
+        adapter: context.adapter.name.clone(),
+        parameters: plan.parameters,
+        peak_bytes: plan.peak_bytes,
+        flops_per_step: plan.flops_per_step,
+        step,
+        steps: config.train.steps as u32,
+        train_clips: dataset.len(),
+        validation_clips: held_out.as_ref().map_or(0, |(_, clips)| clips.len()),
+        frames: blueprint.shape.frames,
+        size: blueprint.shape.size,
+        grid: dataset.grid(),
+        classes: dataset.classes(),
+    }));
+    let run = Run::new(blueprint, folder, Arc::new(dataset), held_out, log, start, !resume)?;
+    Ok(Prepared::Ready(Box::new(run), Box::new(session)))
+}
+
+/// Opens the split to train on, or that to validate on.
+///
+/// # Errors
+/// [`Error::Data`] if it cannot be read, [`Error::Usage`] if it does not fit the configuration.
+pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
+    let root = &config.data.root;
+    if root.as_os_str().is_empty() {
+        return Err(Error::Usage(
+            "no data set was given; add --data DIR (or data.root to the configuration), or make one with `sep4d synth DIR`"
+                .into(),
+        ));
+    }
+    let split = if train { config.data.train_split } else { config.data.val_split };
+    let dataset = Dataset::open(root, split, config.dataset_options()).map_err(|why| match why {
+        Error::Data(why) if !train => {
+            Error::Data(format!("{why}, or train without validation (--set train.validate_every=0)"))
+        }
+        why => why,
+    })?;
+    if dataset.classes().len() != config.model.classes {
+        return Err(Error::Usage(format!(
+            "model.classes is {}, but {} has {} classes; set model.classes to that",
+            config.model.classes,
+            dataset.classes().name,
+            dataset.classes().len()
+        )));
+    }
+    Ok(dataset)
+}
+
+/// The newest whole checkpoint of a run that goes on, with the path of its model.
+fn newest(folder: &RunFolder, port: &mut Port) -> Result<Option<(PathBuf, Checkpoint)>> {
+    let Newest { found, damaged } = folder.checkpoints().latest()?;
+    for why in damaged {
+        port.tell(Event::Warning(format!("the newest checkpoint is left out and the one before is used: {why}")));
+    }
+    match &found {
+        Some((path, Checkpoint { state, .. })) => {
+            check_finite(state.parameters.iter().chain(&state.first_moments).chain(&state.second_moments), path)?;
+        }
+        None => port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into())),
+    }
+    Ok(found)
+}
+
+fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> Environment {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Environment {
+        version: env!("CARGO_PKG_VERSION").into(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        adapter: context.adapter.name.clone(),
+        backend: context.adapter.backend.clone(),
+        driver: context.adapter.driver.clone(),
+        command_line,
+        started_unix_secs: now.as_secs(),
+        from_step,
+    }
+}

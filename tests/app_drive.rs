@@ -1,0 +1,108 @@
+//! The real window from the first page to a saved run, with a real trainer behind it.
+#![cfg(feature = "desktop")]
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use eframe::egui::{Event, Key, Modifiers, PointerButton};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use sep4d::app::App;
+use sep4d::app::actions::Action;
+use sep4d::app::engine::Phase;
+use sep4d::app::layout::Pane;
+use sep4d::app::state::{Page, State};
+use sep4d::train::config::{Preset, RunConfig};
+
+/// Lets time pass until `done`; a slow machine gets several minutes.
+fn wait(harness: &mut Harness<'static, App>, what: &str, done: impl Fn(&State) -> bool) {
+    for _ in 0..6000 {
+        harness.step();
+        if done(&harness.state().state) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let state = &harness.state().state;
+    panic!("{what} never came: {:?}, {:?}", state.engine.phase, state.notices.list());
+}
+
+#[test]
+fn a_newcomer_generates_trains_scrubs_exports_saves_and_comes_back() {
+    let home = tempfile::tempdir().unwrap();
+    // Towns, runs and pictures go below the current folder; this file has no other test that would mind.
+    std::env::set_current_dir(home.path()).unwrap();
+    let mut harness = Harness::builder().with_size([1280.0, 800.0]).wgpu().build_eframe(|creation| App::new(creation));
+    assert_eq!(harness.state().state.page, Page::Welcome);
+
+    harness.get_by_label_contains("Generate a town").click();
+    wait(&mut harness, "the town", |state| state.page == Page::Workspace && state.shown.is_some());
+    assert!(home.path().join("runs/town/Cartesian").is_dir());
+
+    let root = harness.state().state.draft.data.root.clone();
+    let mut config = RunConfig::preset(Preset::Tiny, None);
+    config.data.root = root;
+    config.train.steps = 5000;
+    config.train.validate_every = 10;
+    harness.state_mut().state.draft = config;
+    harness.key_press(Key::F5);
+    wait(&mut harness, "step 20", |state| state.engine.last.is_some_and(|last| last.step >= 20));
+    harness.key_press(Key::F6);
+    wait(&mut harness, "the pause", |state| matches!(state.engine.phase, Phase::Paused));
+    wait(&mut harness, "a reconstruction", |state| state.shown.as_ref().is_some_and(|shown| shown.model.is_some()));
+    let state = &harness.state().state;
+    assert!(!state.history.steps.is_empty() && !state.history.validations.is_empty());
+
+    harness.key_press(Key::End);
+    harness.step();
+    let frames = harness.state().state.shown.as_ref().unwrap().frames;
+    assert_eq!(harness.state().state.frame(), frames - 1);
+    harness.key_press(Key::Home);
+    harness.step();
+    assert_eq!(harness.state().state.frame(), 0);
+
+    harness.get_by_label("Show Road").click();
+    harness.step();
+    assert!(!harness.state().state.view.shows(6), "roads are hidden");
+    harness.get_by_label("Show Road").click();
+    harness.step();
+    assert!(harness.state().state.view.shows(6));
+
+    harness.key_press(Key::T);
+    harness.run_steps(3);
+    let at = harness.get_by_label("Original view").rect().center();
+    harness.event(Event::PointerMoved(at));
+    harness.step();
+    for pressed in [true, false] {
+        let modifiers = Modifiers::NONE;
+        harness.event(Event::PointerButton { pos: at, button: PointerButton::Primary, pressed, modifiers });
+        harness.step();
+    }
+    assert!(harness.state().state.selected.is_some(), "the voxel in the middle is selected");
+    let context = harness.ctx.clone();
+    for pane in [Pane::Voxel, Pane::Error] {
+        harness.state_mut().perform(&context, Action::Show(pane));
+        harness.run_steps(2);
+    }
+    assert!(harness.query_by_label("Error view").is_some());
+
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::E);
+    let run = harness.state().state.run.clone().unwrap();
+    harness.step();
+    wait(&mut harness, "the GIF", |state| state.jobs.list().is_empty());
+    let gif = std::fs::read_dir(run.join("renders")).unwrap().flatten().map(|entry| entry.path());
+    let gif = gif.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "gif")).unwrap();
+    assert!(std::fs::read(gif).unwrap().starts_with(b"GIF89a"));
+
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    harness.step();
+    wait(&mut harness, "the checkpoint", |state| state.notices.list().iter().any(|n| n.text.starts_with("Saved step")));
+    let steps = harness.state().state.history.steps.clone();
+    harness.key_press_modifiers(Modifiers::SHIFT, Key::F5);
+    wait(&mut harness, "the saved model", |state| matches!(state.engine.phase, Phase::Showing));
+    wait(&mut harness, "its reconstruction", |state| {
+        state.shown.as_ref().is_some_and(|shown| shown.model.is_some()) && state.history.steps.len() >= 2
+    });
+    let logged = &harness.state().state.history.steps;
+    assert!(logged.iter().all(|step| step.step % 10 == 0 || steps.contains(step)), "the curves are the run's own");
+}
