@@ -1,6 +1,6 @@
 //! What ends a run or a model that is shown: told in the middle of the window, with what to do, until it is read.
 
-use eframe::egui::{Button, Context, Id, Label, Modal, RichText};
+use eframe::egui::{Button, Context, Frame, Id, Label, Modal, RichText};
 
 use super::App;
 use super::actions::Action;
@@ -12,7 +12,7 @@ use crate::Error;
 fn title(why: &Error) -> &'static str {
     match why {
         Error::Usage(_) | Error::Shape(_) => "This run cannot be started",
-        Error::Data(_) => "The files of the run are not as they should be",
+        Error::Data(_) => "The data cannot be used",
         Error::Device(_) => "The GPU has failed",
         Error::Memory(_) => "The GPU has too little memory",
         Error::NonFinite(_) => "The numbers of the run are no longer finite",
@@ -33,7 +33,8 @@ impl App {
         let state = &self.state;
         let resumes = matches!(Intent::of(state), Intent::Resume { from: 1.., .. }) && Action::Train.is_enabled(state);
         let (mut closed, mut resumed) = (false, false);
-        let modal = Modal::new(Id::unique("failure")).show(context, |ui| {
+        let frame = Frame::popup(&context.global_style()).inner_margin(16.0);
+        let modal = Modal::new(Id::unique("failure")).frame(frame).show(context, |ui| {
             ui.set_width(460.0);
             let color = style::colors(ui.visuals()).error;
             ui.label(RichText::new(title(why)).heading().color(color));

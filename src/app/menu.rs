@@ -182,7 +182,8 @@ pub fn keys(context: &Context, is_open: &mut bool) {
         return;
     }
     let room = context.content_rect().size();
-    let modal = Modal::new(Id::unique("keys")).show(context, |ui| {
+    let frame = egui::Frame::popup(&context.global_style()).inner_margin(16.0);
+    let modal = Modal::new(Id::unique("keys")).frame(frame).show(context, |ui| {
         ui.set_width((room.x - 80.0).min(760.0));
         ui.horizontal(|ui| {
             ui.heading("All keys");
@@ -191,7 +192,11 @@ pub fn keys(context: &Context, is_open: &mut bool) {
                     !icon_button(ui, Icon::Close, "Close the list of keys", "Close (Escape)", true, false).clicked();
             });
         });
-        egui::ScrollArea::vertical().max_height(room.y - 160.0).auto_shrink([false, true]).show(ui, |ui| {
+        let height = room.y - 160.0;
+        egui::ScrollArea::vertical().max_height(height).min_scrolled_height(height).auto_shrink(false).show(ui, |ui| {
+            // Room for the scroll bar.
+            ui.set_width(ui.available_width() - 10.0);
+            ui.spacing_mut().item_spacing = egui::vec2(28.0, 2.0);
             ui.columns(2, |columns| {
                 for group in Group::ALL {
                     let long = matches!(group, Group::View | Group::Time);

@@ -108,8 +108,7 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
         ui.add_space(10.0);
     }
     let key = ui.ctx().format_shortcut(&Action::Palette.entry().keys[0]);
-    let hint =
-        format!("Or drop a folder or a checkpoint on this window. {key} finds every command, F1 lists their keys.");
+    let hint = format!("Or drop a folder or a checkpoint here. {key} finds every command, F1 lists the keys.");
     ui.add(Label::new(RichText::new(hint).size(12.0).color(colors.quiet)).wrap());
     (wanted, recent)
 }
