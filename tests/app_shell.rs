@@ -261,3 +261,39 @@ fn a_window_that_is_closed_while_it_trains_saves_first() {
     wait(&mut harness, "the run is saved", |app| !app.state.engine.is_training());
     assert!(sep4d::train::run_folder::RunFolder::open(&run).unwrap().checkpoints().latest_path().is_ok());
 }
+
+#[test]
+fn what_was_opened_lately_is_in_the_menu_and_below_what_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = write_town(folder.path());
+    let mut harness = first_start([1280.0, 800.0]);
+    harness.input_mut().dropped_files.push(Arc::new(Dropped(root.clone())));
+    wait(&mut harness, "the data set is open", |app| app.state.source.is_some());
+    harness.get_by_label("Menu").click();
+    harness.run_steps(2);
+    harness.get_by_label("Open recent").click();
+    harness.run_steps(2);
+    assert!(harness.query_by_label("Open town").is_some());
+    harness.key_press(Key::Escape);
+    harness.run_steps(2);
+    harness.get_by_label("Data set: town").click();
+    harness.run_steps(2);
+    std::fs::remove_dir_all(&root).unwrap();
+    harness.get_by_label("Open town").click();
+    harness.run_steps(4);
+    assert!(harness.state().state.recent.paths.is_empty(), "what is gone is forgotten");
+    assert!(harness.query_by_label_contains("drop one of these").is_some());
+}
+
+#[test]
+fn all_keys_are_listed() {
+    let mut harness = first_start([1280.0, 800.0]);
+    harness.key_press(Key::F1);
+    harness.run_steps(3);
+    for entry in sep4d::app::actions::ENTRIES {
+        assert!(harness.query_all_by_label(entry.name).next().is_some(), "{}", entry.name);
+    }
+    harness.key_press(Key::Escape);
+    harness.run_steps(2);
+    assert!(harness.query_by_label("Close the list of keys").is_none());
+}

@@ -64,6 +64,7 @@ pub enum Action {
     Undo,
     Redo,
     Palette,
+    Keys,
     ToggleTheme,
     ResetLayout,
     /// Brings a panel to the front.
@@ -194,6 +195,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::Undo, "Undo the change of view", [command(Key::Z)];
     Action::Redo, "Redo the change of view", [command_shift(Key::Z), command(Key::Y)];
     Action::Palette, "Find a command…", [command(Key::P), command(Key::K)];
+    Action::Keys, "All keys", [key(Key::F1)];
     Action::ToggleTheme, "Dark or light", [command_shift(Key::L)];
     Action::ResetLayout, "Reset the layout", [command(Key::Num0)];
     Action::Show(Pane::Original), "Panel: original", [command(Key::Num1)];
@@ -234,6 +236,7 @@ impl Action {
             | Action::OpenDataset
             | Action::OpenRun
             | Action::Palette
+            | Action::Keys
             | Action::ToggleTheme
             | Action::DismissNotices
             | Action::Screenshot

@@ -116,7 +116,8 @@ impl App {
     pub(super) fn path_field(&mut self, context: &Context) {
         let Some(field) = &mut self.path_field else { return };
         let (mut chosen, mut closed) = (None, false);
-        let modal = egui::Modal::new(egui::Id::unique("path")).show(context, |ui| {
+        let frame = egui::Frame::popup(&context.global_style()).inner_margin(16.0);
+        let modal = egui::Modal::new(egui::Id::unique("path")).frame(frame).show(context, |ui| {
             ui.set_width(520.0);
             ui.heading(field.purpose.title());
             ui.add_space(4.0);

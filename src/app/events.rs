@@ -106,9 +106,9 @@ impl App {
                 );
             }
             Event::Warning(text) => state.notices.add(Severity::Warning, text),
-            Event::Finished(_) | Event::Failed(_) if self.closing => {}
+            Event::Finished(_) if self.closing => {}
             Event::Finished(finished) => self.after_run(&finished),
-            Event::Failed(why) => state.notices.error(&why),
+            Event::Failed(why) => self.fail(why),
             Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
         }
     }
@@ -146,6 +146,9 @@ impl App {
         state.playback.playing = false;
         state.selected = None;
         state.wanted_clip = source.held_out.len() / 2;
+        for warning in source.held_out.warnings() {
+            state.notices.add(Severity::Warning, warning.clone());
+        }
         state.source = Some(source);
         self.read_clip();
     }

@@ -150,6 +150,7 @@ impl egui_tiles::Behavior<Pane> for Panels<'_> {
             self.app.used_pane = *pane;
         }
         if pane.is_view() {
+            ui.painter().rect_filled(rect, 0.0, ui.visuals().panel_fill);
             self.app.pane(ui, *pane, self.gpu);
         } else {
             let frame = egui::Frame::new().fill(ui.visuals().panel_fill).inner_margin(8.0);

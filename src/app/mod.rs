@@ -13,6 +13,7 @@ use eframe::egui::{self, CentralPanel, Context, Ui, ViewportCommand};
 use eframe::egui_wgpu::RenderState;
 use egui_tiles::Tree;
 
+use crate::Error;
 use crate::train::events::Command;
 use crate::train::trainer::Wake;
 use layout::{Pane, Panels};
@@ -25,6 +26,7 @@ mod draft;
 pub mod engine;
 mod events;
 mod example;
+mod failure;
 pub mod history;
 mod icons;
 pub mod jobs;
@@ -40,6 +42,7 @@ mod output;
 mod palette;
 mod panels;
 mod perform;
+mod places;
 pub mod playback;
 mod run_bar;
 pub mod scores;
@@ -74,6 +77,10 @@ pub struct App {
     panels: panels::Memory,
     welcome: welcome::Memory,
     path_field: Option<dialogs::PathField>,
+    /// Why the trainer has ended, until that was read.
+    failure: Option<Error>,
+    /// The list of all keys is open.
+    keys_are_shown: bool,
     /// Paths are chosen in the system's dialogs, where it has any; else in a field of the window.
     pub native_dialogs: bool,
     example: Option<example::Example>,
@@ -101,6 +108,8 @@ impl App {
             panels: panels::Memory::default(),
             welcome: welcome::Memory::default(),
             path_field: None,
+            failure: None,
+            keys_are_shown: false,
             native_dialogs: false,
             example: None,
             closing: false,
@@ -203,6 +212,8 @@ impl eframe::App for App {
         }
         shell::notices(&context, &mut self.state);
         self.path_field(&context);
+        self.failure(&context);
+        menu::keys(&context, &mut self.keys_are_shown);
         shell::overlay(&context, self.closing);
         if let Some(action) = self.palette.ui(&context, &self.state) {
             self.perform(&context, action);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use eframe::egui::Context;
 
-use super::App;
 use super::dialogs::Purpose;
 use super::example::Example;
 use super::history::History;
 use super::jobs::{OpenedRun, Outcome};
 use super::state::{Resumable, Source};
+use super::{App, places};
 use crate::data::Dataset;
 use crate::data::synth::{self, SynthOptions};
 use crate::train::config::RunConfig;
@@ -191,8 +191,8 @@ impl App {
     pub(super) fn generate(&mut self) {
         let mut config = self.state.draft.clone();
         self.state.jobs.start("generating a town", move |progress| {
-            let root = PathBuf::from("runs/town");
             let options = town()?;
+            let root = places::town(&places::folder("runs"), &options);
             let frames = options.towns.iter().sum::<usize>() * options.levels.len() * options.frames;
             // A run may be reading the town that is there.
             if !synth::is_written(&root, &options) {

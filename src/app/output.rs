@@ -6,11 +6,11 @@ use std::sync::mpsc::channel;
 use eframe::egui::Context;
 use image::RgbaImage;
 
-use super::App;
 use super::jobs::Outcome;
 use super::shown::Shown;
 use super::state::State;
 use super::view_camera::camera;
+use super::{App, places};
 use crate::files::{make_folder, write_atomically};
 use crate::train::metrics::Scores;
 use crate::view::{Camera, ClassStyle, FramePair, Headless, PictureInput, Theme, Visible, gif, save_png, sheet};
@@ -86,9 +86,9 @@ impl Picture {
     }
 }
 
-/// Where a run's pictures go: into its folder, or below the current one.
+/// Where pictures go: into the run's folder, if one is open.
 fn folder(state: &State) -> PathBuf {
-    state.run.as_ref().map_or_else(|| PathBuf::from("renders"), |run| run.join("renders"))
+    state.run.as_ref().map_or_else(|| places::folder("renders"), |run| run.join("renders"))
 }
 
 fn stem(shown: &Shown) -> String {

@@ -24,7 +24,8 @@ const CLOSER: f32 = 0.88;
 impl App {
     /// Carries out what the pressed keys stand for, unless somebody types, or moves with them what has the focus.
     pub(super) fn obey_keys(&mut self, context: &Context) {
-        if context.text_edit_focused() || self.palette.is_open() || self.path_field.is_some() {
+        let covered = context.memory(|memory| memory.top_modal_layer().is_some());
+        if context.text_edit_focused() || self.palette.is_open() || covered {
             return;
         }
         let is_used = widgets::uses_keys(context);
@@ -126,6 +127,7 @@ impl App {
                 }
             }
             Action::Palette => self.palette.open(),
+            Action::Keys => self.keys_are_shown = true,
             Action::ToggleTheme => {
                 let dark = context.global_style().visuals.dark_mode;
                 context.set_theme(if dark { ThemePreference::Light } else { ThemePreference::Dark });

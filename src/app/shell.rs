@@ -8,6 +8,7 @@ use eframe::egui::{
 
 use super::actions::Action;
 use super::icons::Icon;
+use super::menu::Choice;
 use super::notices::{Notice, Severity};
 use super::state::State;
 use super::training::name;
@@ -29,40 +30,49 @@ pub fn top_bar(ui: &mut Ui, app: &mut App) {
             let state = &app.state;
             ui.spacing_mut().item_spacing.x = 6.0;
             wanted = menu::ui(ui, state);
+            let order = |action: Action| Some(Choice::Order(action));
             let title = egui::Button::new(RichText::new("sep4d").size(15.0).strong()).frame_when_inactive(false);
             let response = ui.add(title);
             response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, Action::Welcome.entry().name));
             if response.on_hover_text(widgets::tip(ui, Action::Welcome)).clicked() {
-                wanted = Some(Action::Welcome);
+                wanted = order(Action::Welcome);
             }
             if let Some(source) = &state.source {
                 let about = format!("Data set {}: {} held-out clips", source.root.display(), source.held_out.len());
-                open_button(ui, &source.name(), "Data set", &about, Action::OpenDataset, &mut wanted);
+                let orders = [Action::OpenDataset, Action::GenerateTown];
+                wanted = open_button(ui, state, &source.name(), ("Data set", &about), &orders).or(wanted.take());
             }
             if let Some(run) = &state.run {
-                open_button(ui, &name(run), "Run", &format!("Run {}", run.display()), Action::OpenRun, &mut wanted);
+                let about = format!("Run {}", run.display());
+                let orders = [Action::OpenRun, Action::OpenOverlay];
+                wanted = open_button(ui, state, &name(run), ("Run", &about), &orders).or(wanted.take());
             }
             ui.separator();
-            wanted = run_bar::ui(ui, state).or(wanted);
+            wanted = run_bar::ui(ui, state).and_then(order).or(wanted.take());
         });
     });
-    if let Some(action) = wanted {
-        app.perform(&context, action);
+    match wanted {
+        Some(Choice::Order(action)) => app.perform(&context, action),
+        Some(Choice::Recent(path)) => app.open_recent(path),
+        None => {}
     }
 }
 
-/// The name of what is open; a click opens another.
-fn open_button(ui: &mut Ui, name: &str, kind: &str, about: &str, action: Action, wanted: &mut Option<Action>) {
+/// The name of what is open; a click shows what else can be opened.
+fn open_button(
+    ui: &mut Ui,
+    state: &State,
+    name: &str,
+    (kind, about): (&str, &str),
+    orders: &[Action],
+) -> Option<Choice> {
     let text = RichText::new(name).color(style::colors(ui.visuals()).quiet);
     let width = ui.painter().layout_no_wrap(name.into(), egui::TextStyle::Button.resolve(ui.style()), Color32::WHITE);
     let width = (width.size().x + 2.0 * ui.spacing().button_padding.x + 1.0).min(NAME_WIDTH);
     let button = egui::Button::new(text).frame_when_inactive(false).truncate();
     let response = ui.add_sized(vec2(width, 26.0), button);
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("{kind}: {name}")));
-    let tip = widgets::tip(ui, action);
-    if response.on_hover_text(format!("{about}\n{tip}")).clicked() {
-        *wanted = Some(action);
-    }
+    menu::below(&response.on_hover_text(about), state, orders)
 }
 
 /// Draws messages and the progress of jobs over everything else, in the lower right.

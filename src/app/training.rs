@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use eframe::egui::Context;
 
-use super::App;
 use super::engine::Phase;
 use super::jobs::Outcome;
 use super::state::{Resumable, Source, State};
 use super::widgets::thousands;
+use super::{App, places};
 use crate::data::{Dataset, DatasetOptions, Split};
 use crate::train::config::RunConfig;
 use crate::train::events::Command;
@@ -135,7 +135,7 @@ impl App {
         let mut config = bound(&self.state);
         if config.output.dir.as_os_str().is_empty() {
             let name = format!("{}-t{}", config.train.preset.name(), config.data.frames);
-            config.output.dir = RunFolder::next_free(Path::new(RUNS), &name);
+            config.output.dir = RunFolder::next_free(&places::folder(RUNS), &name);
         }
         let folder = config.output.dir.clone();
         self.begin(config, folder, false);

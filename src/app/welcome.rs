@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Align2, AtomExt, CentralPanel, FontId, Frame, Label, Margin, Rect, RichText, Sense, Stroke, StrokeKind, Ui,
-    UiBuilder, pos2, vec2,
+    self, Align2, CentralPanel, FontId, Frame, Label, Margin, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder,
+    pos2, vec2,
 };
 use eframe::egui_wgpu::RenderState;
 
@@ -12,9 +12,9 @@ use super::App;
 use super::actions::Action;
 use super::icons::Icon;
 use super::layout::Pane;
+use super::menu::recent_row;
 use super::state::Page;
 use super::style;
-use super::training::name;
 use super::view::View;
 use super::widgets;
 
@@ -101,20 +101,14 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
         ui.add_space(4.0);
         let rows = ((ui.available_height() - 60.0) / 26.0).max(1.0) as usize;
         for path in app.state.recent.paths.iter().take(rows.min(RECENT_ROWS)) {
-            let title = name(path);
-            let place = path.parent().map(|parent| parent.display().to_string()).unwrap_or_default();
-            let place = RichText::new(place).size(12.0).color(colors.quiet).atom_shrink(true);
-            let button = egui::Button::new((RichText::new(&title), place)).frame_when_inactive(false).truncate();
-            let response = ui.add(button.min_size(vec2(0.0, 24.0)));
-            response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Open {title}")));
-            if response.on_hover_text(path.display().to_string()).clicked() {
+            if recent_row(ui, path).clicked() {
                 recent = Some(path.clone());
             }
         }
         ui.add_space(10.0);
     }
     let key = ui.ctx().format_shortcut(&Action::Palette.entry().keys[0]);
-    let hint = format!("Or drop a folder or a checkpoint on this window. {key} finds every command.");
+    let hint = format!("Or drop a folder or a checkpoint here. {key} finds every command, F1 lists the keys.");
     ui.add(Label::new(RichText::new(hint).size(12.0).color(colors.quiet)).wrap());
     (wanted, recent)
 }
