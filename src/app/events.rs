@@ -15,6 +15,7 @@ use super::state::{Page, Resumable, Source};
 use crate::data::Clip;
 use crate::train::config::{OutputConfig, RunConfig};
 use crate::train::events::{Event, Finished};
+use crate::train::run_folder::RunFolder;
 
 /// How often the progress of jobs is looked at.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -108,7 +109,13 @@ impl App {
             Event::Warning(text) => state.notices.add(Severity::Warning, text),
             Event::Finished(_) | Event::Failed(_) if self.closing => {}
             Event::Finished(finished) => self.after_run(&finished),
-            Event::Failed(why) => state.notices.error(&why),
+            Event::Failed(why) => {
+                state.notices.error(&why);
+                // A run that could not begin leaves nothing to go on with.
+                if state.run.as_deref().is_some_and(|folder| RunFolder::open(folder).is_err()) {
+                    (state.run, state.resumable) = (None, None);
+                }
+            }
             Event::Preparing(_) | Event::Memory { .. } | Event::Paused(_) => {}
         }
     }
@@ -167,8 +174,12 @@ impl App {
         state.history = run.history;
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
-        state.selected = None;
-        state.wanted_clip = run.source.held_out.len() / 2;
+        // A run that has just ended stays on the clip that was watched.
+        let clips = |source: &Source| (source.root.clone(), source.held_out.options(), source.held_out.len());
+        if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
+            state.selected = None;
+            state.wanted_clip = run.source.held_out.len() / 2;
+        }
         state.source = Some(run.source);
         state.run = Some(run.folder.clone());
         if let Err(why) = state.engine.show(run.config, run.folder, run.checkpoint) {

@@ -156,10 +156,10 @@ fn figures(ui: &mut Ui, state: &State) {
         let step = steps(state).map_or(String::new(), |(done, all)| {
             format!("step {:>widest$} / {}", thousands(done.into()), thousands(all as u64))
         });
-        let at_work = matches!(state.engine.phase, Phase::Training | Phase::Paused);
+        let at_work = matches!(state.engine.phase, Phase::Training | Phase::Paused) && state.engine.last.is_some();
         let pace = state.history.pace().filter(|_| at_work);
         let rate = pace.map_or(String::new(), rate);
-        let secs = state.history.secs_left(all as u32).filter(|_| at_work && state.engine.last.is_some());
+        let secs = state.history.secs_left(all as u32).filter(|_| at_work);
         let eta = secs.map_or(String::new(), |secs| format!("{} left", duration(secs)));
         cell(ui, step_width, Align::Max, RichText::new(step).monospace())
             .on_hover_text("Steps done, and of the whole run");

@@ -111,7 +111,8 @@ fn contents(ui: &mut Ui, state: &mut State, memory: &mut Memory) -> Option<Actio
             }
         }
     });
-    if let Some((key, change)) = change {
+    // Screen readers can set the values of widgets that are not enabled.
+    if let Some((key, change)) = change.filter(|_| editable) {
         let changed = match change {
             Change::To(value) => draft::set(&config, key, value),
             Change::Reset => draft::reset(&config, key),

@@ -294,13 +294,12 @@ fn obey(
     if response.double_clicked() {
         memory.range = None;
     }
-    let press = ui.input(|input| input.pointer.press_origin());
     if response.drag_started() {
-        memory.selecting = press.map(x_of);
+        memory.selecting = ui.input(|input| input.pointer.press_origin()).map(x_of);
     }
     if response.drag_stopped()
-        && let (Some(from), Some(at), Some(press)) = (memory.selecting.take(), response.interact_pointer_pos(), press)
-        && (at.x - press.x).abs() >= LEAST_DRAG
+        && let (Some(from), Some(at)) = (memory.selecting.take(), response.interact_pointer_pos())
+        && (at.x - transform.position_from_point_x(from)).abs() >= LEAST_DRAG
     {
         let to = x_of(at);
         memory.range = fitting(from.min(to)..=from.max(to), full);

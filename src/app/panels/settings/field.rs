@@ -152,7 +152,9 @@ fn choose(
     let shown = combo.show_ui(ui, |ui| {
         for (name, about) in choices {
             let button = egui::Button::selectable(*name == text, *name).shortcut_text(*about);
-            if ui.add(button).clicked() && *name != text {
+            let response = ui.add(button);
+            response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, true, *name == text, *name));
+            if response.clicked() && *name != text {
                 *change = Some(Change::To(Value::String((*name).to_owned())));
             }
         }
