@@ -70,14 +70,17 @@ fn input_is_answered_while_a_run_is_at_work() {
         app
     });
     wait(&mut harness, |state| state.shown.is_some());
-    tell("nothing trains", &latencies(&mut harness));
+    tell("the data alone", &latencies(&mut harness));
     let draft = &mut harness.state_mut().state.draft;
     *draft = RunConfig { data: draft.data.clone(), ..RunConfig::preset(Preset::Demo, None) };
     draft.output.dir = dir.path().join("run");
     harness.key_press(Key::F5);
     wait(&mut harness, |state| state.shown.as_ref().is_some_and(|shown| shown.model.is_some()));
-    tell("while the demo preset trains, three views", &latencies(&mut harness));
+    tell("while the demo preset trains", &latencies(&mut harness));
     let state = &harness.state().state;
     assert!(matches!(state.engine.phase, Phase::Training));
     println!("training takes {:.2} steps a second meanwhile", state.history.pace().unwrap());
+    harness.key_press(Key::F6);
+    wait(&mut harness, |state| matches!(state.engine.phase, Phase::Paused));
+    tell("the same views while it is paused", &latencies(&mut harness));
 }
