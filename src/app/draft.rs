@@ -5,8 +5,8 @@ use toml::Value;
 use crate::Result;
 use crate::train::config::{Preset, RunConfig};
 
-/// What the data set that is open decides, whatever the preset says.
-pub const GIVEN: [&str; 2] = ["data.root", "model.classes"];
+/// What no preset decides.
+pub const GIVEN: [&str; 3] = ["data.root", "model.classes", "output.dir"];
 
 /// What `key` would be if nobody had set it.
 pub fn preset_value(config: &RunConfig, key: &str) -> Option<Value> {

@@ -170,8 +170,12 @@ impl App {
         state.history = run.history;
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
-        state.selected = None;
-        state.wanted_clip = run.source.held_out.len() / 2;
+        // A run that has just ended stays on the clip that was watched.
+        let clips = |source: &Source| (source.root.clone(), source.held_out.options(), source.held_out.len());
+        if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
+            state.selected = None;
+            state.wanted_clip = run.source.held_out.len() / 2;
+        }
         state.source = Some(run.source);
         state.run = Some(run.folder.clone());
         if let Err(why) = state.engine.show(run.config, run.folder, run.checkpoint) {

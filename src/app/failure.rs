@@ -7,6 +7,7 @@ use super::actions::Action;
 use super::style;
 use super::training::Intent;
 use crate::Error;
+use crate::train::run_folder::RunFolder;
 
 /// What happened, in a few words.
 fn title(why: &Error) -> &'static str {
@@ -25,6 +26,11 @@ impl App {
     pub(super) fn fail(&mut self, why: Error) {
         self.closing = false;
         self.failure = Some(why);
+        // A run that could not begin leaves nothing to go on with.
+        let state = &mut self.state;
+        if state.run.as_deref().is_some_and(|folder| RunFolder::open(folder).is_err()) {
+            (state.run, state.resumable) = (None, None);
+        }
     }
 
     /// Draws it, if something has failed.

@@ -15,6 +15,7 @@ const HEIGHT: f32 = 26.0;
 /// The bar's parts; the adapter takes what is left between the two.
 const TRAIN_WIDTH: f32 = 86.0;
 const STATE_WIDTH: f32 = 76.0;
+const PREPARING_WIDTH: f32 = 420.0;
 const ADAPTER_WIDTHS: [f32; 2] = [70.0, 260.0];
 
 /// Draws the controls and figures; returns what was ordered.
@@ -52,9 +53,10 @@ fn train_button(ui: &mut Ui, state: &State) -> Option<Action> {
     let color = if enabled { Color32::WHITE } else { ui.visuals().text_color().gamma_multiply(0.4) };
     let rect = response.rect;
     Icon::Play.paint(ui.painter(), rect.with_max_x(rect.left() + 28.0), 11.0, color);
+    let verb = if enabled { intent.verb() } else { "Train" };
     let font = egui::TextStyle::Button.resolve(ui.style());
     let at = egui::pos2(rect.left() + 27.0, rect.center().y);
-    ui.painter().text(at, egui::Align2::LEFT_CENTER, intent.verb(), font, color);
+    ui.painter().text(at, egui::Align2::LEFT_CENTER, verb, font, color);
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, Action::Train.entry().name));
     let hint = if state.source.is_none() {
         "Open a data set or generate a town first".to_owned()
@@ -146,17 +148,18 @@ fn figures(ui: &mut Ui, state: &State) {
         let count = if *total > 0 { format!("{done} of {total}") } else { String::new() };
         let count_width = width(9);
         let text = RichText::new(format!("{what}…"));
-        let room = step_width + rate_width + left_width + 2.0 * ui.spacing().item_spacing.x - count_width;
-        cell(ui, room - ui.spacing().item_spacing.x, Align::Min, text).on_hover_text(what);
+        let gap = ui.spacing().item_spacing.x;
+        let room = (ui.available_width() - count_width - gap).min(PREPARING_WIDTH);
+        cell(ui, room, Align::Min, text).on_hover_text(what);
         cell(ui, count_width, Align::Max, RichText::new(count).monospace());
     } else {
         let step = steps(state).map_or(String::new(), |(done, all)| {
             format!("step {:>widest$} / {}", thousands(done.into()), thousands(all as u64))
         });
-        let at_work = matches!(state.engine.phase, Phase::Training | Phase::Paused);
+        let at_work = matches!(state.engine.phase, Phase::Training | Phase::Paused) && state.engine.last.is_some();
         let pace = state.history.pace().filter(|_| at_work);
         let rate = pace.map_or(String::new(), rate);
-        let secs = state.history.secs_left(all as u32).filter(|_| at_work && state.engine.last.is_some());
+        let secs = state.history.secs_left(all as u32).filter(|_| at_work);
         let eta = secs.map_or(String::new(), |secs| format!("{} left", duration(secs)));
         cell(ui, step_width, Align::Max, RichText::new(step).monospace())
             .on_hover_text("Steps done, and of the whole run");
@@ -167,7 +170,7 @@ fn figures(ui: &mut Ui, state: &State) {
     }
     let right = ui.cursor().left() - ui.spacing().item_spacing.x;
     progress_line(ui, left, right, &now);
-    memory_and_adapter(ui, state, width(19));
+    memory_and_adapter(ui, state, width(28));
 }
 
 /// `7.32/s`, or `12.4 s/step` if it is slow.
@@ -198,11 +201,12 @@ fn memory_and_adapter(ui: &mut Ui, state: &State, memory_width: f32) {
         return;
     }
     let planned = bytes(facts.planned_bytes);
-    let text = facts.used_bytes.map_or(planned.clone(), |used| format!("{} / {planned}", bytes(used)));
+    let text = facts.used_bytes.map_or(String::new(), |used| format!("  used {}", bytes(used)));
     let used = facts.used_bytes.map_or("not told by this driver".to_owned(), bytes);
-    cell(ui, memory_width, Align::Max, RichText::new(text).monospace().color(colors.quiet)).on_hover_text(format!(
-        "Device memory: {planned} planned for the model, {used} in use with the driver's reserves"
-    ));
+    cell(ui, memory_width, Align::Max, RichText::new(format!("plan {planned}{text}")).monospace().color(colors.quiet))
+        .on_hover_text(format!(
+            "Device memory: {planned} planned for the model, {used} in use with the driver's reserves"
+        ));
     let [least, most] = ADAPTER_WIDTHS;
     let room = (ui.available_width() - 8.0).min(most);
     if room >= least {

@@ -15,6 +15,8 @@ use crate::app::{style, widgets};
 
 mod chart;
 mod series;
+#[cfg(test)]
+mod tests;
 
 /// What a curve's numbers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ struct Curve {
     name: &'static str,
     about: &'static str,
     unit: Unit,
+    /// It has no noise: it is not smoothed.
+    exact: bool,
     /// Place among [`style::curves`].
     color: usize,
     quantity: Quantity,
@@ -45,16 +49,18 @@ const LOSSES: [Curve; 4] = [
 const SCORES: [Curve; 2] = [
     Curve {
         unit: Unit::Percent,
+        exact: true,
         ..curve("mIoU", "Mean IoU over the classes", 0, Quantity::Validation(|m| m.evaluation.total.miou))
     },
     Curve {
         unit: Unit::Percent,
+        exact: true,
         ..curve("IoU", "Occupied against free", 1, Quantity::Validation(|m| m.evaluation.total.iou))
     },
 ];
 
 const PROGRESS: [Curve; 3] = [
-    curve("Learning rate", "Adam's learning rate", 0, Quantity::Step(|m| m.learning_rate)),
+    Curve { exact: true, ..curve("Learning rate", "Adam's learning rate", 0, Quantity::Step(|m| m.learning_rate)) },
     curve("Gradient norm", "Norm of the gradient before clipping", 1, Quantity::Step(|m| f64::from(m.gradient_norm))),
     Curve {
         unit: Unit::PerSecond,
@@ -63,11 +69,11 @@ const PROGRESS: [Curve; 3] = [
 ];
 
 const fn curve(name: &'static str, about: &'static str, color: usize, quantity: Quantity) -> Curve {
-    Curve { name, about, unit: Unit::Plain, color, quantity }
+    Curve { name, about, unit: Unit::Plain, exact: false, color, quantity }
 }
 
 /// What the plots remember.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     /// Weight of what was before, 0 for no smoothing.
     smoothing: f64,
@@ -82,6 +88,21 @@ pub struct Memory {
     /// Where a drag along x began.
     selecting: Option<f64>,
     drawn: HashMap<Pane, Drawn>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory {
+            smoothing: 0.6,
+            logarithmic: false,
+            along: Along::default(),
+            hidden: Vec::new(),
+            progress: 0,
+            range: None,
+            selecting: None,
+            drawn: HashMap::new(),
+        }
+    }
 }
 
 /// Draws `pane`; returns what was ordered.
@@ -130,7 +151,7 @@ fn toolbar(
                 Pane::LearningRate => memory.progress == i,
                 _ => !memory.hidden.contains(&curve.name),
             };
-            if chip(ui, curve, on).clicked() {
+            if chip(ui, curve, on, pane == Pane::LearningRate).clicked() {
                 match pane {
                     Pane::LearningRate => memory.progress = i,
                     _ if on => memory.hidden.push(curve.name),
@@ -146,16 +167,21 @@ fn toolbar(
     ordered
 }
 
-/// A switch that shows its curve's colour.
-fn chip(ui: &mut Ui, curve: &Curve, on: bool) -> Response {
-    let text = RichText::new(format!("     {}", curve.name)).small();
-    let response = ui.add(egui::Button::selectable(on, text));
+/// A switch that shows its curve's colour; one of several if `exclusive`.
+fn chip(ui: &mut Ui, curve: &Curve, on: bool, exclusive: bool) -> Response {
+    let colors = style::colors(ui.visuals());
+    let text_color = if on { ui.visuals().text_color() } else { colors.quiet };
+    let text = RichText::new(format!("      {}", curve.name)).small().color(text_color);
+    let response = ui.add(egui::Button::selectable(on && exclusive, text));
     response.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, curve.name));
     let color = style::curves(ui.visuals())[curve.color];
-    let color = if on { color } else { color.gamma_multiply(0.35) };
     let rect = response.rect;
-    let swatch = egui::Rect::from_center_size(egui::pos2(rect.left() + 14.0, rect.center().y), vec2(12.0, 3.0));
-    ui.painter().rect_filled(swatch, 1.5, color);
+    let square = egui::Rect::from_center_size(egui::pos2(rect.left() + 14.0, rect.center().y), vec2(10.0, 10.0));
+    if on {
+        ui.painter().rect_filled(square, 2.0, color);
+    } else {
+        ui.painter().rect_stroke(square, 2.0, egui::Stroke::new(1.5, color), egui::StrokeKind::Inside);
+    }
     response.on_hover_text(curve.about)
 }
 
@@ -169,9 +195,7 @@ fn runs_ui(ui: &mut Ui, state: &State) -> Option<Action> {
             button.clicked().then_some(action)
         }
         Some(other) => {
-            sample(ui, quiet, false);
-            ui.label(RichText::new(&state.history.name).small().color(quiet));
-            sample(ui, quiet, true);
+            sample(ui, quiet);
             ui.label(RichText::new(&other.name).small().color(quiet));
             let action = Action::CloseOverlay;
             let (name, tip) = (action.entry().name, widgets::tip(ui, action));
@@ -180,25 +204,23 @@ fn runs_ui(ui: &mut Ui, state: &State) -> Option<Action> {
     }
 }
 
-/// A piece of line as in a legend.
-fn sample(ui: &mut Ui, color: Color32, dashed: bool) {
+/// A piece of the other run's lines.
+fn sample(ui: &mut Ui, color: Color32) {
     let (rect, _) = ui.allocate_exact_size(vec2(20.0, 12.0), egui::Sense::hover());
-    let ends = [rect.left_center(), rect.right_center()];
-    if dashed {
-        let stroke = egui::Stroke::new(chart::OVERLAY_WIDTH, color);
-        ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, chart::DASH, chart::DASH / 2.0));
-    } else {
-        ui.painter().line_segment(ends, egui::Stroke::new(chart::WIDTH, color));
-    }
+    let stroke = egui::Stroke::new(chart::OVERLAY_WIDTH, color);
+    let dashes =
+        egui::Shape::dashed_line(&[rect.left_center(), rect.right_center()], stroke, chart::DASH, chart::DASH / 2.0);
+    ui.painter().extend(dashes);
 }
 
 /// Smoothing, scales and the part in view.
 fn view_ui(ui: &mut Ui, memory: &mut Memory, pane: Pane, full: &RangeInclusive<f64>) {
     if pane != Pane::Accuracy {
-        ui.spacing_mut().slider_width = 70.0;
+        ui.spacing_mut().slider_width = 60.0;
         let label = ui.label(RichText::new("Smoothing").small());
-        let slider = egui::Slider::new(&mut memory.smoothing, 0.0..=0.99).fixed_decimals(2).step_by(0.01);
-        ui.add(slider).labelled_by(label.id).on_hover_text("Exponential moving average: the weight of what was before");
+        let slider = egui::Slider::new(&mut memory.smoothing, 0.0..=0.99).step_by(0.01).show_value(false);
+        let response = ui.add(slider).labelled_by(label.id);
+        response.on_hover_text(format!("{:.2}, the weight of what was before in a moving average", memory.smoothing));
     }
     let log = ui.selectable_label(memory.logarithmic, RichText::new("log").small());
     log.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, memory.logarithmic, "Logarithmic scale"));
@@ -267,30 +289,5 @@ impl Unit {
             Unit::Percent => widgets::percent(Some(number)),
             Unit::PerSecond => format!("{number:.2}/s"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zooming_stays_within_the_run() {
-        let full = 0.0..=100.0;
-        assert_eq!(zoomed_at(&full, &full, 0.5, 0.5), Some(25.0..=75.0));
-        assert_eq!(zoomed_at(&(25.0..=75.0), &full, 2.0, 0.5), None);
-        assert_eq!(zoomed_at(&(25.0..=75.0), &full, 0.5, 0.0), Some(25.0..=50.0));
-        assert_eq!(moved(&(25.0..=75.0), &full, 0.5), Some(50.0..=100.0));
-        assert_eq!(moved(&(50.0..=100.0), &full, 0.5), Some(50.0..=100.0));
-        assert_eq!(moved(&(20.0..=70.0), &full, -0.5), Some(0.0..=50.0));
-        assert!(fitting(50.0..=50.0, &full).is_some_and(|range| range.end() > range.start()));
-    }
-
-    #[test]
-    fn numbers_have_their_units() {
-        let written = [Unit::Plain.write(0.42311), Unit::Plain.write(3e-5), Unit::Percent.write(0.641)];
-        assert_eq!(written, ["0.4231", "3.00e-5", "64.1 %"]);
-        assert_eq!(Unit::PerSecond.write(7.318), "7.32/s");
-        assert_eq!(Unit::Plain.write(f64::NAN), "not finite");
     }
 }

@@ -12,6 +12,8 @@ use crate::train::config::RunConfig;
 
 mod field;
 mod needs;
+#[cfg(test)]
+mod tests;
 
 /// Groups of keys. A key that is in none of them is in the last one.
 const SECTIONS: [(&str, &[&str]); 6] = [
@@ -64,7 +66,9 @@ fn contents(ui: &mut Ui, state: &mut State, memory: &mut Memory) -> Option<Actio
     let config = under_way.unwrap_or_else(|| training::bound(state));
     let colors = style::colors(ui.visuals());
     if !editable {
-        ui.label(RichText::new("The settings of the run under way. Stop it to change them.").color(colors.warning));
+        ui.label(
+            RichText::new("These are the settings of the run under way. Stop it to change them.").color(colors.quiet),
+        );
         ui.add_space(4.0);
     }
     let complaint = config.validate().err().map(|why| why.to_string());
@@ -107,7 +111,8 @@ fn contents(ui: &mut Ui, state: &mut State, memory: &mut Memory) -> Option<Actio
             }
         }
     });
-    if let Some((key, change)) = change {
+    // Screen readers can set the values of widgets that are not enabled.
+    if let Some((key, change)) = change.filter(|_| editable) {
         let changed = match change {
             Change::To(value) => draft::set(&config, key, value),
             Change::Reset => draft::reset(&config, key),
@@ -140,6 +145,7 @@ fn data_ui(ui: &mut Ui, state: &State) -> Option<Action> {
     let mut wanted = None;
     let quiet = style::colors(ui.visuals()).quiet;
     ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 0.0;
         let room = ui.available_width() - field::WIDTH;
         field::left_cell(ui, room, |ui| {
             let name = state.source.as_ref().map_or("No data set yet".to_owned(), |source| source.name());
@@ -148,7 +154,7 @@ fn data_ui(ui: &mut Ui, state: &State) -> Option<Action> {
                 label.on_hover_text(source.root.display().to_string());
             }
         });
-        let button = egui::Button::new("Open…").min_size(egui::vec2(field::WIDTH - 8.0, 0.0));
+        let button = egui::Button::new("Open…").min_size(egui::vec2(field::WIDTH, 0.0));
         if ui.add(button).on_hover_text(crate::app::widgets::tip(ui, Action::OpenDataset)).clicked() {
             wanted = Some(Action::OpenDataset);
         }
@@ -159,18 +165,4 @@ fn data_ui(ui: &mut Ui, state: &State) -> Option<Action> {
         ui.label(RichText::new(format!("{clips} held-out clips of {x} x {y} x {z} voxels")).small().color(quiet));
     }
     wanted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_has_one_place() {
-        let placed: Vec<&str> = sections().into_iter().flat_map(|(_, keys)| keys).chain(ELSEWHERE).collect();
-        for (key, _) in RunConfig::keys() {
-            assert_eq!(placed.iter().filter(|placed| **placed == key).count(), 1, "{key}");
-        }
-        assert_eq!(placed.len(), RunConfig::keys().count());
-    }
 }

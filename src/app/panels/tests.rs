@@ -11,14 +11,16 @@ use crate::app::scores::{Place, Scope, worst};
 use crate::app::state::State;
 use crate::app::style;
 
-struct Bench {
-    state: State,
-    memory: Memory,
+/// One panel with what it shows.
+pub struct Bench {
+    pub state: State,
+    pub memory: Memory,
     pane: Pane,
     asked: Option<Place>,
 }
 
-fn bench(pane: Pane, state: State, size: [f32; 2], theme: Theme) -> Harness<'static, Bench> {
+/// The panel `pane` of this size, without a window.
+pub fn bench(pane: Pane, state: State, size: [f32; 2], theme: Theme) -> Harness<'static, Bench> {
     let bench = Bench { state, memory: Memory::default(), pane, asked: None };
     let draw = |panel: &mut eframe::egui::Ui, bench: &mut Bench| {
         eframe::egui::CentralPanel::no_frame().show(panel, |panel| {

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use eframe::egui::{self, Align2, Color32, Id, PopupAnchor, RichText, Sense, Ui, Vec2b};
+use eframe::egui::{self, Align2, Color32, Id, PopupAnchor, Rangef, RichText, Sense, Ui, Vec2b};
 use egui_plot::{
-    GridInput, GridMark, Line, LineStyle, MarkerShape, Plot, PlotBounds, PlotPoint, PlotPoints, PlotUi, Points, Span,
-    Text, VLine,
+    AxisHints, GridInput, GridMark, Line, LineStyle, MarkerShape, Plot, PlotBounds, PlotPoint, PlotPoints, PlotUi,
+    Points, Span, Text, VLine,
 };
 
 use super::series::{self, Along, Quantity};
@@ -20,6 +20,10 @@ pub const WIDTH: f32 = 1.8;
 pub const OVERLAY_WIDTH: f32 = 1.2;
 /// Of the other run's dashes.
 pub const DASH: f32 = 5.0;
+/// Of the numbers along y.
+const AXIS_WIDTH: f32 = 46.0;
+/// Marks along x and y are at least so far apart, points.
+const MARK_DISTANCES: [f32; 2] = [90.0, 36.0];
 /// What was smoothed shows through.
 const RAW_ALPHA: f32 = 0.28;
 /// A shorter drag is a click.
@@ -84,7 +88,7 @@ impl Drawn {
             let Some(history) = history else { continue };
             for (i, curve) in curves.iter().enumerate() {
                 let mut all = series::points(history, curve.quantity, key.along);
-                let smoothed = key.smoothing > 0.0 && matches!(curve.quantity, Quantity::Step(_));
+                let smoothed = key.smoothing > 0.0 && !curve.exact;
                 let mut smooth = if smoothed { series::smooth(&all, key.smoothing) } else { Vec::new() };
                 if key.logarithmic {
                     series::logarithmic(&mut all);
@@ -107,6 +111,12 @@ impl Drawn {
         }
         strokes.sort_by_key(|stroke| (!stroke.raw, 1 - stroke.run));
         Drawn { key, strokes, y: padded(lowest_highest.unwrap_or(0.0..=1.0)) }
+    }
+
+    /// How many points it has.
+    #[cfg(test)]
+    pub fn points(&self) -> usize {
+        self.strokes.iter().map(|stroke| stroke.points.len()).sum()
     }
 }
 
@@ -141,6 +151,7 @@ pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves:
     let room = (range.end() - range.start()) * 0.01;
     let bounds =
         PlotBounds::from_min_max([range.start() - room, *drawn.y.start()], [range.end() + room, *drawn.y.end()]);
+    let most = [ui.available_width() / MARK_DISTANCES[0], ui.available_height() / MARK_DISTANCES[1]];
     let unit = curves.first().map_or(Unit::Plain, |curve| curve.unit);
     let (logarithmic, along) = (memory.logarithmic, memory.along);
     let colors = style::colors(ui.visuals());
@@ -158,10 +169,18 @@ pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves:
         .show_x(false)
         .show_y(false)
         .auto_bounds(Vec2b::FALSE)
-        .y_axis_min_width(46.0)
-        .x_axis_formatter(move |mark, _| written(along, mark.value))
-        .y_axis_formatter(move |mark, range| tick(unit, logarithmic, mark, range));
-    let plot = if logarithmic { plot.y_grid_spacer(decades) } else { plot };
+        .grid_color(colors.line)
+        .grid_fade(0.0)
+        .custom_x_axes(vec![axis(AxisHints::new_x(), ui).formatter(move |mark, _| written(along, mark.value))])
+        .custom_y_axes(vec![
+            axis(AxisHints::new_y(), ui)
+                .min_thickness(AXIS_WIDTH)
+                .formatter(move |mark, range| tick(unit, logarithmic, mark, range)),
+        ])
+        .x_grid_spacer(move |input| marks(input, most[0], |least| step_along(along, least)))
+        .y_grid_spacer(
+            move |input| if logarithmic { decades(input, most[1]) } else { marks(input, most[1], round_step) },
+        );
     let selecting = memory.selecting;
     let pointed = std::cell::Cell::new(None);
     let response = plot.show(ui, |plot_ui| {
@@ -234,7 +253,7 @@ fn mark_best(
     // On the side where there is room.
     let bounds = plot_ui.plot_bounds();
     let late = x > bounds.center().x;
-    let (anchor, gap) = if late { (Align2::RIGHT_BOTTOM, "   ") } else { (Align2::LEFT_BOTTOM, "") };
+    let (anchor, gap) = if late { (Align2::RIGHT_TOP, "   ") } else { (Align2::LEFT_TOP, "") };
     let label = format!("{}best {}{gap}", if late { "" } else { "   " }, widgets::percent(Some(miou)));
     let label = RichText::new(label).small().strong();
     plot_ui.text(Text::new("best", PlotPoint::new(x, y), label).anchor(anchor).color(text).allow_hover(false));
@@ -249,7 +268,7 @@ fn mark_faults(
     bottom: f64,
     color: Color32,
 ) {
-    let Some(curve) = curves.first().filter(|curve| matches!(curve.quantity, Quantity::Step(_))) else { return };
+    let Some(curve) = curves.first().filter(|curve| !curve.exact) else { return };
     let faults = series::faults(history);
     if faults.is_empty() {
         return;
@@ -275,13 +294,12 @@ fn obey(
     if response.double_clicked() {
         memory.range = None;
     }
-    let press = ui.input(|input| input.pointer.press_origin());
     if response.drag_started() {
-        memory.selecting = press.map(x_of);
+        memory.selecting = ui.input(|input| input.pointer.press_origin()).map(x_of);
     }
     if response.drag_stopped()
-        && let (Some(from), Some(at), Some(press)) = (memory.selecting.take(), response.interact_pointer_pos(), press)
-        && (at.x - press.x).abs() >= LEAST_DRAG
+        && let (Some(from), Some(at)) = (memory.selecting.take(), response.interact_pointer_pos())
+        && (at.x - transform.position_from_point_x(from)).abs() >= LEAST_DRAG
     {
         let to = x_of(at);
         memory.range = fitting(from.min(to)..=from.max(to), full);
@@ -396,17 +414,49 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Marks of a logarithmic axis: 1, 2 and 5 in each decade.
-fn decades(input: GridInput) -> Vec<GridMark> {
+/// An axis with small, quiet numbers at every mark.
+fn axis<'a>(hints: AxisHints<'a>, ui: &Ui) -> AxisHints<'a> {
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    hints.label_spacing(Rangef::new(1.0, 2.0)).tick_label_color(style::colors(ui.visuals()).quiet).tick_label_font(font)
+}
+
+/// At most `most` even marks, at multiples of the step that `round` makes of the least possible one.
+fn marks(input: GridInput, most: f32, round: impl Fn(f64) -> f64) -> Vec<GridMark> {
     let (low, high) = input.bounds;
-    let mut marks = Vec::new();
-    for decade in (low.floor() as i32)..=(high.ceil() as i32) {
-        let at = f64::from(decade);
-        marks.push(GridMark { value: at, step_size: 1.0 });
-        marks.extend([2f64, 5.0].map(|n| GridMark { value: at + n.log10(), step_size: 0.3 }));
+    let step = round((high - low) / f64::from(most.max(1.0)));
+    let first = (low / step).ceil();
+    let count = ((high / step).floor() - first).clamp(-1.0, 1000.0) as i32;
+    (0..=count).map(|i| GridMark { value: (first + f64::from(i)) * step, step_size: step }).collect()
+}
+
+/// The next of 1, 2, 5, 10, 20...
+fn round_step(least: f64) -> f64 {
+    let decade = 10f64.powf(least.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0].map(|n| n * decade).into_iter().find(|step| *step >= least * 0.999).unwrap_or(10.0 * decade)
+}
+
+/// The next round number of steps, or of seconds, minutes or hours.
+fn step_along(along: Along, least: f64) -> f64 {
+    const SECONDS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0];
+    match along {
+        Along::Steps => round_step(least).max(1.0),
+        Along::Seconds => {
+            let round = SECONDS.into_iter().find(|step| *step >= least);
+            round.unwrap_or_else(|| 3600.0 * round_step(least / 3600.0))
+        }
     }
-    marks.retain(|mark| (low..=high).contains(&mark.value));
-    marks
+}
+
+/// Marks of a logarithmic axis: 1, 2 and 5 in each decade, or only the decades where there is no room for more.
+fn decades(input: GridInput, most: f32) -> Vec<GridMark> {
+    let (low, high) = input.bounds;
+    let room = f64::from(most.max(1.0)) / (high - low).max(1e-9);
+    let within: &[f64] = if room >= 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let every = (1.0 / room).ceil().max(1.0) as usize;
+    let decades = (low.floor() as i32..=high.ceil() as i32).filter(|decade| decade.rem_euclid(every as i32) == 0);
+    let exponents = decades.flat_map(|decade| within.iter().map(move |n| f64::from(decade) + n.log10()));
+    let visible = exponents.filter(|exponent| (low..=high).contains(exponent));
+    visible.map(|value| GridMark { value, step_size: 1.0 }).collect()
 }
 
 #[cfg(test)]
@@ -423,9 +473,26 @@ mod tests {
 
     #[test]
     fn a_logarithmic_axis_is_marked_at_1_2_5() {
-        let marks = decades(GridInput { bounds: (-1.0, 1.0), base_step_size: 0.1 });
-        let values: Vec<String> = marks.iter().map(|mark| short(10f64.powf(mark.value))).collect();
-        assert_eq!(values, ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+        let values = |low, high, most| -> Vec<String> {
+            let marks = decades(GridInput { bounds: (low, high), base_step_size: 0.1 }, most);
+            marks.iter().map(|mark| short(10f64.powf(mark.value))).collect()
+        };
+        assert_eq!(values(-1.0, 1.0, 8.0), ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+        assert_eq!(values(-1.0, 1.0, 4.0), ["0.1", "1", "10"]);
+        assert_eq!(values(-2.0, 2.0, 2.0), ["0.01", "1", "100"]);
+    }
+
+    #[test]
+    fn marks_are_round_and_not_too_many() {
+        let values = |low: f64, high: f64, most: f32| {
+            let input = GridInput { bounds: (low, high), base_step_size: 0.0 };
+            marks(input, most, round_step).into_iter().map(|mark| short(mark.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(values(0.13, 3.4, 4.0), ["1", "2", "3"]);
+        assert_eq!(values(0.0, 0.62, 4.0), ["0", "0.2", "0.4", "0.6"]);
+        assert_eq!(values(-0.1, 1_010.0, 6.0), ["0", "200", "400", "600", "800", "1000"]);
+        assert_eq!([0.2, 70.0, 4000.0].map(|least| step_along(Along::Seconds, least)), [1.0, 120.0, 7200.0]);
+        assert_eq!(step_along(Along::Steps, 0.01), 1.0);
     }
 
     #[test]

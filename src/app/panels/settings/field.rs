@@ -10,7 +10,7 @@ use crate::data::Split;
 use crate::train::config::{Preset, RunConfig};
 
 /// Of the column of values.
-pub const WIDTH: f32 = 120.0;
+pub const WIDTH: f32 = 112.0;
 /// Of the mark of what was changed.
 const MARK: f32 = 22.0;
 
@@ -46,7 +46,7 @@ pub fn ui(
                 change = Some(Change::Reset);
             }
         });
-        let response = left_cell(ui, WIDTH - 8.0, |ui| editor(ui, key, &value, config, memory, &mut change));
+        let response = left_cell(ui, WIDTH, |ui| editor(ui, key, &value, config, memory, &mut change));
         let response = response.labelled_by(label.id);
         for response in [label, response] {
             response.on_hover_text(&hint).on_disabled_hover_text(&hint);
@@ -152,7 +152,9 @@ fn choose(
     let shown = combo.show_ui(ui, |ui| {
         for (name, about) in choices {
             let button = egui::Button::selectable(*name == text, *name).shortcut_text(*about);
-            if ui.add(button).clicked() && *name != text {
+            let response = ui.add(button);
+            response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, true, *name == text, *name));
+            if response.clicked() && *name != text {
                 *change = Some(Change::To(Value::String((*name).to_owned())));
             }
         }
@@ -231,8 +233,8 @@ fn decimal(number: f64) -> String {
 pub fn title(key: &str) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let given = match name {
-        "frames" => "Frames of a clip, T",
-        "batch" => "Clips of a batch, B",
+        "frames" => "Frames, T",
+        "batch" => "Batch size, B",
         "steps" => "Steps",
         "kl" => "KL divergence",
         "lovasz" => "Lovász",
@@ -241,9 +243,9 @@ pub fn title(key: &str) -> String {
         "latent_channels" => "Latent channels, C",
         "plane_features" => "Plane features, D",
         "dir" => "Run folder",
-        "clip_norm" => "Gradient norm limit",
-        "validation_clips" => "Clips of a validation",
-        "memory_budget" => "Memory budget, GiB",
+        "clip_norm" => "Gradient limit",
+        "validation_clips" => "Validation clips",
+        "memory_budget" => "Memory limit, GiB",
         _ => "",
     };
     if !given.is_empty() {

@@ -40,7 +40,7 @@ impl Needs {
                 _ => config.train.device.clone(),
             };
             let combo = ComboBox::from_id_salt("adapter").selected_text(current).truncate();
-            let shown = combo.width(ui.available_width() - 8.0).show_ui(ui, |ui| {
+            let shown = combo.width(ui.available_width()).show_ui(ui, |ui| {
                 let rows = adapters.map(|adapters| rows(adapters)).unwrap_or_default();
                 for (value, text) in rows {
                     if ui.selectable_label(config.train.device == value, text).clicked() {
