@@ -9,6 +9,7 @@ pub use error::{Error, Result};
 pub mod app;
 pub mod data;
 pub mod error;
+pub mod figures;
 pub mod files;
 pub mod gpu;
 pub mod graph;

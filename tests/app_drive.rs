@@ -2,8 +2,6 @@
 #![cfg(feature = "desktop")]
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use eframe::egui::{Event, Key, Modifiers, PointerButton};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
@@ -11,21 +9,13 @@ use sep4d::app::App;
 use sep4d::app::actions::Action;
 use sep4d::app::engine::Phase;
 use sep4d::app::layout::Pane;
-use sep4d::app::state::{Page, State};
+use sep4d::app::state::Page;
 use sep4d::train::config::{Preset, RunConfig};
 
-/// Lets time pass until `done`; a slow machine gets several minutes.
-fn wait(harness: &mut Harness<'static, App>, what: &str, done: impl Fn(&State) -> bool) {
-    for _ in 0..6000 {
-        harness.step();
-        if done(&harness.state().state) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let state = &harness.state().state;
-    panic!("{what} never came: {:?}, {:?}", state.engine.phase, state.notices.list());
-}
+#[path = "app/wait.rs"]
+mod wait;
+
+use wait::wait;
 
 #[test]
 fn a_newcomer_generates_trains_scrubs_exports_saves_and_comes_back() {

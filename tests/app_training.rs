@@ -2,8 +2,6 @@
 #![cfg(feature = "desktop")]
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use eframe::egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
@@ -13,24 +11,16 @@ use sep4d::app::state::State;
 use sep4d::train::config::Preset;
 use sep4d::train::run_folder::{Row, RunFolder};
 
+#[path = "app/wait.rs"]
+mod wait;
+
+use wait::wait;
+
 mod common;
 
 fn click(harness: &mut Harness<'static, App>, name: &str) {
     harness.get_by_label(name).click();
     harness.run_steps(3);
-}
-
-/// Lets the window run until `done`.
-fn wait(harness: &mut Harness<'static, App>, what: &str, done: impl Fn(&State) -> bool) {
-    for _ in 0..6000 {
-        harness.step();
-        if done(&harness.state().state) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let state = &harness.state().state;
-    panic!("waited in vain for {what}: {:?}, {:?}", state.engine.phase, state.notices.list());
 }
 
 fn shows_step(state: &State, step: u32) -> bool {

@@ -46,12 +46,8 @@ pub enum Phase {
 /// What is known of the run or model at work.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The run folder.
-    pub folder: PathBuf,
     /// The adapter's name.
     pub adapter: String,
-    /// Number of parameters.
-    pub parameters: usize,
     /// Steps of the whole run; 0 when a model is only shown.
     pub steps: u32,
     /// The grid of its clips.
@@ -189,9 +185,7 @@ impl Engine {
             Event::Started(started) => {
                 self.phase = Phase::Training;
                 self.facts = Some(Facts {
-                    folder: started.folder.clone(),
                     adapter: started.adapter.clone(),
-                    parameters: started.parameters,
                     steps: started.steps,
                     grid: started.grid,
                     classes: started.classes,
@@ -202,9 +196,7 @@ impl Engine {
             Event::Showing(showing) => {
                 self.phase = Phase::Showing;
                 self.facts = Some(Facts {
-                    folder: showing.folder.clone(),
                     adapter: showing.adapter.clone(),
-                    parameters: showing.parameters,
                     steps: 0,
                     grid: showing.grid,
                     classes: showing.classes,

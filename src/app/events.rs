@@ -96,14 +96,14 @@ impl App {
                 state.notices.info(format!("Saved step {step}{best}: {}", path.display()));
             }
             Event::Recovered { step, why } => {
-                if state.engine.is_training() {
+                let text = if state.engine.is_training() {
                     state.history.forget_after(step);
-                }
+                    format!("{why}. The run was saved and goes on from step {step} on a new device.")
+                } else {
+                    format!("{why}. The model was loaded again on a new device.")
+                };
                 state.engine.ask(state.wanted_clip);
-                state.notices.add(
-                    Severity::Warning,
-                    format!("{why}. The run was saved and goes on from step {step} on a new device."),
-                );
+                state.notices.add(Severity::Warning, text);
             }
             Event::Warning(text) => state.notices.add(Severity::Warning, text),
             Event::Finished(_) if self.closing => {}

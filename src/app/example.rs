@@ -25,8 +25,8 @@ const FILES: &[u8] = include_bytes!("../../assets/welcome/example.zip");
 /// Where the example's data set and its run lie below the folder that they are written to.
 const DATA: &str = "example-town";
 const RUN: &str = "example-run";
-/// The model's validation as `metrics.jsonl` records it.
-const BEST: Best = Best { step: 1500, miou: 0.498_589_052_428_639_77 };
+/// Steps that the model was trained for.
+const STEP: u32 = 1500;
 
 /// The example on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +66,10 @@ impl Example {
         make_folder(&checkpoints)?;
         make_folder(&example.run().join("renders"))?;
         write_atomically(&example.checkpoint(), MODEL)?;
-        let index = serde_json::to_vec(&Index { latest: Some(BEST.step), best: Some(BEST) });
+        write_atomically(&example.run().join("config.toml"), example.config()?.to_toml().as_bytes())?;
+        let index = serde_json::to_vec(&Index { latest: Some(STEP), best: example.best()? });
         let index = index.map_err(|why| Error::Data(format!("the example's index cannot be written: {why}")))?;
         write_atomically(&checkpoints.join("index.json"), &index)?;
-        write_atomically(&example.run().join("config.toml"), example.config()?.to_toml().as_bytes())?;
         write_atomically(&mark, version.as_bytes())?;
         Ok(example)
     }
@@ -105,7 +105,15 @@ impl Example {
     }
 
     fn checkpoint(&self) -> PathBuf {
-        self.run().join(format!("checkpoints/step-{:08}.safetensors", BEST.step))
+        self.run().join(format!("checkpoints/step-{:08}.safetensors", STEP))
+    }
+
+    /// What the run's own metrics say of the model.
+    fn best(&self) -> Result<Option<Best>> {
+        let validations = RunFolder::open(&self.run())?.history()?.validations;
+        let scored = validations.iter().rfind(|metrics| metrics.step == STEP);
+        let scored = scored.and_then(|metrics| metrics.evaluation.total.miou);
+        Ok(scored.map(|miou| Best { step: STEP, miou }))
     }
 
     fn config(&self) -> Result<RunConfig> {
@@ -128,7 +136,7 @@ impl Example {
         let labels = paths.map(|path| read_labels(&path, &set.grid())).collect::<Result<Vec<_>>>()?.concat();
         let confusion = confusions(&clip, &labels, set.classes().len());
         let clip = ReconstructedClip {
-            step: BEST.step,
+            step: STEP,
             clip: 0,
             frames: clip.frames.len(),
             size: set.grid().size,
@@ -178,7 +186,7 @@ mod tests {
         let clip = reconstruct(&mut model, &set, 0).unwrap();
         let equal = clip.labels.iter().zip(&recorded.labels).filter(|(now, then)| now == then).count();
         assert!(equal as f64 >= 0.999 * recorded.labels.len() as f64, "{equal} of {}", recorded.labels.len());
-        assert_eq!(weights.step, BEST.step);
+        assert_eq!(weights.step, STEP);
     }
 
     #[test]
@@ -187,7 +195,7 @@ mod tests {
         let example = Example::unpack(Some(folder.path())).unwrap();
         let run = RunFolder::open(&example.run()).unwrap();
         assert_eq!(run.checkpoints().best_path().unwrap(), example.checkpoint());
-        assert!(run.metrics().unwrap().len() > 100);
+        assert!(run.history().unwrap().steps.len() > 100);
         let mark = example.run().join("notes.txt");
         fs::write(&mark, "mine").unwrap();
         fs::remove_file(example.run().join("config.toml")).unwrap();

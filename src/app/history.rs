@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Result;
 use crate::train::events::{StepMetrics, ValidationMetrics};
-use crate::train::run_folder::{Row, RunFolder};
+use crate::train::run_folder::RunFolder;
 
 /// The pace is measured over so many reports.
 const PACE_OVER: usize = 20;
@@ -34,14 +34,8 @@ impl History {
     /// # Errors
     /// [`crate::Error::Data`] if the run's metrics cannot be read.
     pub fn read(folder: &RunFolder) -> Result<History> {
-        let mut history = History::new(folder.path().to_path_buf());
-        for row in folder.metrics()? {
-            match row {
-                Row::Step(metrics) => history.step(metrics),
-                Row::Validation(metrics) => history.validation(metrics),
-            }
-        }
-        Ok(history)
+        let crate::train::run_folder::History { steps, validations } = folder.history()?;
+        Ok(History { steps, validations, ..History::new(folder.path().to_path_buf()) })
     }
 
     /// Adds a step; one that was told before and comes again replaces what followed it.

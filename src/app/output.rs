@@ -12,6 +12,7 @@ use super::state::State;
 use super::view_camera::camera;
 use super::{App, places};
 use crate::files::{make_folder, write_atomically};
+use crate::train::events::StepMetrics;
 use crate::train::metrics::Scores;
 use crate::view::{Camera, ClassStyle, FramePair, Headless, PictureInput, Theme, Visible, gif, save_png, sheet};
 use crate::{Error, Result};
@@ -63,7 +64,7 @@ impl Picture {
                 shown.first_frame,
                 shown.first_frame + shown.frames - 1
             ),
-            caption: format!("step {}", super::widgets::thousands(model.step.into())),
+            caption: format!("step {}", crate::figures::thousands(model.step.into())),
             theme,
             camera: camera(&state.view, &shown.geometry(), shown.sensor_m(), aspect),
             visible: state.view.visible(shown.grid.size),
@@ -175,24 +176,9 @@ impl App {
         self.state.jobs.start("writing the metrics", move |_| {
             make_folder(&folder)?;
             let steps = free(&folder, "steps", "csv");
-            let header =
-                "step,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped";
-            let rows = history.steps.iter().map(|m| {
-                format!(
-                    "{},{},{},{},{},{},{},{},{},{}",
-                    m.step,
-                    m.elapsed_secs,
-                    m.steps_per_sec,
-                    m.learning_rate,
-                    m.loss,
-                    m.cross_entropy,
-                    m.lovasz,
-                    m.kl,
-                    m.gradient_norm,
-                    m.skipped
-                )
-            });
-            write_atomically(&steps, table(header.to_owned(), rows).as_bytes())?;
+            let rows = history.steps.iter().map(|metrics| format!("{},{}", metrics.step, metrics.csv()));
+            let header = format!("step,{}", StepMetrics::COLUMNS);
+            write_atomically(&steps, table(header, rows).as_bytes())?;
             let validations = free(&folder, "validations", "csv");
             let classes = names.iter().map(|name| format!(",iou_{}", name.to_lowercase().replace(' ', "_")));
             let header = format!("step,miou,iou{}", classes.collect::<String>());

@@ -9,7 +9,8 @@ use super::icons::Icon;
 use super::state::State;
 use super::style;
 use super::training::Intent;
-use super::widgets::{action_button, bytes, duration, thousands};
+use super::widgets::action_button;
+use crate::figures::{bytes, duration, thousands};
 
 const HEIGHT: f32 = 26.0;
 /// The bar's parts; the adapter takes what is left between the two.

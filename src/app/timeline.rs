@@ -7,7 +7,8 @@ use super::icons::Icon;
 use super::playback::{DEFAULT_FRAME_SECS, SPEEDS};
 use super::state::State;
 use super::style;
-use super::widgets::{icon_button, percent, tip};
+use super::widgets::{icon_button, tip};
+use crate::figures::percent;
 
 /// Draws the bar; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &mut State) -> Option<Action> {

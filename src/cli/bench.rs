@@ -13,7 +13,8 @@ use sep4d::train::session::{Session, preflight};
 use super::bench_view;
 use super::output::{put, say};
 use super::synth::sides;
-use super::table::{bytes, table, thousands};
+use super::table::table;
+use sep4d::figures::{bytes, thousands};
 
 /// Time a training step and its kernels, or the compare view
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
     say!(
         "{} parameters, {} planned, {gflop:.1} GFLOP a step",
         thousands(plan.parameters as u64),
-        bytes(plan.peak_bytes)
+        bytes(plan.peak_bytes as u64)
     )?;
 
     let mut seconds = Vec::new();

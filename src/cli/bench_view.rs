@@ -11,7 +11,8 @@ use sep4d::view::{
 use sep4d::{Error, Result};
 
 use super::output::{put, say};
-use super::table::{table, thousands};
+use super::table::table;
+use sep4d::figures::thousands;
 
 /// What the window shows around its two views, points.
 const AROUND: [u32; 2] = [40, 200];

@@ -4,7 +4,8 @@ use sep4d::Result;
 use sep4d::gpu::{DeviceChoice, adapters, choose};
 
 use super::output::put;
-use super::table::{bytes, table};
+use super::table::table;
+use sep4d::figures::bytes;
 
 /// Prints one row an adapter, the best first.
 ///
@@ -23,8 +24,8 @@ pub fn run() -> Result<()> {
                 adapter.kind.into(),
                 adapter.backend,
                 adapter.driver,
-                bytes(adapter.limits.max_buffer_bytes),
-                bytes(adapter.limits.max_storage_binding_bytes),
+                bytes(adapter.limits.max_buffer_bytes as u64),
+                bytes(adapter.limits.max_storage_binding_bytes as u64),
                 adapter.features.join(" "),
             ]
         })

@@ -9,7 +9,8 @@ use sep4d::train::config::RunConfig;
 use sep4d::train::session::preflight;
 
 use super::output::{put, say};
-use super::table::{bytes, table, thousands};
+use super::table::table;
+use sep4d::figures::{bytes, thousands};
 
 /// Prints parameters, and memory for several T.
 ///
@@ -45,9 +46,9 @@ pub fn run(config: &RunConfig) -> Result<()> {
             Ok(plan) => {
                 parameters = Some(plan.parameters);
                 row.extend([
-                    bytes(plan.peak_bytes),
-                    bytes(plan.largest_binding),
-                    bytes(plan.largest_tensor),
+                    bytes(plan.peak_bytes as u64),
+                    bytes(plan.largest_binding as u64),
+                    bytes(plan.largest_tensor as u64),
                     thousands(plan.flops_per_step / 1_000_000_000),
                 ]);
                 row.extend(chosen.then(|| "<- configured".to_owned()));
@@ -64,7 +65,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
     }
     let [x, y, z] = grid.size;
     say!("preset {}, grid {x}x{y}x{z} ({origin})", config.train.preset.name())?;
-    say!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes))?;
+    say!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes as u64))?;
     if let Some(parameters) = parameters {
         say!("{} parameters", thousands(parameters as u64))?;
     }

@@ -8,7 +8,8 @@ use super::console::Console;
 use super::interrupt;
 use super::model::{self, Model};
 use super::output::{put, say};
-use super::table::{percent, table, thousands};
+use super::table::table;
+use sep4d::figures::{percent, thousands};
 
 /// Measure a trained model: mIoU, IoU, each class, each frame
 #[derive(Debug, clap::Args)]

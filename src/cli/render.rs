@@ -11,7 +11,7 @@ use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, Picture
 use super::interrupt;
 use super::model::{self, Model};
 use super::output::say;
-use super::table::{percent, thousands};
+use sep4d::figures::{percent, thousands};
 
 /// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
 #[derive(Debug, clap::Args)]

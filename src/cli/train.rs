@@ -11,7 +11,7 @@ use sep4d::{Error, Result};
 
 use super::console::Console;
 use super::dry_run;
-use super::table::{bytes, duration, percent, thousands};
+use sep4d::figures::{bytes, duration, percent, thousands};
 
 /// Where runs go that were given no folder.
 const RUNS: &str = "runs";
@@ -217,7 +217,7 @@ impl Reporter {
             thousands(started.parameters as u64),
             config.data.frames,
             config.train.batch,
-            bytes(started.peak_bytes),
+            bytes(started.peak_bytes as u64),
         ));
         self.console.line(&format!(
             "steps {} to {}, {} clips to train on, {} held out; run folder {}",

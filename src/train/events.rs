@@ -91,6 +91,28 @@ pub struct StepMetrics {
     pub skipped: u32,
 }
 
+impl StepMetrics {
+    /// The columns of [`StepMetrics::csv`].
+    pub const COLUMNS: &str =
+        "elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped";
+
+    /// All but the step, separated by commas.
+    pub fn csv(&self) -> String {
+        format!(
+            "{},{},{},{},{},{},{},{},{}",
+            self.elapsed_secs,
+            self.steps_per_sec,
+            self.learning_rate,
+            self.loss,
+            self.cross_entropy,
+            self.lovasz,
+            self.kl,
+            self.gradient_norm,
+            self.skipped
+        )
+    }
+}
+
 /// JSON has no NaN: it is written as null.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))

@@ -66,19 +66,7 @@ impl Row {
 
     fn csv(&self) -> String {
         match self {
-            Row::Step(m) => format!(
-                "{},step,{},{},{},{},{},{},{},{},{},,",
-                m.step,
-                m.elapsed_secs,
-                m.steps_per_sec,
-                m.learning_rate,
-                m.loss,
-                m.cross_entropy,
-                m.lovasz,
-                m.kl,
-                m.gradient_norm,
-                m.skipped
-            ),
+            Row::Step(metrics) => format!("{},step,{},,", metrics.step, metrics.csv()),
             Row::Validation(m) => {
                 let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
                 let total = &m.evaluation.total;

@@ -13,7 +13,8 @@ use crate::app::shown::Shown;
 use crate::app::state::State;
 use crate::app::style;
 use crate::app::view::{Coloring, View};
-use crate::app::widgets::{self, thousands, tip};
+use crate::app::widgets::{self, tip};
+use crate::figures::thousands;
 use crate::train::metrics::Confusion;
 use crate::view::VoxelOutcome;
 

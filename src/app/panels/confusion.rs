@@ -11,7 +11,8 @@ use crate::app::scores::{Place, Scope, worst};
 use crate::app::shown::Shown;
 use crate::app::state::State;
 use crate::app::style;
-use crate::app::widgets::{self, thousands};
+use crate::app::widgets;
+use crate::figures::thousands;
 use crate::train::metrics::Confusion;
 
 /// So many mistakes are listed.
@@ -117,7 +118,7 @@ fn mistake(
     }
     let count = thousands(confusion.count(truth, prediction));
     painter.text(row.right_center() - vec2(50.0, 0.0), Align2::RIGHT_CENTER, count, FIGURE, ink);
-    let share = widgets::percent(share(confusion, truth, prediction));
+    let share = crate::figures::percent(share(confusion, truth, prediction));
     painter.text(row.right_center() - vec2(1.0, 0.0), Align2::RIGHT_CENTER, share, FIGURE, ink);
     focus_ring(ui, &response);
     response.clicked()
@@ -128,7 +129,7 @@ fn sentence(shown: &Shown, confusion: &Confusion, truth: usize, prediction: usiz
     let count = confusion.count(truth, prediction);
     let [is, taken_for] = [truth, prediction].map(|class| class_name(shown, class));
     let what = if truth == prediction { format!("{is} recognised") } else { format!("{is} taken for {taken_for}") };
-    let share = widgets::percent(share(confusion, truth, prediction));
+    let share = crate::figures::percent(share(confusion, truth, prediction));
     format!("{what}: {} voxels, {share} of {is}", thousands(count))
 }
 

@@ -6,7 +6,8 @@ use super::common::{focus_ring, note, parts};
 use crate::app::scores::{Place, sum};
 use crate::app::state::State;
 use crate::app::style::{self, Colors};
-use crate::app::widgets::{self, percent, thousands};
+use crate::app::widgets;
+use crate::figures::{percent, thousands};
 use crate::train::metrics::Confusion;
 
 /// A column of a chart.

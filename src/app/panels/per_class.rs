@@ -8,7 +8,8 @@ use crate::app::scores::{Place, Scope, worst};
 use crate::app::shown::Shown;
 use crate::app::state::State;
 use crate::app::style;
-use crate::app::widgets::{self, percent};
+use crate::app::widgets;
+use crate::figures::percent;
 use crate::train::metrics::Confusion;
 
 /// Draws the panel; returns where to go.
@@ -88,7 +89,7 @@ fn course(ui: &mut Ui, state: &State, shown: &Shown) {
         .show_background(false)
         .grid_color(style::colors(ui.visuals()).line)
         .y_axis_formatter(|mark, _| format!("{:.0} %", mark.value * 100.0))
-        .x_axis_formatter(|mark, _| widgets::thousands(mark.value.max(0.0) as u64))
+        .x_axis_formatter(|mark, _| crate::figures::thousands(mark.value.max(0.0) as u64))
         .y_axis_min_width(40.0);
     let response = plot.show(ui, |plot| {
         for class in 1..shown.classes.len() {

@@ -233,7 +233,7 @@ fn plane(
         egui::FontId::proportional(12.5),
         strong,
     );
-    let kl = format!("KL {} nat", widgets::thousands(picture.kl.max(0.0).round() as u64));
+    let kl = format!("KL {} nat", crate::figures::thousands(picture.kl.max(0.0).round() as u64));
     painter.text(card.right_top() + vec2(0.0, 2.0), Align2::RIGHT_TOP, kl, FIGURE, colors.quiet);
     let whole = Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0));
     painter.image(picture.texture.id(), image, whole, Color32::WHITE);

@@ -286,7 +286,7 @@ impl Unit {
             _ if !number.is_finite() => "not finite".to_owned(),
             Unit::Plain if number != 0.0 && !(1e-3..1e5).contains(&number.abs()) => format!("{number:.2e}"),
             Unit::Plain => format!("{number:.4}"),
-            Unit::Percent => widgets::percent(Some(number)),
+            Unit::Percent => crate::figures::percent(Some(number)),
             Unit::PerSecond => format!("{number:.2}/s"),
         }
     }

@@ -1,6 +1,6 @@
 //! The settings of the next run, or of the one under way: every key of the configuration with its meaning.
 
-use eframe::egui::{self, CollapsingHeader, RichText, ScrollArea, Ui};
+use eframe::egui::{self, CollapsingHeader, RichText, Ui};
 use toml::Value;
 
 use self::needs::Needs;
@@ -57,10 +57,6 @@ enum Change {
 
 /// Draws the panel; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory) -> Option<Action> {
-    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| contents(ui, state, memory)).inner
-}
-
-fn contents(ui: &mut Ui, state: &mut State, memory: &mut Memory) -> Option<Action> {
     let under_way = state.engine.training.clone();
     let editable = under_way.is_none();
     let config = under_way.unwrap_or_else(|| training::bound(state));
@@ -161,7 +157,7 @@ fn data_ui(ui: &mut Ui, state: &State) -> Option<Action> {
     });
     if let Some(source) = &state.source {
         let [x, y, z] = source.held_out.grid().size;
-        let clips = crate::app::widgets::thousands(source.held_out.len() as u64);
+        let clips = crate::figures::thousands(source.held_out.len() as u64);
         ui.label(RichText::new(format!("{clips} held-out clips of {x} x {y} x {z} voxels")).small().color(quiet));
     }
     wanted

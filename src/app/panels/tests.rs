@@ -77,7 +77,7 @@ fn the_scope_switch_changes_whose_scores_are_told() {
     let mut harness = bench(Pane::PerClass, sample::state(), [800.0, 200.0], Theme::Dark);
     let iou = |harness: &Harness<'_, Bench>, scope: Scope| {
         let confusion = scope.confusion(&harness.state().state).unwrap();
-        format!("Road: IoU {}", crate::app::widgets::percent(confusion.class_iou(6)))
+        format!("Road: IoU {}", crate::figures::percent(confusion.class_iou(6)))
     };
     harness.get_by_label(&iou(&harness, Scope::Clip));
     harness.get_by_label("Scores of the last validation").click();

@@ -5,7 +5,7 @@ use eframe::egui::{self, Align2, Color32, FontId, Pos2, Rect, Response, RichText
 use crate::app::layout::Pane;
 use crate::app::state::State;
 use crate::app::style;
-use crate::app::widgets::{percent, thousands};
+use crate::figures::{percent, thousands};
 use crate::view::ornament::{AXES_CENTER_POINTS, AXES_COLORS, AXES_LENGTH_POINTS};
 use crate::view::{Camera, Handedness, round_length_m};
 

@@ -12,7 +12,7 @@ use super::series::{self, Along, Quantity};
 use super::{Curve, Memory, Unit, fitting, zoomed_at};
 use crate::app::history::History;
 use crate::app::layout::Pane;
-use crate::app::{style, widgets};
+use crate::app::style;
 
 /// Of the run's lines, points.
 pub const WIDTH: f32 = 1.8;
@@ -254,7 +254,7 @@ fn mark_best(
     let bounds = plot_ui.plot_bounds();
     let late = x > bounds.center().x;
     let (anchor, gap) = if late { (Align2::RIGHT_TOP, "   ") } else { (Align2::LEFT_TOP, "") };
-    let label = format!("{}best {}{gap}", if late { "" } else { "   " }, widgets::percent(Some(miou)));
+    let label = format!("{}best {}{gap}", if late { "" } else { "   " }, crate::figures::percent(Some(miou)));
     let label = RichText::new(label).small().strong();
     plot_ui.text(Text::new("best", PlotPoint::new(x, y), label).anchor(anchor).color(text).allow_hover(false));
 }
@@ -344,7 +344,9 @@ fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve
                     Quantity::Validation(_) => history.validations[*i].step,
                 };
                 ui.label(
-                    RichText::new(format!("step {}", widgets::thousands(step.into()))).small().color(colors.quiet),
+                    RichText::new(format!("step {}", crate::figures::thousands(step.into())))
+                        .small()
+                        .color(colors.quiet),
                 );
             }
             ui.end_row();
@@ -381,9 +383,9 @@ fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve
 fn written(along: Along, x: f64) -> String {
     match along {
         _ if x < 0.0 => String::new(),
-        Along::Seconds => widgets::duration(x),
+        Along::Seconds => crate::figures::duration(x),
         Along::Steps if x.fract() != 0.0 => String::new(),
-        Along::Steps => widgets::thousands(x as u64),
+        Along::Steps => crate::figures::thousands(x as u64),
     }
 }
 

@@ -5,7 +5,7 @@ use toml::Value;
 
 use super::{Change, Memory};
 use crate::app::icons::Icon;
-use crate::app::{draft, style, widgets};
+use crate::app::{draft, style};
 use crate::data::Split;
 use crate::train::config::{Preset, RunConfig};
 
@@ -94,7 +94,7 @@ fn editor(
             let mut number = *number;
             let speed = (number as f64 * 0.01).max(0.05);
             let drag = DragValue::new(&mut number).range(0..=i64::MAX).speed(speed).update_while_editing(false);
-            let drag = drag.custom_formatter(|number, _| widgets::thousands(number as u64));
+            let drag = drag.custom_formatter(|number, _| crate::figures::thousands(number as u64));
             let drag = drag.custom_parser(|text| text.replace([',', ' ', '_'], "").parse().ok());
             let response = ui.add_sized(ui.available_size(), drag);
             if response.changed() {
@@ -216,7 +216,7 @@ fn parse(config: &RunConfig, key: &'static str, old: &Value, text: &str) -> Opti
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Integer(number) => widgets::thousands(number.unsigned_abs()),
+        Value::Integer(number) => crate::figures::thousands(number.unsigned_abs()),
         Value::Float(number) => decimal(*number),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
