@@ -255,7 +255,7 @@ mod tests {
         }
         assert_eq!(sentence(shown, &confusion, 6, 8), "Road taken for Sidewalk: 1 voxels, 25.0 % of Road");
         assert_eq!(sentence(shown, &confusion, 6, 6), "Road recognised: 3 voxels, 75.0 % of Road");
-        assert_eq!(sentence(shown, &confusion, 8, 6), "Sidewalk taken for Road: 0 voxels, – of Sidewalk");
+        assert_eq!(sentence(shown, &confusion, 8, 6), "Sidewalk taken for Road: 0 voxels, - of Sidewalk");
     }
 
     #[test]
