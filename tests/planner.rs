@@ -192,12 +192,12 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
 
 /// What the arenas would need if nothing were ever shared.
 fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
-    let aligned = |elements: usize| (elements * 4).next_multiple_of(limits.offset_alignment_bytes);
-    let tensors: usize = lifetimes(graph, plan).keys().map(|&id| aligned(graph.tensor(id).spec.elements())).sum();
+    let aligned = |bytes: usize| bytes.next_multiple_of(limits.offset_alignment_bytes);
+    let tensors: usize = lifetimes(graph, plan).keys().map(|&id| aligned(graph.tensor(id).spec.bytes())).sum();
     let scratch = |node: &sep4d::graph::Node| -> usize {
         let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
         let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits }).unwrap();
-        program.scratch.iter().map(|scratch| aligned(scratch.elements)).sum()
+        program.scratch.iter().map(|scratch| aligned(4 * scratch.elements)).sum()
     };
     tensors + graph.nodes().iter().map(scratch).sum::<usize>()
 }
@@ -207,8 +207,11 @@ fn no_two_living_tensors_overlap() {
     let limits = small_limits(&KernelLimits { is_cpu: true, ..KernelLimits::portable() });
     let (mut in_place, mut several_arenas) = (0, 0);
     for seed in 0..200 {
-        let RandomGraph { graph, .. } = random_graph(seed);
-        for limits in [&limits, &KernelLimits::portable()] {
+        let RandomGraph { mut graph, .. } = random_graph(seed);
+        // Every third one with whatever may be in f16.
+        let has_f16 = seed % 3 == 0 && graph.halve(0) > 0;
+        for limits in [limits.clone(), KernelLimits::portable()] {
+            let limits = &KernelLimits { has_f16, ..limits };
             let plan = Plan::new(&graph, limits).unwrap();
             in_place += check_memory(&graph, &plan);
             several_arenas += usize::from(plan.arenas.len() > 1);
@@ -225,8 +228,11 @@ fn no_two_living_tensors_overlap() {
 #[test]
 fn random_graphs_give_what_the_interpreter_gives() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
-    for seed in 0..40 {
-        let RandomGraph { graph, inputs, kept } = random_graph(seed);
+    for seed in 0..60 {
+        let RandomGraph { mut graph, inputs, kept } = random_graph(seed);
+        let is_half = seed % 3 == 0 && context.limits().has_f16 && graph.halve(0) > 0;
+        // Results an f32 apart may be rounded to f16 numbers apart, and lie on either side of an activation's kink.
+        let tolerance = if is_half { 1e-3 } else { 1e-5 };
         let mut values = Values::default();
         inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
         interpret::run(&graph, &mut values).unwrap();
@@ -235,7 +241,7 @@ fn random_graphs_give_what_the_interpreter_gives() {
             for &id in &kept {
                 let found: Vec<f64> = executor.read::<f32>(id).unwrap().into_iter().map(f64::from).collect();
                 let error = relative_error(&found, values.get(&graph, id).unwrap());
-                assert!(error < 1e-5, "seed {seed}: {} deviates by {error}", graph.describe(id));
+                assert!(error < tolerance, "seed {seed}: {} deviates by {error}", graph.describe(id));
             }
         }
     }

@@ -116,6 +116,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         } else {
             0
         },
+        has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{OptimiserConfig, Preflight};
+use super::{OptimiserConfig, Precision, Preflight};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
 use crate::graph::{Graph, KernelLimits, TensorId, TensorSpec};
@@ -14,12 +14,16 @@ use crate::layers::pointwise::weighted_sum;
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::models::sep4d::{self, BatchShape, Latent, ModelConfig};
 
+/// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
+const SMALLEST_HALF: usize = 1 << 12;
+
 /// A step of training.
 pub(super) struct TrainingGraph {
     pub graph: Graph,
     pub labels: TensorId,
     pub class_weights: TensorId,
     pub rng: TensorId,
+    pub scale: TensorId,
     pub adam: Adam,
     pub optimiser: OptimiserStep,
     pub report: TensorId,
@@ -41,14 +45,18 @@ pub(super) fn training_graph(
         let loss = weighted_sum(g, &[(weights.cross_entropy, ce), (weights.lovasz, lovasz), (weights.kl, kl)])?;
         Ok(([loss, ce, lovasz, kl], loss))
     })?;
-    let seed = g.constant("d_loss", &[1], vec![1.0])?;
-    g.backward(&[(loss, seed)], &[])?;
+    let scale = g.input("loss_scale", TensorSpec::f32(&[1]));
+    g.backward(&[(loss, scale)], &[])?;
+    let precision = optimiser.precision;
     let adam =
         Adam { weight_decay: f64::from(optimiser.weight_decay), clip_norm: optimiser.clip_norm, ..Adam::default() };
-    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone()))?;
+    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone(), scale, precision.loss_scaling()))?;
     let report = concat(&mut g, &[report[0], report[1], report[2], report[3], optimiser.state])?;
     g.keep(report);
-    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, adam, optimiser, report })
+    if precision == Precision::F16 {
+        g.halve(SMALLEST_HALF);
+    }
+    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, scale, adam, optimiser, report })
 }
 
 /// Scores a batch with the latent means.
