@@ -262,6 +262,7 @@ fn session(golden: &Golden) -> Session {
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
         weight_decay: 0.0,
         clip_norm: None,
+        memory_budget: None,
     };
     let weights = golden.f32("class_weights");
     let mut session = Session::new(&context, &CONFIG, &shape(), &optimiser, &weights, u64::from(SEED)).unwrap();

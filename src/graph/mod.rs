@@ -13,6 +13,7 @@ pub mod interpret;
 mod parameter;
 pub mod plan;
 pub mod program;
+pub mod recompute;
 
 use std::fmt;
 use std::sync::Arc;

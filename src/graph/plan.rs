@@ -252,7 +252,7 @@ impl Resolver<'_> {
 }
 
 /// Indices of the nodes on which something observable depends.
-fn live_nodes(graph: &Graph) -> Vec<usize> {
+pub(super) fn live_nodes(graph: &Graph) -> Vec<usize> {
     let mut needed: Vec<bool> = graph
         .tensors
         .iter()
@@ -294,7 +294,8 @@ enum Owner {
     Scratch(usize, usize),
 }
 
-struct Lifetimes {
+/// When the memory of each tensor is in use.
+pub(super) struct Lifetimes {
     intervals: Vec<Interval>,
     by_root: HashMap<TensorId, usize>,
     /// Tensors that live in another tensor's interval.
@@ -313,7 +314,7 @@ impl Places {
 }
 
 impl Lifetimes {
-    fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
+    pub(super) fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
         let end = live.len();
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
         let operands = |index: &usize| graph.nodes()[*index].inputs.iter().chain(&graph.nodes()[*index].outputs);
@@ -363,7 +364,7 @@ impl Lifetimes {
     }
 
     /// Lets an op overwrite an input that nobody needs afterwards.
-    fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
+    pub(super) fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
         for (time, &index) in live.iter().enumerate() {
             let node = &graph.nodes()[index];
             let Some((output, input)) = node.op.in_place() else { continue };
@@ -383,6 +384,15 @@ impl Lifetimes {
                 self.by_root.insert(output, from);
             }
         }
+    }
+
+    /// Bytes of transient tensors in use at each of the first `end` times.
+    pub(super) fn arena_bytes(&self, end: usize) -> Vec<usize> {
+        let mut bytes = vec![0; end];
+        for interval in self.intervals.iter().filter(|interval| interval.pool == Pool::Arena) {
+            bytes[interval.first..end.min(interval.last + 1)].iter_mut().for_each(|sum| *sum += interval.bytes);
+        }
+        bytes
     }
 
     /// Greedy by size: the largest tensors first, each at the lowest free offset of the first arena that has room.

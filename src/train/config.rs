@@ -95,7 +95,7 @@ section! {
         keep_last: usize,
         /// The run ends when this many steps in all had to be skipped because of NaN or infinity.
         max_skipped: usize,
-        /// Device memory that training may plan for, GiB; 0 for no limit.
+        /// Device memory that training may plan for, GiB; what exceeds it is recomputed. 0 for no limit.
         memory_budget: f64,
         /// Adapter: best, its number, or a part of its name (see `sep4d devices`).
         device: String,
@@ -354,6 +354,7 @@ impl RunConfig {
             precision: train.precision,
             weight_decay: train.weight_decay as f32,
             clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm as f32),
+            memory_budget: self.memory_budget_bytes(),
             weights: LossWeights {
                 cross_entropy: train.cross_entropy as f32,
                 lovasz: train.lovasz as f32,

@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(folder.metrics().unwrap(), [step(10), validation(10), step(20), step(25)]);
         let csv = fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [13; 5]);
+        assert_eq!(columns, [14; 5]);
         assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
     }
 

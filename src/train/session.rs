@@ -62,6 +62,8 @@ pub struct OptimiserConfig {
     pub weight_decay: f32,
     /// Global gradient norm above which gradients are scaled down to it.
     pub clip_norm: Option<f32>,
+    /// Bytes that all device buffers of the run may take; what does not fit is recomputed instead of kept.
+    pub memory_budget: Option<usize>,
 }
 
 /// What a run will need, known before anything is allocated.
@@ -89,8 +91,8 @@ impl Preflight {
             return Ok(());
         }
         Err(Error::Memory(format!(
-            "training needs {} of device memory, but train.memory_budget is {}; use a smaller T (data.frames), batch \
-             (train.batch), crop (data.crop) or preset, or raise train.memory_budget (GiB)",
+            "training needs {} of device memory even if it keeps as little as it can, but train.memory_budget is {}; use a \
+             smaller T (data.frames), batch (train.batch), crop (data.crop) or preset, or raise train.memory_budget (GiB)",
             amount(self.peak_bytes),
             amount(budget_bytes)
         )))
@@ -197,13 +199,13 @@ impl Session {
         seed: u64,
     ) -> Result<Session> {
         let train = graphs::training_graph(model, shape, optimiser)?;
-        let plan = Plan::new(&train.graph, context.limits())?;
         let parts = Parts::new(model, shape, class_weights, context.limits())?;
+        let (graph, plan) = graphs::plan_training(train.graph, &parts.plans(), optimiser, context.limits())?;
         let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.plans()).collect();
-        let preflight = Preflight::of(&train.graph, &plans);
+        let preflight = Preflight::of(&graph, &plans);
         let memory = Memory::new(context, &plans)?;
-        memory.write_block(Block::Parameters, &train.graph.initial_parameters(seed))?;
-        let executor = Executor::new(context, train.graph, plan, &memory)?;
+        memory.write_block(Block::Parameters, &graph.initial_parameters(seed))?;
+        let executor = Executor::new(context, graph, plan, &memory)?;
         executor.write(train.class_weights, class_weights)?;
         let inference = Inference::of(context, memory, parts, shape);
         let ids = Ids {
@@ -349,7 +351,8 @@ mod tests {
         limits: &KernelLimits,
     ) -> Result<Preflight> {
         let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
-        let optimiser = OptimiserConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0) };
+        let optimiser =
+            OptimiserConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None };
         preflight(&MODEL, &BatchShape { batch, frames, size }, &optimiser, limits)
     }
 

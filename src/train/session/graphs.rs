@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{OptimiserConfig, Precision, Preflight};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
+use crate::graph::recompute::plan_within;
 use crate::graph::{Graph, KernelLimits, TensorId, TensorSpec};
 use crate::layers::adam::{Adam, OptimiserStep, optimiser_step};
 use crate::layers::concat::concat;
@@ -143,19 +144,39 @@ pub fn preflight(
     optimiser: &OptimiserConfig,
     limits: &KernelLimits,
 ) -> Result<Preflight> {
-    let graphs = graphs(model, shape, optimiser)?;
-    let plans = graphs.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
-    Ok(Preflight::of(&graphs[0], &plans.iter().collect::<Vec<_>>()))
+    let [training, others @ ..] = graphs(model, shape, optimiser)?;
+    let others = others.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
+    let others: Vec<&Plan> = others.iter().collect();
+    let (graph, plan) = plan_training(training, &others, optimiser, limits)?;
+    Ok(Preflight::of(&graph, &[&[&plan], &others[..]].concat()))
+}
+
+/// Plans the training graph beside the `others` of the run, recomputing as much as the memory budget demands.
+pub(super) fn plan_training(
+    graph: Graph,
+    others: &[&Plan],
+    optimiser: &OptimiserConfig,
+    limits: &KernelLimits,
+) -> Result<(Graph, Plan)> {
+    plan_within(graph, limits, |plan| match optimiser.memory_budget {
+        Some(budget) => peak_bytes(&[&[plan], others].concat()).saturating_sub(budget),
+        None => 0,
+    })
+}
+
+/// Bytes of all device buffers of a run.
+fn peak_bytes(plans: &[&Plan]) -> usize {
+    let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
+    shared_bytes(plans).values().sum::<usize>() + persistent
 }
 
 impl Preflight {
     /// What `plans` need together; `graph` is the first one's.
     pub(in crate::train) fn of(graph: &Graph, plans: &[&Plan]) -> Preflight {
         let most = |of: fn(&Plan) -> usize| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
-        let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
         Preflight {
             parameters: graph.parameter_count(),
-            peak_bytes: shared_bytes(plans).values().sum::<usize>() + persistent,
+            peak_bytes: peak_bytes(plans),
             largest_binding: most(|plan| plan.largest_binding),
             largest_tensor: most(|plan| plan.largest_tensor),
             flops_per_step: graph.flops(),
