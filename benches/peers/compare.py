@@ -139,7 +139,7 @@ def sides(size: str) -> list[int]:
 def cargo_executable(target: str, *options: str) -> str:
     """Builds one of the Rust sides and returns its path."""
     command = ["cargo", "build", "--release", "--locked", "--manifest-path", str(HERE / "Cargo.toml")]
-    command += ["--target-dir", str(ROOT / "target"), "--bin", target, *options]
+    command += ["--target-dir", str(ROOT / "target" / "peers"), "--bin", target, *options]
     built = subprocess.run([*command, "--message-format=json-render-diagnostics"], stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
         raise OSError(f"`{' '.join(command)}` failed")

@@ -60,7 +60,9 @@ impl Op for Ceiling {
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         let [x] = inputs else { return Err("needs one operand".into()) };
         match self {
-            _ if *x != TensorSpec::f32(&[x.rows(), ROW]) || x.elements() == 0 => Err(format!("needs rows of {ROW} f32")),
+            _ if *x != TensorSpec::f32(&[x.rows(), ROW]) || x.elements() == 0 => {
+                Err(format!("needs rows of {ROW} f32"))
+            }
             Ceiling::MultiplyAdd { iterations } if *iterations > MOST_ITERATIONS => {
                 Err(format!("loops at most {MOST_ITERATIONS} times, not {iterations}"))
             }

@@ -108,7 +108,8 @@ fn convolution(
         ready.executor.run()?;
         Ok(ready)
     };
-    let ready = [ready(Pass::Forward)?, ready(Pass::BackwardData)?, ready(Pass::BackwardWeight)?];
+    let [forward, data, parameters] = Pass::ALL.map(ready);
+    let ready = [forward?, data?, parameters?];
     let read = |ready: &Ready, i: usize| ready.executor.read::<f32>(ready.observed[i]);
     write(folder, "y", &channels_first(&read(&ready[0], 0)?, outputs))?;
     write(folder, "d_x", &channels_first(&read(&ready[1], 0)?, inputs))?;
