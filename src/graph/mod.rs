@@ -407,7 +407,7 @@ impl Graph {
     /// out, and so is what a kernel reads again.
     pub fn node_bytes(&self, node: &Node) -> u64 {
         let tensors = node.inputs.iter().chain(&node.outputs);
-        tensors.map(|&id| (self.tensors[id.0].spec.elements() * ELEMENT_BYTES) as u64).sum()
+        tensors.map(|&id| self.tensors[id.0].spec.bytes() as u64).sum()
     }
 
     /// The specs of several tensors.
