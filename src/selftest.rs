@@ -217,7 +217,7 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, and overwriting its operands where it may.
+/// operations, in windows, overwriting its operands where it may, and with every variant that a tuner may choose.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
@@ -240,6 +240,13 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
     ] {
         let built = build(case, operands)?;
         let expected = interpret(&built, &built.values)?;
+        if operands == Operands::Stay {
+            let gpu = KernelLimits { is_cpu: false, ..context.limits().clone() };
+            for tuning in built.graph.forced_tunings(&gpu) {
+                let limits = KernelLimits { tuning, ..gpu.clone() };
+                worst = worst.worst(compare_under(context, &built, &expected, &limits)?);
+            }
+        }
         for limits in variants {
             worst = worst.worst(compare_under(context, &built, &expected, limits)?);
         }
