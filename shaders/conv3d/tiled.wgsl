@@ -60,16 +60,16 @@ fn {{ entry }}(
 {% endif %}
 
 {% if not entry is endingwith("pack") and not entry is endingwith("reduce_weight") %}
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<f32>" if vin else "f32" }}>;
+@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
 
 // Channels 4c.. of x at `voxel`, zero past the end.
 fn channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return xs[voxel * (p.ci / 4) + c];
+    return vec4<f32>(xs[voxel * (p.ci / 4) + c]);
     {% else %}
     let k = vec4(4 * c) + vec4(0, 1, 2, 3);
     let at = voxel * p.ci + min(k, vec4(p.ci - 1));
-    return select(vec4(0.0), vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]), k < vec4(p.ci));
+    return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
     {% endif %}
 }
 
@@ -109,7 +109,7 @@ fn thread_row(local: i32) -> i32 {
 {% set w_loads = (tn * 4 + threads - 1) // threads %}
 {% set vectors_out = rn // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
+@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 // Four vectors of channels a voxel, in an order that depends on the voxel, so that neighbours lie in different banks.
 var<workgroup> tile_x: array<vec4<f32>, {{ tm * 4 }}>;
@@ -277,9 +277,9 @@ fn store(voxel: i32, c: i32, sum: vec4<f32>) {
         return;
     }
     {% if activation %}
-    let value = vec4(lrelu(sum.x), lrelu(sum.y), lrelu(sum.z), lrelu(sum.w));
+    let value = vec4<{{ element[3] }}>(vec4(lrelu(sum.x), lrelu(sum.y), lrelu(sum.z), lrelu(sum.w)));
     {% else %}
-    let value = sum;
+    let value = vec4<{{ element[3] }}>(sum);
     {% endif %}
     {% if vout %}
     if 4 * c < p.co {
@@ -306,7 +306,7 @@ fn store(voxel: i32, c: i32, sum: vec4<f32>) {
 {% set loads = 16 * tq // threads %}
 {% set d_loads = (4 * tm + threads - 1) // threads %}
 {% set d_threads = [threads, 4 * tm] | min %}
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
+@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<" ~ element[2] ~ ">" if vout else element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
 var<workgroup> tile_x: array<vec4<f32>, {{ 16 * tq }}>;
@@ -315,10 +315,10 @@ var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tm }}>;
 // Channels 4c.. of d_y at `voxel`; what is past the end is not used.
 fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vout %}
-    return d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)];
+    return vec4<f32>(d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)]);
     {% else %}
     let at = voxel * p.co + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.co - 1));
-    return vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]);
+    return vec4<f32>(vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]));
     {% endif %}
 }
 

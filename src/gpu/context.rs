@@ -117,6 +117,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             0
         },
         tuning: Tuning::new(),
+        has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
 

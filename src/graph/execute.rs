@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::util::DeviceExt;
 
 use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
-use super::{Block, ELEMENT_BYTES, Graph, Storage, TensorId};
+use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
 use crate::gpu::Context;
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ impl Memory {
     /// [`Error::Shape`] if the length differs or no plan uses the block.
     pub fn write_block(&self, block: Block, values: &[f32]) -> Result<()> {
         let buffer = self.block(block)?;
-        if buffer.size() != (values.len() * ELEMENT_BYTES) as u64 {
+        if buffer.size() != (values.len() * WORD_BYTES) as u64 {
             return Err(Error::Shape(format!("{block:?} has {} bytes, not {} values", buffer.size(), values.len())));
         }
         self.context.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
@@ -83,18 +83,19 @@ fn allocate(context: &Context, id: BufferId, bytes: usize) -> Result<wgpu::Buffe
     })
 }
 
-/// Reads `bytes` bytes from `offset` on, as four-byte values.
+/// Reads `bytes` bytes from `offset` on.
 fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> Result<Vec<T>> {
+    let words = bytes.next_multiple_of(WORD_BYTES) as u64;
     let staging = context.guarded("a readback buffer", || {
         context.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
-            size: bytes as u64,
+            size: words,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         })
     })?;
     let mut encoder = context.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, offset as u64, &staging, 0, bytes as u64);
+    encoder.copy_buffer_to_buffer(buffer, offset as u64, &staging, 0, words);
     context.queue.submit([encoder.finish()]);
     let (sender, receiver) = std::sync::mpsc::channel();
     staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -108,7 +109,7 @@ fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usiz
     let view = staging
         .get_mapped_range(..)
         .map_err(|why| Error::Device(format!("reading {bytes} bytes back from {}: {why}", context.adapter.name)))?;
-    Ok(bytemuck::pod_collect_to_vec(&view))
+    Ok(bytemuck::pod_collect_to_vec(&view[..bytes]))
 }
 
 enum Encoded {
@@ -189,17 +190,17 @@ impl Executor {
         let mut words = Vec::new();
         for step in &self.plan.steps {
             if let Step::Dispatch { parameters, kernel, .. } = step {
-                if parameters.len() * ELEMENT_BYTES > PARAMETER_STRIDE {
+                if parameters.len() * WORD_BYTES > PARAMETER_STRIDE {
                     return Err(Error::Device(format!("kernel {} has too many parameter words", kernel.entry)));
                 }
                 words.extend_from_slice(parameters);
-                words.resize(words.len().next_multiple_of(PARAMETER_STRIDE / ELEMENT_BYTES), 0);
+                words.resize(words.len().next_multiple_of(PARAMETER_STRIDE / WORD_BYTES), 0);
                 if parameters.is_empty() {
-                    words.resize(words.len() + PARAMETER_STRIDE / ELEMENT_BYTES, 0);
+                    words.resize(words.len() + PARAMETER_STRIDE / WORD_BYTES, 0);
                 }
             }
         }
-        words.resize(words.len().max(PARAMETER_STRIDE / ELEMENT_BYTES), 0);
+        words.resize(words.len().max(PARAMETER_STRIDE / WORD_BYTES), 0);
         let parameters = context.guarded("the kernels' parameters", || {
             context.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
                 label: Some("parameters"),
@@ -304,7 +305,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Reads a kept tensor after a step (f32 or u32 words).
+    /// Reads a kept tensor after a step, as elements of its type.
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.

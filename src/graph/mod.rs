@@ -8,10 +8,12 @@
 
 mod autodiff;
 pub mod execute;
+mod half;
 pub mod interpret;
 mod parameter;
 pub mod plan;
 pub mod program;
+pub mod recompute;
 pub mod tune;
 
 use std::fmt;
@@ -24,17 +26,30 @@ pub use tune::{Tuning, Variants};
 
 use crate::{Error, Result};
 
-/// Element type; both are four bytes.
+/// Element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// IEEE single precision.
     F32,
+    /// IEEE half precision; only [`Graph::halve`] makes such tensors.
+    F16,
     /// Unsigned words: labels, counts, bits.
     U32,
 }
 
-/// Bytes of one element of any tensor.
-pub const ELEMENT_BYTES: usize = 4;
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => WORD_BYTES,
+            DType::F16 => WORD_BYTES / 2,
+        }
+    }
+}
+
+/// Bytes of an f32 or u32 element: what scratch tensors, flat blocks and parameter blocks consist of. Bindings are whole
+/// words.
+pub const WORD_BYTES: usize = 4;
 
 /// Shape and element type. Storage is dense, the last axis fastest (channels-last).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +76,11 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bytes()
+    }
+
     /// Extent of the last axis (1 for a scalar).
     pub fn channels(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
@@ -76,6 +96,7 @@ impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.dtype {
             DType::F32 => "",
+            DType::F16 => "f16 ",
             DType::U32 => "u32 ",
         };
         write!(f, "{kind}{:?}", self.shape)
@@ -197,6 +218,12 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// `(output, input)` that may share memory, because every element is read before it is written by one invocation.
     fn in_place(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    /// Whether the kernels take this operand in f16 too: they load it as f32 and round what they store
+    /// ([`Kernel::half_bindings`]).
+    fn takes_half(&self, _operand: Slot) -> bool {
+        false
     }
 
     /// Floating-point operations of one execution (multiply and add count as two).

@@ -10,7 +10,7 @@ pub(super) use program::{
 };
 
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, TensorId, TensorSpec, Variants};
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
 use crate::selftest::Case;
 
 /// `y = w * x + b` (torch `nn.Conv3d(I, O, kernel, padding=kernel/2)`; with kernel `[1, 3, 3]` `nn.Conv2d`).
@@ -159,6 +159,10 @@ impl Op for Conv3d {
         Ok(vec![d_x, Some(gradients[0]), Some(gradients[1])])
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         2 * inputs[0].rows() as u64 * inputs[1].elements() as u64
     }
@@ -212,6 +216,10 @@ impl Op for Conv3dBackwardData {
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
         backward_data_variants(context, &self.geometry(context))
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -271,6 +279,10 @@ impl Op for Conv3dBackwardWeight {
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
         backward_weight_variants(context, &self.geometry(context))
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(_))
     }
 
     fn flops(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {

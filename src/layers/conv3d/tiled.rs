@@ -4,7 +4,7 @@ use super::Geometry;
 use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{ELEMENT_BYTES, Kernel, OpContext, Program};
+use crate::graph::{Kernel, OpContext, Program, WORD_BYTES};
 
 /// Workgroups that fill any GPU; the voxels of a weight gradient are cut in chunks until there are as many.
 const WORKGROUPS: usize = 1024;
@@ -116,7 +116,7 @@ fn narrow(tiles: &'static [Tile], channels: usize, extent: fn(&Tile) -> usize) -
 pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static Tile> {
     let mut tiles = narrow(&MULTIPLY, g.o, |tile| tile.columns);
     let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
-    let limit = context.limits.max_storage_binding_bytes / ELEMENT_BYTES;
+    let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
     tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
     Tile::candidates(tiles, |tile| tile.cost(g.n * g.voxels(), g.o, 1))
 }
@@ -179,7 +179,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
     let windows = context.windows(g.n, &[x, y])?;
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
-    let most_sets = (limit / (set * ELEMENT_BYTES)).max(1);
+    let most_sets = (limit / (set * WORD_BYTES)).max(1);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
         let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
