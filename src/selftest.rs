@@ -12,7 +12,7 @@ use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
-use crate::graph::{DType, Graph, KernelLimits, TensorId, TensorSpec};
+use crate::graph::{DType, Graph, KernelLimits, MatrixUnits, TensorId, TensorSpec};
 use crate::layers::pointwise::Pointwise;
 use crate::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use crate::rng::Rng;
@@ -313,7 +313,9 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
 
 /// The limits under which a GPU would run each of `graph`'s variants.
 fn forced(context: &Context, graph: &Graph) -> Vec<KernelLimits> {
-    let gpu = KernelLimits { is_cpu: false, ..context.limits().clone() };
+    let own = context.limits().clone();
+    let matrices = if own.matrices == MatrixUnits::None { MatrixUnits::Emulated } else { own.matrices };
+    let gpu = KernelLimits { is_cpu: false, matrices, ..own };
     let tunings = graph.forced_tunings(&gpu).into_iter();
     tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect()
 }

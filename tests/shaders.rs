@@ -8,7 +8,7 @@ use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use sep4d::gpu::{render_shader, shader_files};
 use sep4d::graph::plan::{Plan, Step};
-use sep4d::graph::{Graph, Kernel, KernelLimits};
+use sep4d::graph::{Graph, Kernel, KernelLimits, MatrixUnits};
 use sep4d::layers;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
@@ -18,6 +18,9 @@ use sep4d::train::session::{self, LossWeights, OptimiserConfig, Precision};
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
+
+/// What adapters with matrix units have beside them.
+const MAX_MATRIX_WORKGROUP_BYTES: u32 = 32 << 10;
 
 /// How plans use one kernel.
 #[derive(Default)]
@@ -37,6 +40,9 @@ fn variants() -> Vec<KernelLimits> {
         for is_cpu in [true, false] {
             variants.push(KernelLimits { is_cpu, min_subgroup_lanes, has_f16: true, ..KernelLimits::portable() });
         }
+    }
+    for (matrices, min_subgroup_lanes) in [(MatrixUnits::Present, 32), (MatrixUnits::Emulated, 0)] {
+        variants.push(KernelLimits { matrices, min_subgroup_lanes, has_f16: true, ..KernelLimits::portable() });
     }
     variants
 }
@@ -105,9 +111,11 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
         Ok(module) => module,
         Err(why) => return vec![why.emit_to_string(&source)],
     };
-    let mut capabilities = Capabilities::empty();
+    // The packing of f16 in words is part of WebGPU.
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, !planned.without_subgroups);
     capabilities.set(Capabilities::SHADER_FLOAT16, kernel.half_bindings != 0);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.defines.get("matrix_units") == Some(&1));
     let info = match Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
         Ok(info) => info,
         Err(why) => return vec![why.emit_to_string(&source)],
@@ -130,7 +138,8 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
         .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
         .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()).next_multiple_of(16))
         .sum();
-    if workgroup_bytes > MAX_WORKGROUP_BYTES {
+    let multiplies_matrices = kernel.defines.contains_key("matrix_units");
+    if workgroup_bytes > if multiplies_matrices { MAX_MATRIX_WORKGROUP_BYTES } else { MAX_WORKGROUP_BYTES } {
         complaints.push(format!("uses {workgroup_bytes} bytes of workgroup memory"));
     }
     for (_, variable) in used() {

@@ -2,64 +2,6 @@
 // weight gradient) is (tap, channel) flattened in vec4: q = tap * ci / 4 + c. No division is in any inner loop: (tap, c), and
 // the position of a voxel, are carried from one step to the next.
 
-struct Parameters {
-    size: vec3<i32>,   // X, Y, Z; a linear layer has its rows along Z
-    ci: i32,
-    kernel: vec3<i32>, // taps along x, y, z
-    co: i32,
-    count: i32,        // voxels
-    co_padded: i32,
-    bias_at: i32,      // of the packed bias, in vec4
-    chunk: i32,        // voxels of a chunk
-    parts: i32,
-    accumulate: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Parameters;
-
-{% if entry is endingwith("pack") %}
-// The weight as a matrix [taps * ci / 4, padded to 4][4][co, padded], then the bias; zero where padded, or without a bias.
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed: array<f32>;
-{% if bias %}
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
-{% endif %}
-
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let index = i32(invocation_index(workgroup, grid, local));
-    if index >= p.count {
-        return;
-    }
-    let o = index % p.co_padded;
-    let k = index / p.co_padded;
-    let vectors = (p.ci + 3) / 4;
-    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
-    let i = k / 4 % vectors * 4 + k % 4;
-    let tap = k / 4 / vectors;
-    var value = 0.0;
-    if index >= 4 * p.bias_at {
-        {% if bias %}
-        if o < p.co {
-            value = bias[o];
-        }
-        {% endif %}
-    } else if o < p.co && i < p.ci && tap < taps {
-        {% if transposed %}
-        value = weight[(i * p.co + o) * taps + taps - 1 - tap];
-        {% else %}
-        value = weight[(o * p.ci + i) * taps + tap];
-        {% endif %}
-    }
-    packed[index] = value;
-}
-{% endif %}
-
-{% if not entry is endingwith("pack") and not entry is endingwith("reduce_weight") %}
 @group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
 
 // Channels 4c.. of x at `voxel`, zero past the end.
@@ -73,21 +15,6 @@ fn channels(voxel: i32, c: i32) -> vec4<f32> {
     {% endif %}
 }
 
-{% if not pointwise %}
-fn position_of(voxel: i32) -> vec3<i32> {
-    return vec3(voxel / (p.size.z * p.size.y) % p.size.x, voxel / p.size.z % p.size.y, voxel % p.size.z);
-}
-
-// Voxels from one position to another.
-fn distance(offset: vec3<i32>) -> i32 {
-    return (offset.x * p.size.y + offset.y) * p.size.z + offset.z;
-}
-
-fn inside(position: vec3<i32>) -> bool {
-    return all(vec3<u32>(position) < vec3<u32>(p.size));
-}
-{% endif %}
-
 // One of a workgroup's threads, in an array of threads over its tile: 32 lanes that run together share few rows and columns.
 {% set across = tn // rn %}
 {% set lanes_across = [8, across] | min %}
@@ -98,7 +25,6 @@ fn thread_column(local: i32) -> i32 {
 fn thread_row(local: i32) -> i32 {
     return local % 32 / {{ lanes_across }} + local / {{ 32 * across // lanes_across }} * {{ 32 // lanes_across }};
 }
-{% endif %}
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 // A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, {{ rm }} x {{ rn }} of them a thread, 16 of the inner
@@ -109,7 +35,7 @@ fn thread_row(local: i32) -> i32 {
 {% set w_loads = (tn * 4 + threads - 1) // threads %}
 {% set vectors_out = rn // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
+{% include "conv3d/store.wgsl" %}
 
 // Four vectors of channels a voxel, in an order that depends on the voxel, so that neighbours lie in different banks.
 var<workgroup> tile_x: array<vec4<f32>, {{ tm * 4 }}>;
@@ -153,19 +79,6 @@ while c >= vectors {
 }
 {% endif %}
 {% endmacro %}
-
-{% if not pointwise %}
-// Taps are offsets in the order of the weight; past the last one, x is beyond `half.x`.
-fn next_tap(tap: vec3<i32>, half: vec3<i32>) -> vec3<i32> {
-    if tap.z < half.z {
-        return vec3(tap.xy, tap.z + 1);
-    }
-    if tap.y < half.y {
-        return vec3(tap.x, tap.y + 1, -half.z);
-    }
-    return vec3(tap.x + 1, -half.yz);
-}
-{% endif %}
 
 @compute @workgroup_size({{ threads }})
 fn {{ entry }}(
@@ -271,28 +184,6 @@ fn {{ entry }}(
     }
     {% endfor %}
 }
-
-fn store(voxel: i32, c: i32, sum: vec4<f32>) {
-    if voxel >= p.count {
-        return;
-    }
-    {% if activation %}
-    let value = vec4<{{ element[3] }}>(vec4(lrelu(sum.x), lrelu(sum.y), lrelu(sum.z), lrelu(sum.w)));
-    {% else %}
-    let value = vec4<{{ element[3] }}>(sum);
-    {% endif %}
-    {% if vout %}
-    if 4 * c < p.co {
-        ys[voxel * (p.co / 4) + c] = value;
-    }
-    {% else %}
-    {% for k in range(4) %}
-    if 4 * c + {{ k }} < p.co {
-        ys[voxel * p.co + 4 * c + {{ k }}] = value[{{ k }}];
-    }
-    {% endfor %}
-    {% endif %}
-}
 {% endif %}
 
 {% if entry is endingwith("backward_weight") %}
@@ -321,25 +212,6 @@ fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     return vec4<f32>(vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]));
     {% endif %}
 }
-
-{% if not pointwise %}
-// The position `step` voxels on, where both are positions; the frame does not matter.
-fn moved(position: vec3<i32>, step: vec3<i32>) -> vec3<i32> {
-    var to = position + step;
-    if to.z >= p.size.z {
-        to.z -= p.size.z;
-        to.y += 1;
-    }
-    if to.y >= p.size.y {
-        to.y -= p.size.y;
-        to.x += 1;
-    }
-    if to.x >= p.size.x {
-        to.x -= p.size.x;
-    }
-    return to;
-}
-{% endif %}
 
 {% macro load() %}
 {% for j in range(loads) %}
@@ -481,49 +353,6 @@ fn {{ entry }}(
         }
         for (var k = 0; k < min(4, p.co - 4 * c_out); k += 1) {
             partial[(i32(workgroup.y) * p.co + 4 * c_out + k + 1) * columns - 1] = vec4(bias[k], 0.0, 0.0, 0.0);
-        }
-    }
-}
-{% endif %}
-
-{% if entry is endingwith("reduce_weight") %}
-// Adds the chunks in a fixed order; one invocation has the four input channels of one column.
-@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
-{% if bias %}
-@group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
-{% endif %}
-
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let index = i32(invocation_index(workgroup, grid, local));
-    if index >= p.count {
-        return;
-    }
-    var sum = vec4(0.0);
-    for (var part = 0; part < p.parts; part += 1) {
-        sum += partial[part * p.count + index];
-    }
-    let vectors = (p.ci + 3) / 4;
-    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
-    let columns = taps * vectors + 1;
-    let o = index / columns;
-    let q = index % columns;
-    if q == columns - 1 {
-        {% if bias %}
-        d_bias[o] = sum.x + select(0.0, d_bias[o], p.accumulate == 1u);
-        {% endif %}
-        return;
-    }
-    for (var k = 0; k < 4; k += 1) {
-        let i = q % vectors * 4 + k;
-        if i < p.ci {
-            let at = (o * p.ci + i) * taps + q / vectors;
-            d_weight[at] = sum[k] + select(0.0, d_weight[at], p.accumulate == 1u);
         }
     }
 }

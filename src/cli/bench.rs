@@ -3,10 +3,11 @@
 use sep4d::Result;
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::Context;
+use sep4d::graph::tune::tuned;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::roofline::Ceilings;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::{Session, preflight};
+use sep4d::train::session::{Session, graphs, preflight};
 
 use super::bench_view;
 use super::output::say;
@@ -67,7 +68,7 @@ pub fn run(args: Args) -> Result<()> {
     let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
-    let context = Context::open(&choice)?;
+    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.optimiser())?)?;
     // Tells at once what does not fit, before clips are drawn.
     preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;

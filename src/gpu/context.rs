@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shader::render_shader;
-use crate::graph::{Kernel, KernelLimits, Tuning};
+use super::tuning::TuningFile;
+use crate::graph::{Kernel, KernelLimits, MatrixUnits, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.
@@ -55,7 +56,8 @@ pub struct AdapterSummary {
     pub features: Vec<&'static str>,
 }
 
-const OPTIONAL_FEATURES: [(wgpu::Features, &str); 4] = [
+const OPTIONAL_FEATURES: [(wgpu::Features, &str); 5] = [
+    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
     (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
     (wgpu::Features::SUBGROUP, "subgroup"),
     (wgpu::Features::SHADER_F16, "shader-f16"),
@@ -100,6 +102,26 @@ pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>)
     })
 }
 
+/// Workgroup memory of the kernels that multiply matrices; the others keep to what WebGPU guarantees.
+const MATRIX_WORKGROUP_BYTES: u32 = 32 << 10;
+
+/// Whether the adapter has the matrices for which there are kernels.
+fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
+    let info = adapter.get_info();
+    let needed =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    let fits = |matrix: &wgpu::CooperativeMatrixProperties| {
+        [matrix.m_size, matrix.n_size, matrix.k_size] == [16; 3]
+            && matrix.ab_type == wgpu::CooperativeScalarType::F16
+            && matrix.cr_type == wgpu::CooperativeScalarType::F32
+    };
+    let has_units = adapter.features().contains(needed)
+        && [info.subgroup_min_size, info.subgroup_max_size] == [32; 2]
+        && adapter.limits().max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
+        && adapter.cooperative_matrix_properties().iter().any(fits);
+    if has_units { MatrixUnits::Present } else { MatrixUnits::None }
+}
+
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
     let limits = adapter.limits();
     KernelLimits {
@@ -117,6 +139,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             0
         },
         tuning: Tuning::new(),
+        matrices: matrix_units(adapter),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
@@ -192,8 +215,9 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// The adapter it came from.
     pub adapter: AdapterSummary,
-    pipelines: Mutex<HashMap<BoundKernel, Pipeline>>,
+    pipelines: Arc<Mutex<HashMap<BoundKernel, Pipeline>>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
+    choices: Option<TuningFile>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -221,7 +245,7 @@ impl Context {
         let adapters = enumerate();
         let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
         let number = choose(&summaries, choice)?;
-        let (adapter, summary) = (&adapters[number], summaries[number].clone());
+        let (adapter, mut summary) = (&adapters[number], summaries[number].clone());
         let wanted = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, (feature, _)| all | *feature);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("sep4d"),
@@ -229,6 +253,9 @@ impl Context {
             required_limits: adapter.limits(),
             // A run has a few large buffers, so there is nothing to gain by reserving much for many small ones.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            // SAFETY: the only experimental feature asked for is cooperative matrices. Our own kernels, which keep to their rules
+            // (whole subgroups in uniform control flow), are the only ones, and they run only where a tuner found that they agree.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         }))
         .map_err(|why| Error::Device(format!("adapter {} cannot be opened: {why}", summary.name)))?;
@@ -241,7 +268,34 @@ impl Context {
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&uncaptured, error.to_string())));
         let cache = open_pipeline_cache(adapter, &device);
-        Ok(Arc::new(Context { device, queue, adapter: summary, pipelines: Mutex::default(), cache, failure }))
+        let choices = TuningFile::new(cache_folder().as_deref(), &adapter.get_info());
+        if let (Some(choices), false) = (&choices, summary.limits.is_cpu) {
+            summary.limits.tuning = choices.read();
+        }
+        Ok(Arc::new(Context { device, queue, adapter: summary, pipelines: Arc::default(), cache, choices, failure }))
+    }
+
+    /// Whether the fastest variants are to be measured on this adapter.
+    pub fn is_tunable(&self) -> bool {
+        self.choices.is_some() && !self.adapter.limits.is_cpu
+    }
+
+    /// The same device with other choices of variants, which are kept for the next start.
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Arc<Context> {
+        if let Some(choices) = self.choices.as_ref().filter(|_| tuning != self.limits().tuning) {
+            choices.write(&tuning);
+        }
+        let limits = KernelLimits { tuning, ..self.limits().clone() };
+        Arc::new(Context {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            adapter: AdapterSummary { limits, ..self.adapter.clone() },
+            pipelines: self.pipelines.clone(),
+            cache: self.cache.clone(),
+            choices: self.choices.clone(),
+            failure: self.failure.clone(),
+        })
     }
 
     /// The adapter's limits.
@@ -453,14 +507,19 @@ fn record(failure: &Mutex<Option<String>>, message: String) {
     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
 }
 
+/// Where things are kept that only make the next start faster.
+fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(base.join("sep4d"))
+}
+
 fn open_pipeline_cache(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Option<(wgpu::PipelineCache, PathBuf)> {
     if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
         return None;
     }
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-    let path = base.join("sep4d").join(wgpu::util::pipeline_cache_key(&adapter.get_info())?);
+    let path = cache_folder()?.join(wgpu::util::pipeline_cache_key(&adapter.get_info())?);
     let data = std::fs::read(&path).ok();
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("sep4d"), data: data.as_deref(), fallback: true };
     // SAFETY: the data is what this program wrote for this very driver (the key names it); the driver validates its header,

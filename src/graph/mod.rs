@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterSpec};
-pub use program::{Kernel, KernelLimits, Launch, OpContext, Operand, Program, Slot};
+pub use program::{Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Slot};
 pub use tune::{Tuning, Variants};
 
 use crate::{Error, Result};
@@ -353,6 +353,10 @@ impl Graph {
     /// # Errors
     /// [`Error::Shape`] naming the op, its place and the operands if they do not fit.
     pub fn push(&mut self, op: impl Op + 'static, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
+        self.push_shared(Arc::new(op), inputs)
+    }
+
+    fn push_shared(&mut self, op: Arc<dyn Op>, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let specs: Vec<TensorSpec> = inputs.iter().map(|&i| self.tensors[i.0].spec.clone()).collect();
         let scope = self.path("");
         let outputs = op.outputs(&specs).map_err(|why| {
@@ -362,7 +366,7 @@ impl Graph {
         let name = self.path(op.name());
         let outputs: Vec<TensorId> =
             outputs.into_iter().map(|spec| self.add_tensor(name.clone(), spec, Storage::Transient)).collect();
-        self.nodes.push(Node { op: Arc::new(op), inputs: inputs.to_vec(), outputs: outputs.clone(), scope });
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), scope });
         Ok(outputs)
     }
 

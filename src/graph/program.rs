@@ -27,10 +27,23 @@ pub struct KernelLimits {
     pub is_cpu: bool,
     /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
     pub min_subgroup_lanes: usize,
+    /// How products of f16 are made.
+    pub matrices: MatrixUnits,
     /// Which variants of programs run; none are chosen for CPU adapters.
     pub tuning: Tuning,
     /// Kernels may use 16-bit floats.
     pub has_f16: bool,
+}
+
+/// What multiplies 16 x 16 matrices of f16 and sums in f32, together in a subgroup of 32 lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatrixUnits {
+    /// Nothing: kernels multiply numbers.
+    None,
+    /// The adapter's units.
+    Present,
+    /// The lanes by themselves, in the same kernels: for tests where there are no units.
+    Emulated,
 }
 
 impl KernelLimits {
@@ -46,6 +59,7 @@ impl KernelLimits {
             min_subgroup_lanes: 0,
             tuning: Tuning::new(),
             has_f16: false,
+            matrices: MatrixUnits::None,
         }
     }
 }

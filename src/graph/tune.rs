@@ -1,8 +1,17 @@
-//! Choice among the variants of a program.
+//! Choice among the variants of a program: by name, and by measuring each on random data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Graph, KernelLimits, OpContext};
+use half::f16;
+
+use super::execute::{Executor, Memory, ProfileRow};
+use super::plan::Plan;
+use super::{DType, Graph, KernelLimits, Node, OpContext, TensorId, TensorSpec};
+use crate::gpu::Context;
+use crate::rng::Rng;
+use crate::{Error, Result};
 
 /// The chosen variant of each problem, by their names in [`Variants`]; the default runs where there is none.
 pub type Tuning = BTreeMap<String, String>;
@@ -12,8 +21,10 @@ pub type Tuning = BTreeMap<String, String>;
 pub struct Variants {
     /// What the best choice depends on: ops of equal problems share it.
     pub problem: String,
-    /// Names of the variants, the default first; none, and no problem, where there is no choice.
+    /// Names of the variants, the default first.
     pub names: Vec<&'static str>,
+    /// Inputs of bounded size for which the op is the same problem.
+    pub sample: Vec<TensorSpec>,
 }
 
 impl Variants {
@@ -25,23 +36,266 @@ impl Variants {
 }
 
 impl Graph {
-    /// The variants of every op that has some under `limits`, in order of execution.
-    pub fn variants(&self, limits: &KernelLimits) -> Vec<Variants> {
-        let of = |node: &super::Node| {
+    /// The variants of every op that has some under `limits`, with its node, in order of execution.
+    fn variants(&self, limits: &KernelLimits) -> impl Iterator<Item = (&Node, Variants)> {
+        self.nodes.iter().filter_map(|node| {
             let (inputs, outputs) = (self.specs(&node.inputs), self.specs(&node.outputs));
-            node.op.variants(&OpContext { inputs: &inputs, outputs: &outputs, limits })
-        };
-        self.nodes.iter().filter_map(of).collect()
+            Some((node, node.op.variants(&OpContext { inputs: &inputs, outputs: &outputs, limits })?))
+        })
     }
 
     /// For each name of a variant, the choice of it wherever there is one of that name: what tests run one by one.
     pub fn forced_tunings(&self, limits: &KernelLimits) -> Vec<Tuning> {
-        let variants = self.variants(limits);
+        let variants: Vec<Variants> = self.variants(limits).map(|(_, variants)| variants).collect();
         let names: BTreeSet<&str> = variants.iter().flat_map(|variants| variants.names.iter().copied()).collect();
         let forced = |name: &&str| -> Tuning {
             let with_name = variants.iter().filter(|variants| variants.names.contains(name));
             with_name.map(|variants| (variants.problem.clone(), (*name).to_owned())).collect()
         };
         names.iter().map(forced).collect()
+    }
+}
+
+/// Runs of each variant that are timed; the fastest counts.
+const TIMED_RUNS: usize = 3;
+
+/// Time for measuring, after which the defaults do.
+const TIME: Duration = Duration::from_secs(10);
+
+/// `context` with the fastest variants of what `graphs` run, measured now where they never were on this adapter.
+///
+/// # Errors
+/// As [`tune`].
+pub fn tuned(context: Arc<Context>, graphs: &[Graph]) -> Result<Arc<Context>> {
+    if !context.is_tunable() {
+        return Ok(context);
+    }
+    let tuning = tune(&context, graphs, context.limits(), TIME)?;
+    Ok(context.with_tuning(tuning))
+}
+
+/// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no
+/// choice yet. The costliest problems come first; what is left after `time` gets the default, so that every choice is made
+/// once.
+///
+/// # Errors
+/// [`Error::Device`] or [`Error::Memory`] if a default cannot run.
+pub fn tune(context: &Arc<Context>, graphs: &[Graph], limits: &KernelLimits, time: Duration) -> Result<Tuning> {
+    let mut tuning = limits.tuning.clone();
+    let mut problems: Vec<(u64, &Graph, &Node, Variants)> = Vec::new();
+    for graph in graphs {
+        problems.extend(graph.variants(limits).map(|(node, variants)| (graph.node_flops(node), graph, node, variants)));
+    }
+    problems.sort_by_key(|(flops, ..)| std::cmp::Reverse(*flops));
+    let start = Instant::now();
+    for (_, graph, node, variants) in problems {
+        if tuning.contains_key(&variants.problem) {
+            continue;
+        }
+        let in_time = start.elapsed() < time;
+        let fastest =
+            if in_time && variants.names.len() > 1 { fastest(context, graph, node, &variants, limits)? } else { 0 };
+        tuning.insert(variants.problem, variants.names[fastest].to_owned());
+    }
+    Ok(tuning)
+}
+
+/// The place of the fastest variant among those that agree with the default.
+fn fastest(
+    context: &Arc<Context>,
+    graph: &Graph,
+    node: &Node,
+    variants: &Variants,
+    limits: &KernelLimits,
+) -> Result<usize> {
+    let outputs = graph.specs(&node.outputs);
+    let run = |name: &str| {
+        let tuning = Tuning::from([(variants.problem.clone(), name.to_owned())]);
+        Trial::new(node, &variants.sample, &outputs)?.run(context, &KernelLimits { tuning, ..limits.clone() })
+    };
+    let expected = run(variants.names[0])?;
+    let is_half = |spec: &TensorSpec| spec.dtype == DType::F16;
+    // Variants may round their other operands to f16 where one is.
+    let tolerance = if variants.sample.iter().chain(&outputs).any(is_half) { 1e-3 } else { 1e-5 };
+    let mut best = (0, expected.elapsed_secs);
+    for (i, name) in variants.names.iter().enumerate().skip(1) {
+        // One that the driver refuses is not chosen, unless the device is gone with it.
+        match run(name) {
+            Ok(outcome) if outcome.agrees(&expected, tolerance) && outcome.elapsed_secs < best.1 => {
+                best = (i, outcome.elapsed_secs)
+            }
+            Ok(_) => {}
+            Err(_) => context.check()?,
+        }
+    }
+    Ok(best.0)
+}
+
+/// One op by itself, its inputs and its outputs.
+struct Trial {
+    graph: Graph,
+    inputs: Vec<TensorId>,
+    outputs: Vec<TensorId>,
+}
+
+/// What a variant gave, and how long it took.
+struct Outcome {
+    outputs: Vec<Vec<f32>>,
+    elapsed_secs: f64,
+}
+
+impl Trial {
+    /// The op of `node` on inputs like `sample`, its outputs being of the element types of `outputs`.
+    fn new(node: &Node, sample: &[TensorSpec], outputs: &[TensorSpec]) -> Result<Trial> {
+        let mut graph = Graph::new();
+        let inputs: Vec<TensorId> =
+            sample.iter().enumerate().map(|(i, spec)| graph.input(&format!("input{i}"), spec.clone())).collect();
+        let made = graph.push_shared(node.op.clone(), &inputs)?;
+        for (&id, spec) in made.iter().zip(outputs) {
+            graph.tensors[id.0].spec.dtype = spec.dtype;
+            graph.keep(id);
+        }
+        Ok(Trial { graph, inputs, outputs: made })
+    }
+
+    fn run(self, context: &Arc<Context>, limits: &KernelLimits) -> Result<Outcome> {
+        let plan = Plan::new(&self.graph, limits)?;
+        let memory = Memory::new(context, &[&plan])?;
+        let executor = Executor::new(context, self.graph, plan, &memory)?;
+        let mut rng = Rng::new(3, 0);
+        // Enough values that no tile has the same as its neighbour.
+        let values: Vec<f32> = (0..4099).map(|_| rng.normal() as f32).collect();
+        let half: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+        for &id in &self.inputs {
+            let spec = executor.graph().tensor(id).spec.clone();
+            match spec.dtype {
+                DType::F16 => {
+                    let bits: Vec<u16> =
+                        half.iter().cycle().take(spec.bytes() / 2).map(|value| value.to_bits()).collect();
+                    executor.write(id, &bits)?;
+                }
+                DType::F32 => {
+                    executor.write(id, &values.iter().cycle().take(spec.elements()).copied().collect::<Vec<f32>>())?;
+                }
+                DType::U32 => return Err(Error::Shape("only products of floats have variants".into())),
+            }
+        }
+        executor.run()?;
+        let mut outputs = Vec::new();
+        for &id in &self.outputs {
+            outputs.push(match executor.graph().tensor(id).spec.dtype {
+                DType::F16 => executor.read::<u16>(id)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+                _ => executor.read::<f32>(id)?,
+            });
+        }
+        let mut elapsed_secs = f64::INFINITY;
+        for _ in 0..TIMED_RUNS {
+            let rows: Vec<ProfileRow> = executor.profile()?;
+            elapsed_secs = elapsed_secs.min(rows.iter().map(|row| row.elapsed_secs).sum());
+        }
+        Ok(Outcome { outputs, elapsed_secs })
+    }
+}
+
+impl Outcome {
+    /// Whether every output is that of `expected` up to a relative error.
+    fn agrees(&self, expected: &Outcome, tolerance: f64) -> bool {
+        self.outputs.iter().zip(&expected.outputs).all(|(given, expected)| {
+            let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+            let difference = square(&mut given.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+            let norm = square(&mut expected.iter().map(|&value| f64::from(value)));
+            // Not so if anything is not a number.
+            difference <= tolerance * tolerance * norm
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::DeviceChoice;
+    use crate::graph::{CpuTensor, Op, Program};
+    use crate::layers::conv3d::conv3d;
+    use crate::layers::pointwise::Pointwise;
+
+    const ENOUGH: Duration = Duration::from_secs(1 << 20);
+
+    fn gpu(context: &Context) -> KernelLimits {
+        KernelLimits { is_cpu: false, ..context.limits().clone() }
+    }
+
+    fn convolution() -> Graph {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorSpec::f32(&[2, 4, 6, 4, 8]));
+        let weight = graph.input("weight", TensorSpec::f32(&[20, 8, 3, 3, 3]));
+        let bias = graph.input("bias", TensorSpec::f32(&[20]));
+        let y = conv3d(&mut graph, x, weight, bias, [3, 3, 3]).unwrap();
+        let d_y = graph.input("d_y", TensorSpec::f32(&[2, 4, 6, 4, 20]));
+        graph.backward(&[(y, d_y)], &[x, weight]).unwrap();
+        graph
+    }
+
+    #[test]
+    fn every_problem_gets_a_choice_once() {
+        let context = Context::open(&DeviceChoice::Best).unwrap();
+        let (graph, limits) = (convolution(), gpu(&context));
+        let tuning = tune(&context, std::slice::from_ref(&graph), &limits, ENOUGH).unwrap();
+        let variants: Vec<Variants> = graph.variants(&limits).map(|(_, variants)| variants).collect();
+        assert_eq!((variants.len(), tuning.len()), (3, 3), "{tuning:?}");
+        for Variants { problem, names, .. } in &variants {
+            assert!(names.len() > 1 && names.contains(&tuning[problem].as_str()), "{problem}: {names:?}");
+        }
+        // What is known is not measured again, and what there is no time for gets the default.
+        let other = variants.iter().map(|variants| (variants.problem.clone(), variants.names[1].to_owned())).collect();
+        let limits = KernelLimits { tuning: other, ..limits };
+        assert_eq!(tune(&context, std::slice::from_ref(&graph), &limits, ENOUGH).unwrap(), limits.tuning);
+        let tuning = tune(&context, &[graph], &gpu(&context), Duration::ZERO).unwrap();
+        assert!(variants.iter().all(|variants| tuning[&variants.problem] == variants.names[0]), "{tuning:?}");
+    }
+
+    /// Doubles, except for a variant that triples.
+    #[derive(Debug)]
+    struct Doubling;
+
+    impl Op for Doubling {
+        fn name(&self) -> &'static str {
+            "doubling"
+        }
+
+        fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+            Ok(inputs.to_vec())
+        }
+
+        fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+            vec![inputs[0].data.iter().map(|x| 2.0 * x).collect()]
+        }
+
+        fn program(&self, context: &OpContext) -> Result<Program> {
+            let wrong = self.variants(context).is_some_and(|variants| variants.chosen(&context.limits.tuning) == 1);
+            Pointwise::Scale { factor: if wrong { 3.0 } else { 2.0 } }.program(context)
+        }
+
+        fn variants(&self, context: &OpContext) -> Option<Variants> {
+            let names = vec!["doubles", "triples"];
+            Some(Variants { problem: "doubling".into(), names, sample: context.inputs.to_vec() })
+        }
+    }
+
+    #[test]
+    fn what_gives_something_else_is_never_chosen() {
+        let context = Context::open(&DeviceChoice::Best).unwrap();
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorSpec::f32(&[100]));
+        graph.push_one(Doubling, &[x]).unwrap();
+        let run = |name: &str| {
+            let tuning = Tuning::from([("doubling".to_owned(), name.to_owned())]);
+            let outputs = graph.specs(&graph.nodes[0].outputs);
+            let trial = Trial::new(&graph.nodes[0], &[TensorSpec::f32(&[100])], &outputs).unwrap();
+            trial.run(&context, &KernelLimits { tuning, ..gpu(&context) }).unwrap()
+        };
+        let (doubles, triples) = (run("doubles"), run("triples"));
+        assert!(doubles.agrees(&run("doubles"), 1e-5) && !triples.agrees(&doubles, 1e-3));
+        let tuning = tune(&context, &[graph], &gpu(&context), ENOUGH).unwrap();
+        assert_eq!(tuning["doubling"], "doubles");
     }
 }

@@ -1,5 +1,7 @@
 //! Linear layer over the channel axis; the same as a 1x1x1 convolution.
 
+use half::f16;
+
 use super::conv3d::{self, Geometry};
 use super::pointwise::{Pointwise, lrelu};
 use crate::Result;
@@ -223,7 +225,9 @@ pub fn cases() -> Vec<Case> {
         let name = format!("linear {rows:?} {i}->{o}{}", if activation { " lrelu" } else { "" });
         Case::new(name, move |b| {
             let x = b.normal("x", &[rows, &[i]].concat());
-            let w = b.normal("weight", &[o, i]);
+            // Numbers of f16, so that the sign before the activation does not depend on whether a kernel rounds the weight to it.
+            let weight = (0..o * i).map(|_| f16::from_f64(b.rng.normal()).to_f64()).collect();
+            let w = b.differentiable("weight", &[o, i], weight);
             let bias = bias.then(|| b.normal("bias", &[o]));
             Ok(vec![linear(&mut b.graph, x, w, bias, activation)?])
         })

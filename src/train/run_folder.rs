@@ -12,6 +12,7 @@ use super::events::{StepMetrics, ValidationMetrics};
 use crate::files::{
     cause, check_can_be_folder, make_folder, read_text_at_most, unreadable, unwritable, write_atomically,
 };
+use crate::graph::Tuning;
 use crate::{Error, Result};
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
@@ -37,6 +38,9 @@ pub struct Environment {
     pub backend: String,
     /// Driver and version.
     pub driver: String,
+    /// Variants of kernels that were chosen for it.
+    #[serde(default)]
+    pub tuning: Tuning,
     /// The command line.
     pub command_line: Vec<String>,
     /// When it started, seconds since 1970 (UTC).
@@ -414,6 +418,7 @@ mod tests {
             adapter: "a".into(),
             backend: "b".into(),
             driver: "c".into(),
+            tuning: Tuning::new(),
             command_line: vec!["sep4d".into()],
             started_unix_secs: 0,
             from_step: 0,

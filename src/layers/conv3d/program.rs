@@ -7,10 +7,10 @@
 use super::tiled::Tile;
 use super::{Geometry, blocked, tiled};
 use crate::Result;
-use crate::graph::{Kernel, OpContext, Program, Variants};
+use crate::graph::{DType, Kernel, OpContext, Program, TensorSpec, Variants};
 
-/// The largest number of voxels that a tuner tells apart from more.
-const MOST_TUNED_VOXELS: usize = 1 << 18;
+/// Voxels from which on more of them make no difference to a tuner.
+const MOST_TUNED_VOXELS: usize = 1 << 17;
 
 /// The kernels' names, after the layer that runs them.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ pub(in crate::layers) fn forward_program(
 /// The variants of [`forward_program`].
 pub(in crate::layers) fn forward_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
     let g = g.normalised();
-    (!context.limits.is_cpu).then(|| variants(&g, g.names().forward, &tiled::multiply_tiles(context, &g)))
+    on_gpu(context, || multiply_tiles(context, &g, g.names().forward))
 }
 
 /// `d_x`; inputs d_y and weight.
@@ -70,7 +70,7 @@ pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry
 /// The variants of [`backward_data_program`].
 pub(in crate::layers) fn backward_data_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
     let g = g.normalised().turned();
-    (!context.limits.is_cpu).then(|| variants(&g, g.names().backward_data, &tiled::multiply_tiles(context, &g)))
+    on_gpu(context, || multiply_tiles(context, &g, g.names().backward_data))
 }
 
 /// `d_weight` and, if `bias`, `d_bias`; inputs x and d_y.
@@ -80,40 +80,60 @@ pub(in crate::layers) fn backward_weight_program(context: &OpContext, g: &Geomet
     if limits.is_cpu && limits.min_subgroup_lanes >= blocked::LANES {
         return blocked::weight_gradient(context, &g, bias);
     }
-    let tiles = tiled::weight_gradient_tiles(&g);
-    let tile = chosen(context, &variants(&g, g.names().backward_weight, &tiles), &tiles);
-    tiled::weight_gradient(context, &g, bias, tile)
+    tiled::weight_gradient(context, &g, bias, weight_gradient_tiles(context, &g).chosen(context))
 }
 
 /// The variants of [`backward_weight_program`].
 pub(in crate::layers) fn backward_weight_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
-    let g = g.normalised();
-    (!context.limits.is_cpu).then(|| variants(&g, g.names().backward_weight, &tiled::weight_gradient_tiles(&g)))
+    on_gpu(context, || weight_gradient_tiles(context, &g.normalised()))
 }
 
 fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
     if context.limits.is_cpu {
         return blocked::multiply(context, g, pass);
     }
-    let tiles = tiled::multiply_tiles(context, g);
-    let tile = chosen(context, &variants(g, pass.entry(g), &tiles), &tiles);
-    tiled::multiply(context, g, pass, tile)
+    tiled::multiply(context, g, pass, multiply_tiles(context, g, pass.entry(g)).chosen(context))
 }
 
-/// What distinguishes `g` for a tuner, and the names of the tiles that suit it.
-fn variants(g: &Geometry, entry: &'static str, tiles: &[&Tile]) -> Variants {
-    let Geometry { n, i, o, kernel: [kx, ky, kz], .. } = g;
-    // Beyond some millions of voxels more of them make no difference.
-    let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
-    Variants {
-        problem: format!("{entry} {kx}x{ky}x{kz} {i}->{o} {voxels}"),
-        names: tiles.iter().map(|tile| tile.name).collect(),
+/// Tiles worth a try, and how a tuner knows them.
+struct Tiles {
+    tiles: Vec<&'static Tile>,
+    variants: Variants,
+}
+
+fn multiply_tiles(context: &OpContext, g: &Geometry, entry: &'static str) -> Tiles {
+    Tiles::new(context, g, entry, 1, tiled::multiply_tiles(context, g))
+}
+
+fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Tiles {
+    Tiles::new(context, g, g.names().backward_weight, 2, tiled::weight_gradient_tiles(context, g))
+}
+
+fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants> {
+    (!context.limits.is_cpu).then(|| tiles().variants)
+}
+
+impl Tiles {
+    /// The first `framed` inputs have a vector a voxel, the others none.
+    fn new(context: &OpContext, g: &Geometry, entry: &str, framed: usize, tiles: Vec<&'static Tile>) -> Tiles {
+        let Geometry { n, size: [x, y, z], i, o, kernel: [kx, ky, kz] } = *g;
+        let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
+        let frames = n.min((MOST_TUNED_VOXELS / g.voxels()).max(1));
+        let mut sample = context.inputs.to_vec();
+        for spec in sample.iter_mut().take(framed) {
+            spec.shape = vec![frames, x, y, z, spec.channels()];
+        }
+        let is_half = |spec: &&TensorSpec| spec.dtype == DType::F16;
+        let half = context.inputs.iter().chain(context.outputs).filter(is_half).count();
+        let problem = format!("{entry} {kx}x{ky}x{kz} {i}->{o} {voxels} voxels, {half} of the operands f16");
+        let names = tiles.iter().map(|tile| tile.name).collect();
+        Tiles { tiles, variants: Variants { problem, names, sample } }
     }
-}
 
-/// The tile that the tuner has chosen, or else the first.
-fn chosen(context: &OpContext, variants: &Variants, tiles: &[&'static Tile]) -> &'static Tile {
-    tiles[variants.chosen(&context.limits.tuning)]
+    /// The tile that a tuner has chosen, or else the default.
+    fn chosen(&self, context: &OpContext) -> &'static Tile {
+        self.tiles[self.variants.chosen(&context.limits.tuning)]
+    }
 }
 
 impl Pass {

@@ -1,10 +1,10 @@
-//! The workgroup-tiled family, for GPUs (`shaders/conv3d/tiled.wgsl`).
+//! The workgroup-tiled family, for GPUs (`shaders/conv3d/tiled.wgsl`, and `cooperative.wgsl` for matrix units).
 
 use super::Geometry;
 use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{Kernel, OpContext, Program, WORD_BYTES};
+use crate::graph::{DType, Kernel, MatrixUnits, OpContext, Program, WORD_BYTES};
 
 /// Workgroups that fill any GPU; the voxels of a weight gradient are cut in chunks until there are as many.
 const WORKGROUPS: usize = 1024;
@@ -12,28 +12,35 @@ const WORKGROUPS: usize = 1024;
 /// Voxels of a chunk: fewest, so that partial results cost little, and most, so that no loop is long.
 const CHUNK_VOXELS: (usize, usize) = (512, 32_768);
 
-/// Voxels that the weight gradient takes in a step, and channels of the inner dimension of the other products.
-const STEP: usize = 16;
-
 /// Memory for partial weight gradients, unless one set alone needs more.
 const PARTIAL_BYTES: usize = 64 << 20;
 
-/// What a workgroup computes: `rows x columns` results, `across x down` of them a thread, the columns being output channels
-/// of a product, or channels of x of a weight gradient, whose rows are output channels.
+/// What a workgroup computes: `rows x columns` results, the columns being output channels of a product, or channels of x of
+/// a weight gradient, whose rows are output channels.
 #[derive(Debug, PartialEq)]
 pub(super) struct Tile {
     /// Name among those that a tuner tries.
     pub name: &'static str,
     rows: usize,
     columns: usize,
-    thread_rows: usize,
-    thread_columns: usize,
-    prefetch: bool,
+    work: Work,
 }
 
-const fn tile(name: &'static str, tile: [usize; 2], thread: [usize; 2], prefetch: bool) -> Tile {
-    let ([rows, columns], [thread_rows, thread_columns]) = (tile, thread);
-    Tile { name, rows, columns, thread_rows, thread_columns, prefetch }
+/// How a tile is shared out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Work {
+    /// Results of a thread, along both dimensions; with `prefetch` it loads for the next step while it multiplies.
+    Threads { rows: usize, columns: usize, prefetch: bool },
+    /// Subgroups along both dimensions, eight in all, that multiply matrices.
+    Matrices { rows: usize, columns: usize },
+}
+
+const fn tile(name: &'static str, [rows, columns]: [usize; 2], thread: [usize; 2], prefetch: bool) -> Tile {
+    Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1], prefetch } }
+}
+
+const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2]) -> Tile {
+    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1] } }
 }
 
 const MULTIPLY: [Tile; 8] = [
@@ -47,6 +54,14 @@ const MULTIPLY: [Tile; 8] = [
     tile("128x16", [128, 16], [4, 4], false),
 ];
 
+const MULTIPLY_MATRICES: [Tile; 5] = [
+    matrices("128x128 matrices", [128, 128], [2, 4]),
+    matrices("128x64 matrices", [128, 64], [4, 2]),
+    matrices("64x64 matrices", [64, 64], [2, 4]),
+    matrices("128x32 matrices", [128, 32], [4, 2]),
+    matrices("128x16 matrices", [128, 16], [8, 1]),
+];
+
 const WEIGHT_GRADIENT: [Tile; 7] = [
     tile("128x128", [128, 128], [8, 8], false),
     tile("128x128 prefetch", [128, 128], [8, 8], true),
@@ -57,13 +72,43 @@ const WEIGHT_GRADIENT: [Tile; 7] = [
     tile("16x128", [16, 128], [4, 4], false),
 ];
 
+const WEIGHT_GRADIENT_MATRICES: [Tile; 4] = [
+    matrices("128x128 matrices", [128, 128], [2, 4]),
+    matrices("64x128 matrices", [64, 128], [2, 4]),
+    matrices("32x128 matrices", [32, 128], [2, 4]),
+    matrices("16x128 matrices", [16, 128], [1, 8]),
+];
+
 impl Tile {
+    /// Results that are summed at once for each load from workgroup memory: `a` x `b` for `a + b` loads.
+    fn shared(&self) -> [usize; 2] {
+        match self.work {
+            Work::Threads { rows, columns, .. } => [rows, columns],
+            Work::Matrices { rows, columns } => [self.rows / rows / 16, self.columns / columns / 16],
+        }
+    }
+
+    /// Values of the inner dimension of a product that are loaded at once, of which channels are padded to a multiple.
+    fn vector(&self) -> usize {
+        if self.is_half() { 8 } else { 4 }
+    }
+
+    /// Values of the inner dimension of a step: four vectors.
+    fn step(&self) -> usize {
+        4 * self.vector()
+    }
+
+    /// Operands lie in workgroup memory as f16.
+    fn is_half(&self) -> bool {
+        matches!(self.work, Work::Matrices { .. })
+    }
+
     /// What so many results cost beside the same number by another tile: those that are computed for nothing, those that
-    /// wait for operands (a thread multiplies `a * b` times for `a + b` loads), and units of the GPU that have no work.
+    /// wait for operands, and units of the GPU that have no work.
     fn cost(&self, rows: usize, columns: usize, split: usize) -> usize {
         let tiles = rows.div_ceil(self.rows) * columns.div_ceil(self.columns);
         let results = tiles.max(WORKGROUPS / 4 / split) * self.rows * self.columns;
-        let (a, b) = (self.thread_rows, self.thread_columns);
+        let [a, b] = self.shared();
         results * (a * b + 2 * (a + b)) / (a * b)
     }
 
@@ -75,13 +120,17 @@ impl Tile {
         tiles
     }
 
-    fn define(&self, kernel: Kernel) -> Kernel {
-        kernel
-            .define("tm", self.rows as i64)
-            .define("tn", self.columns as i64)
-            .define("rm", self.thread_rows as i64)
-            .define("rn", self.thread_columns as i64)
-            .define("prefetch", i64::from(self.prefetch))
+    fn define(&self, kernel: Kernel, units: MatrixUnits) -> Kernel {
+        let kernel = kernel.define("tm", self.rows as i64).define("tn", self.columns as i64);
+        match self.work {
+            Work::Threads { rows, columns, prefetch } => {
+                kernel.define("rm", rows as i64).define("rn", columns as i64).define("prefetch", i64::from(prefetch))
+            }
+            Work::Matrices { rows, columns } => kernel
+                .define("subgroup_rows", rows as i64)
+                .define("subgroup_columns", columns as i64)
+                .define("matrix_units", i64::from(units == MatrixUnits::Present)),
+        }
     }
 }
 
@@ -112,23 +161,38 @@ fn narrow(tiles: &'static [Tile], channels: usize, extent: fn(&Tile) -> usize) -
     tiles.iter().filter(|tile| padded(tile) <= 2 * fewest).collect()
 }
 
-/// The tiles of the forward product worth a try, the default first.
+/// Whether matrices of f16 are multiplied: operand `i` has that type and eights of `channels`.
+fn takes_matrices(context: &OpContext, operands: &[(usize, usize)]) -> bool {
+    let fits = |&(i, channels): &(usize, usize)| context.inputs[i].dtype == DType::F16 && channels.is_multiple_of(8);
+    context.limits.matrices != MatrixUnits::None && operands.iter().all(fits)
+}
+
+/// The tiles of the forward product worth a try, the default first. It is never one that multiplies matrices: what that gives
+/// is compared with the default before it is used.
 pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static Tile> {
-    let mut tiles = narrow(&MULTIPLY, g.o, |tile| tile.columns);
-    let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
-    let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
-    tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
-    Tile::candidates(tiles, |tile| tile.cost(g.n * g.voxels(), g.o, 1))
+    let candidates = |tiles: &'static [Tile]| {
+        let mut tiles = narrow(tiles, g.o, |tile| tile.columns);
+        let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
+        let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
+        tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
+        Tile::candidates(tiles, |tile| tile.cost(g.n * g.voxels(), g.o, 1))
+    };
+    let matrices = takes_matrices(context, &[(0, g.i)]);
+    [candidates(&MULTIPLY), if matrices { candidates(&MULTIPLY_MATRICES) } else { Vec::new() }].concat()
 }
 
 /// The tiles of the weight gradient worth a try, the default first.
-pub(super) fn weight_gradient_tiles(g: &Geometry) -> Vec<&'static Tile> {
+pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static Tile> {
     let split = (g.n * g.voxels()).div_ceil(CHUNK_VOXELS.0);
     let columns = g.taps() * g.i.next_multiple_of(4);
-    Tile::candidates(narrow(&WEIGHT_GRADIENT, g.o, |tile| tile.rows), |tile| tile.cost(g.o, columns, split))
+    let candidates = |tiles: &'static [Tile]| {
+        Tile::candidates(narrow(tiles, g.o, |tile| tile.rows), |tile| tile.cost(g.o, columns, split))
+    };
+    let matrices = takes_matrices(context, &[(0, g.i), (1, g.o)]);
+    [candidates(&WEIGHT_GRADIENT), if matrices { candidates(&WEIGHT_GRADIENT_MATRICES) } else { Vec::new() }].concat()
 }
 
-/// Sizes of the packed weight.
+/// The packed weight: a matrix of f32 or, two in a word, f16, and the bias.
 struct Packed {
     co_padded: usize,
     matrix: usize,
@@ -138,7 +202,8 @@ struct Packed {
 impl Packed {
     fn new(g: &Geometry, tile: &Tile) -> Packed {
         let co_padded = g.o.next_multiple_of(tile.columns);
-        let matrix = (g.taps() * g.i.next_multiple_of(4)).next_multiple_of(STEP) * co_padded;
+        let rows = (g.taps() * g.i.next_multiple_of(tile.vector())).next_multiple_of(tile.step());
+        let matrix = rows * co_padded / if tile.is_half() { 2 } else { 1 };
         Packed { co_padded, matrix, elements: matrix + co_padded }
     }
 }
@@ -152,18 +217,18 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     let words = Words { count: elements, ..packed_words };
     let mut operands = vec![context.input(1), Operand::scratch(packed, elements)];
     operands.extend(pass.bias.then(|| context.input(2)));
-    program.dispatch(pass.pack_kernel(g, true), words.list(g), operands, context.grid_for(elements));
+    let pack = pass.pack_kernel(g, true).define("half", i64::from(tile.is_half()));
+    program.dispatch(pack, words.list(g), operands, context.grid_for(elements));
 
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
-    let kernel = tile.define(pass.kernel(g, true));
+    let kernel = tile.define(pass.kernel(g, true), context.limits.matrices);
+    let scratch = |elements| Operand { slot: packed, elements, uniform: false };
     for window in context.windows(g.n, &[from, to])? {
         let count = window.len() * g.voxels();
         let words = Words { size: g.extents(window.len()), count, ..packed_words };
-        let operands = vec![
-            context.input(0).window(&window, from),
-            Operand::scratch(packed, elements),
-            context.output(0).window(&window, to),
-        ];
+        let weights = scratch(0..if tile.is_half() { matrix } else { elements });
+        let mut operands = vec![context.input(0).window(&window, from), weights, context.output(0).window(&window, to)];
+        operands.extend(tile.is_half().then(|| scratch(matrix..elements)));
         let [x, y, _] = context.grid(count.div_ceil(tile.rows));
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, (co_padded / tile.columns) as u32]);
     }
@@ -183,7 +248,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
         let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
-        let chunk = count.div_ceil(wanted).next_multiple_of(STEP).min(CHUNK_VOXELS.1);
+        let chunk = count.div_ceil(wanted).next_multiple_of(tile.step()).min(CHUNK_VOXELS.1);
         (count, chunk, count.div_ceil(chunk))
     };
     let sets = windows.iter().map(|window| chunks_of(window.len()).2).max().unwrap_or(1);
@@ -192,7 +257,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let elements = sets * set;
     let partial = program.scratch(elements);
     let names = g.names();
-    let gradient = tile.define(g.kernel_named(names.backward_weight, true));
+    let gradient = tile.define(g.kernel_named(names.backward_weight, true), context.limits.matrices);
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 1).define("bias", i64::from(bias));
     for (number, window) in windows.iter().enumerate() {
         let (count, chunk, chunks) = chunks_of(window.len());

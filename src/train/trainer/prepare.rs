@@ -9,12 +9,14 @@ use super::run::Run;
 use super::{Port, Request};
 use crate::data::{Cursor, Dataset, class_weights};
 use crate::gpu::Context;
+use crate::graph::Tuning;
+use crate::graph::tune::tuned;
 use crate::models::sep4d::BatchShape;
 use crate::train::checkpoint::{Checkpoint, Newest, check_finite, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Event, Finished, Preparing, Started};
 use crate::train::run_folder::{Environment, RunFolder};
-use crate::train::session::{Session, preflight};
+use crate::train::session::{Session, graphs, preflight};
 use crate::train::validation::evenly_spaced;
 use crate::{Error, Result};
 
@@ -31,6 +33,8 @@ pub(super) struct Blueprint {
     pub config: RunConfig,
     pub shape: BatchShape,
     pub class_weights: Vec<f32>,
+    /// The choices with which the run began, so that it goes on to the same bits.
+    pub tuning: Tuning,
 }
 
 impl Blueprint {
@@ -84,6 +88,10 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     }
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
     let context = Context::open(&config.device())?;
+    if context.is_tunable() {
+        port.tell(Event::Preparing(Preparing::new("measuring kernels")));
+    }
+    let context = tuned(context, &graphs(&config.model, &shape, &config.optimiser())?)?;
     let plan = preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
     if let Some(budget) = config.memory_budget_bytes() {
         plan.check(budget)?;
@@ -99,7 +107,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
-    let blueprint = Blueprint { config, shape, class_weights };
+    let blueprint = Blueprint { config, shape, class_weights, tuning: context.limits().tuning.clone() };
     let mut session = blueprint.build(&context)?;
 
     let cursor = match &found {
@@ -204,6 +212,7 @@ fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> 
         adapter: context.adapter.name.clone(),
         backend: context.adapter.backend.clone(),
         driver: context.adapter.driver.clone(),
+        tuning: context.limits().tuning.clone(),
         command_line,
         started_unix_secs: now.as_secs(),
         from_step,

@@ -183,7 +183,7 @@ impl Run {
     fn go_back(&mut self, checkpoint: &Checkpoint, port: &mut Port) -> Result<Session> {
         port.tell(Event::Preparing(Preparing::new("opening the adapter again")));
         let step = checkpoint.state.steps;
-        let context = Context::open(&self.config().device())?;
+        let context = Context::open(&self.config().device())?.with_tuning(self.blueprint.tuning.clone());
         let mut session = self.blueprint.build(&context)?;
         port.build(&context, &session.preflight().kernels)?;
         session.import(&checkpoint.state)?;

@@ -1,0 +1,99 @@
+// The weight before the products for GPUs, and the sum of its partial gradients after them.
+
+{% if entry is endingwith("pack") %}
+// The weight as a matrix [taps * ci, padded][co, padded], where ci is padded to {{ 8 if half else 4 }} and all rows to a whole step; then
+// the bias in f32. Zero where padded, or without a bias.{{ " The matrix is in f16, two columns a word." if half }}
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
+{% if bias %}
+@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+{% endif %}
+
+fn matrix(row: i32, o: i32) -> f32 {
+    let padded = (p.ci + {{ 7 if half else 3 }}) / {{ 8 if half else 4 }} * {{ 8 if half else 4 }};
+    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
+    let i = row % padded;
+    let tap = row / padded;
+    if o >= p.co || i >= p.ci || tap >= taps {
+        return 0.0;
+    }
+    {% if transposed %}
+    return weight[(i * p.co + o) * taps + taps - 1 - tap];
+    {% else %}
+    return weight[(o * p.ci + i) * taps + tap];
+    {% endif %}
+}
+
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    if index >= p.count {
+        return;
+    }
+    if index < 4 * p.bias_at {
+        {% if half %}
+        let row = index / (p.co_padded / 2);
+        let o = 2 * (index % (p.co_padded / 2));
+        packed[index] = pack2x16float(vec2(matrix(row, o), matrix(row, o + 1)));
+        {% else %}
+        packed[index] = matrix(index / p.co_padded, index % p.co_padded);
+        {% endif %}
+        return;
+    }
+    var value = 0.0;
+    {% if bias %}
+    let o = index - 4 * p.bias_at;
+    if o < p.co {
+        value = bias[o];
+    }
+    {% endif %}
+    packed[index] = {{ "bitcast<u32>(value)" if half else "value" }};
+}
+{% endif %}
+
+{% if entry is endingwith("reduce_weight") %}
+// Adds the chunks in a fixed order; one invocation has the four input channels of one column.
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
+{% if bias %}
+@group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
+{% endif %}
+
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    if index >= p.count {
+        return;
+    }
+    var sum = vec4(0.0);
+    for (var part = 0; part < p.parts; part += 1) {
+        sum += partial[part * p.count + index];
+    }
+    let vectors = (p.ci + 3) / 4;
+    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
+    let columns = taps * vectors + 1;
+    let o = index / columns;
+    let q = index % columns;
+    if q == columns - 1 {
+        {% if bias %}
+        d_bias[o] = sum.x + select(0.0, d_bias[o], p.accumulate == 1u);
+        {% endif %}
+        return;
+    }
+    for (var k = 0; k < 4; k += 1) {
+        let i = q % vectors * 4 + k;
+        if i < p.ci {
+            let at = (o * p.ci + i) * taps + q / vectors;
+            d_weight[at] = sum[k] + select(0.0, d_weight[at], p.accumulate == 1u);
+        }
+    }
+}
+{% endif %}

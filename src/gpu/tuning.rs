@@ -1,0 +1,85 @@
+//! The chosen variants of kernels, kept on disk from one start to the next.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::shader::shader_files;
+use crate::graph::Tuning;
+
+/// Set to 0, no variants are measured and kept choices are left out.
+const SWITCH: &str = "SEP4D_AUTOTUNE";
+
+/// A file of choices. They hold for one driver and one program: what they were measured with is written beside them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Choices {
+    program: String,
+    driver: String,
+    chosen: Tuning,
+}
+
+/// Where the choices for one adapter are kept.
+#[derive(Debug, Clone)]
+pub(super) struct TuningFile {
+    /// `None` if there is no folder for it; choices then hold for one run.
+    path: Option<PathBuf>,
+    driver: String,
+}
+
+impl TuningFile {
+    /// The file in `folder` for the adapter; `None` if the switch is off.
+    pub fn new(folder: Option<&Path>, info: &wgpu::AdapterInfo) -> Option<TuningFile> {
+        if std::env::var_os(SWITCH).is_some_and(|value| value == "0") {
+            return None;
+        }
+        let name = format!("tuning_{}_{}_{}.json", info.backend, info.vendor, info.device);
+        let driver = format!("{} {} {}", info.name, info.driver, info.driver_info);
+        Some(TuningFile { path: folder.map(|folder| folder.join(name)), driver })
+    }
+
+    /// What was kept with the same driver and program.
+    pub fn read(&self) -> Tuning {
+        let kept = || serde_json::from_slice::<Choices>(&std::fs::read(self.path.as_ref()?).ok()?).ok();
+        match kept() {
+            Some(Choices { program: of, driver, chosen }) if of == program() && driver == self.driver => chosen,
+            _ => Tuning::new(),
+        }
+    }
+
+    /// Keeps `chosen`. A file that cannot be written only makes the next start slower, so failures are ignored.
+    pub fn write(&self, chosen: &Tuning) {
+        let Some(path) = &self.path else { return };
+        let choices = Choices { program: program(), driver: self.driver.clone(), chosen: chosen.clone() };
+        let folder = path.parent().map(std::fs::create_dir_all);
+        if let (Some(Ok(())), Ok(text)) = (folder, serde_json::to_vec_pretty(&choices)) {
+            let _ = crate::files::write_atomically(path, &text);
+        }
+    }
+}
+
+/// This program's version and kernels.
+fn program() -> String {
+    let mut hasher = DefaultHasher::new();
+    shader_files().hash(&mut hasher);
+    format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_hold_for_the_driver_they_were_measured_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = TuningFile { path: Some(folder.path().join("below/tuning.json")), driver: "driver 1".into() };
+        assert!(file.read().is_empty());
+        let chosen = Tuning::from([("conv3d_forward 3x3x3 64->64".to_owned(), "128x64".to_owned())]);
+        file.write(&chosen);
+        assert_eq!(file.read(), chosen);
+        assert!(TuningFile { driver: "driver 2".into(), ..file.clone() }.read().is_empty());
+        std::fs::write(file.path.as_ref().unwrap(), "{").unwrap();
+        assert!(file.read().is_empty());
+    }
+}
