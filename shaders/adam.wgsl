@@ -53,6 +53,7 @@ fn gradient_norm_partial(
 
 @group(0) @binding(1) var<storage, read_write> all_partials: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> norm: array<f32>;
+@group(0) @binding(3) var<storage, read_write> scale: array<f32>;
 
 @compute @workgroup_size(64)
 fn gradient_norm_finish(@builtin(local_invocation_index) local: u32) {
@@ -62,8 +63,9 @@ fn gradient_norm_finish(@builtin(local_invocation_index) local: u32) {
     }
     let total = workgroup_sum(sum, local);
     if local == 0u {
-        norm[0] = sqrt(total.x);
+        norm[0] = sqrt(total.x) / scale[0];
         norm[1] = select(0.0, 1.0, total.y == 0.0 && is_finite(total.x));
+        norm[2] = scale[0];
     }
 }
 
@@ -84,7 +86,7 @@ fn adam_moments(
         var m = first[i];
         var v = second[i];
         if state[1] > 0.5 {
-            var g = gradients[i];
+            var g = gradients[i] / state[2];
             if p.clip_norm > 0.0 {
                 g *= min(1.0, p.clip_norm / (state[0] + 1e-6));
             }
@@ -119,11 +121,32 @@ fn adam_parameters(
     }
 }
 
+struct Scaling {
+    most: f32,
+    interval: u32,
+}
+
+@group(0) @binding(0) var<uniform> scaling: Scaling;
 @group(0) @binding(1) var<storage, read_write> norm_state: array<f32>;
-@group(0) @binding(2) var<storage, read_write> skipped: array<u32>;
-@group(0) @binding(3) var<storage, read_write> new_skipped: array<u32>;
+// (skipped steps, good steps since the scale last changed)
+@group(0) @binding(2) var<storage, read_write> counters: array<u32>;
+@group(0) @binding(3) var<storage, read_write> new_scale: array<f32>;
+@group(0) @binding(4) var<storage, read_write> new_counters: array<u32>;
 
 @compute @workgroup_size(1)
-fn adam_skipped() {
-    new_skipped[0] = skipped[0] + select(1u, 0u, norm_state[1] > 0.5);
+fn loss_scaling() {
+    var next = norm_state[2];
+    var skipped = counters[0];
+    var good = counters[1] + 1u;
+    if norm_state[1] < 0.5 {
+        skipped += select(1u, 0u, next > 1.0);
+        next = max(0.5 * next, 1.0);
+        good = 0u;
+    } else if good >= scaling.interval {
+        next = min(2.0 * next, scaling.most);
+        good = 0u;
+    }
+    new_scale[0] = next;
+    new_counters[0] = skipped;
+    new_counters[1] = good;
 }

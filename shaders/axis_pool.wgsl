@@ -23,8 +23,8 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 
-@group(0) @binding(1) var<storage, read_write> v: array<f32>;
-@group(0) @binding(2) var<storage, read_write> s: array<f32>;
+@group(0) @binding(1) var<storage, read_write> v: array<{{ element[1] }}>;
+@group(0) @binding(2) var<storage, read_write> s: array<{{ element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 
 // axis_pool_forward, axis_pool_merge: largest score, sum of exponentials and weighted sum of each run, [runs, 3, kept, C].
@@ -42,8 +42,8 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read_write> packed: array<f32>;
 
 // axis_pool_backward, axis_pool_backward_bias: [runs, bias rows, C].
-@group(0) @binding(5) var<storage, read_write> d_v: array<f32>;
-@group(0) @binding(6) var<storage, read_write> d_s: array<f32>;
+@group(0) @binding(5) var<storage, read_write> d_v: array<{{ element[5] }}>;
+@group(0) @binding(6) var<storage, read_write> d_s: array<{{ element[6] }}>;
 @group(0) @binding(7) var<storage, read_write> run_d_bias: array<f32>;
 @group(0) @binding(1) var<storage, read_write> merged_d_bias: array<f32>;
 @group(0) @binding(2) var<storage, read_write> d_bias: array<f32>;
@@ -114,7 +114,7 @@ fn {{ entry }}(
     var weighted = 0.0;
     for (var a = first; a < end; a += 1u) {
         let e = (base + offset(cell)) * p.cell_channels + p.first_channel + channel;
-        let score = s[e] + bias[(p.first_reduced + a) * p.channels + channel];
+        let score = f32(s[e]) + bias[(p.first_reduced + a) * p.channels + channel];
         if score > largest {
             let scale = exp(largest - score);
             total *= scale;
@@ -123,7 +123,7 @@ fn {{ entry }}(
         }
         let weight = exp(score - largest);
         total += weight;
-        weighted += weight * v[e];
+        weighted += weight * f32(v[e]);
         cell = next_cell(cell, p.reduced);
     }
 {% if direct %}
@@ -197,10 +197,10 @@ fn {{ entry }}(
     for (var k = first; k < end; k += 1u) {
         let e = (base + offset(cell)) * p.cell_channels + p.first_channel + channel;
         let q = k * p.channels + channel;
-        let weighted_d = exp(s[e] + bias_value - packed[outputs + q]) * packed[2u * outputs + q];
-        let d_score = weighted_d * (v[e] - packed[q]);
-        d_v[e] = weighted_d;
-        d_s[e] = d_score;
+        let weighted_d = exp(f32(s[e]) + bias_value - packed[outputs + q]) * packed[2u * outputs + q];
+        let d_score = weighted_d * (f32(v[e]) - packed[q]);
+        d_v[e] = {{ element[5] }}(weighted_d);
+        d_s[e] = {{ element[6] }}(d_score);
         sum += d_score;
         cell = next_cell(cell, p.kept);
     }

@@ -12,12 +12,12 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> d_y: array<f32>;
-@group(0) @binding(2) var<storage, read_write> s: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_s: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ element[1] }}>;
+@group(0) @binding(1) var<storage, read_write> d_y: array<{{ element[1] }}>;
+@group(0) @binding(2) var<storage, read_write> s: array<{{ element[2] }}>;
+@group(0) @binding(2) var<storage, read_write> d_s: array<{{ element[2] }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ element[3] }}>;
+@group(0) @binding(4) var<storage, read_write> d_x: array<{{ element[4] }}>;
 
 // y may be x.
 @compute @workgroup_size(64)
@@ -32,12 +32,12 @@ fn broadcast_add_forward(
     }
     let b = p.window.first_sequence + index / p.unit;
     let element = index % p.unit;
-    let term = s[b * p.unit + element];
+    let term = f32(s[b * p.unit + element]);
     let frames = frames_of(p.window, b);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
-        let sum = x[i] + term;
-        y[i] = select(sum, lrelu(sum), p.activation != 0u);
+        let sum = f32(x[i]) + term;
+        y[i] = {{ element[3] }}(select(sum, lrelu(sum), p.activation != 0u));
     }
 }
 
@@ -58,15 +58,15 @@ fn {{ entry }}(
     var sum = 0.0;
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > b * p.window.time {
-        sum = d_s[b * p.unit + element];
+        sum = f32(d_s[b * p.unit + element]);
     }
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
         {{ body }}
     }
-    d_s[b * p.unit + element] = sum;
+    d_s[b * p.unit + element] = {{ element[2] }}(sum);
 }
 {% endmacro %}
 // d_x may be d_y.
-{{ sum_frames("broadcast_add_backward", "let d = d_y[i] * lrelu_slope(y[i]); d_x[i] = d; sum += d;") }}
-{{ sum_frames("broadcast_add_sum_frames", "sum += d_y[i];") }}
+{{ sum_frames("broadcast_add_backward", "let d = f32(d_y[i]) * lrelu_slope(f32(y[i])); d_x[i] = " ~ element[4] ~ "(d); sum += d;") }}
+{{ sum_frames("broadcast_add_sum_frames", "sum += f32(d_y[i]);") }}

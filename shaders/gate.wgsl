@@ -32,10 +32,10 @@ struct Reduction {
 
 @group(0) @binding(0) var<uniform> p: Product;
 @group(0) @binding(0) var<uniform> r: Reduction;
-@group(0) @binding(1) var<storage, read_write> psi: array<f32>;
-@group(0) @binding(1) var<storage, read_write> d_psi: array<f32>;
-@group(0) @binding(2) var<storage, read_write> w: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_w: array<f32>;
+@group(0) @binding(1) var<storage, read_write> psi: array<{{ element[1] }}>;
+@group(0) @binding(1) var<storage, read_write> d_psi: array<{{ element[1] }}>;
+@group(0) @binding(2) var<storage, read_write> w: array<{{ element[2] }}>;
+@group(0) @binding(2) var<storage, read_write> d_w: array<{{ element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> p_tx: array<f32>;
 @group(0) @binding(4) var<storage, read_write> p_ty: array<f32>;
 @group(0) @binding(5) var<storage, read_write> p_tz: array<f32>;
@@ -82,15 +82,16 @@ fn gate_forward(
     if !place.valid {
         return;
     }
-    let psi_tx = SCALE * psi[place.gate];
-    let psi_ty = SCALE * psi[place.gate + p.channels];
-    let psi_tz = SCALE * psi[place.gate + 2u * p.channels];
+    let psi_tx = SCALE * f32(psi[place.gate]);
+    let psi_ty = SCALE * f32(psi[place.gate + p.channels]);
+    let psi_tz = SCALE * f32(psi[place.gate + 2u * p.channels]);
     let frame = p.x * p.y * p.z * p.channels;
     let frames = frames_of(p.window, place.b);
     for (var n = frames.x; n < frames.y; n += 1u) {
-        w[(n - p.window.first) * frame + place.element] = psi_tx * p_tx[n * p.x * p.channels + place.x]
+        let product = psi_tx * p_tx[n * p.x * p.channels + place.x]
             + psi_ty * p_ty[n * p.y * p.channels + place.y]
             + psi_tz * p_tz[n * p.z * p.channels + place.z];
+        w[(n - p.window.first) * frame + place.element] = {{ element[2] }}(product);
     }
 }
 
@@ -113,16 +114,16 @@ fn gate_backward_psi(
             p_ty[n * p.y * p.channels + place.y],
             p_tz[n * p.z * p.channels + place.z],
         );
-        sum += d_w[(n - p.window.first) * frame + place.element] * planes;
+        sum += f32(d_w[(n - p.window.first) * frame + place.element]) * planes;
     }
     sum *= SCALE;
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > place.b * p.window.time {
-        sum += vec3(d_psi[place.gate], d_psi[place.gate + p.channels], d_psi[place.gate + 2u * p.channels]);
+        sum += vec3<f32>(vec3(d_psi[place.gate], d_psi[place.gate + p.channels], d_psi[place.gate + 2u * p.channels]));
     }
-    d_psi[place.gate] = sum.x;
-    d_psi[place.gate + p.channels] = sum.y;
-    d_psi[place.gate + 2u * p.channels] = sum.z;
+    d_psi[place.gate] = {{ element[1] }}(sum.x);
+    d_psi[place.gate + p.channels] = {{ element[1] }}(sum.y);
+    d_psi[place.gate + 2u * p.channels] = {{ element[1] }}(sum.z);
 }
 
 // The sum over j and one chunk of i, as [chunk, n, a, d] with n counted from the window's first: one invocation an element.
@@ -149,7 +150,7 @@ fn gate_backward_plane(
         var gate = (b * r.cells + cell) * 3u * r.channels + r.first_channel + d;
         var product = (n * r.cells + cell) * r.channels + d;
         for (var j = 0u; j < r.j; j += 1u) {
-            sum += psi[gate] * d_w[product];
+            sum += f32(psi[gate]) * f32(d_w[product]);
             gate += 3u * r.j_stride * r.channels;
             product += r.j_stride * r.channels;
         }

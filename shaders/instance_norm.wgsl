@@ -17,21 +17,21 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ element[1] }}>;
 // [N, runs, C, 2] for the sums of runs, [N, C, 2] for the means made of them.
 @group(0) @binding(1) var<storage, read_write> run_sums: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> sums: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
 // [N, C, 2] of all frames: mean, rstd.
 @group(0) @binding(3) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> residual: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> residual: array<{{ element[4] }}>;
+@group(0) @binding(4) var<storage, read_write> d_y: array<{{ element[4] }}>;
 {% if gated %}
-@group(0) @binding(5) var<storage, read_write> saved_y: array<f32>;
-@group(0) @binding(6) var<storage, read_write> d_x: array<f32>;
-@group(0) @binding(7) var<storage, read_write> d_residual: array<f32>;
+@group(0) @binding(5) var<storage, read_write> saved_y: array<{{ element[5] }}>;
+@group(0) @binding(6) var<storage, read_write> d_x: array<{{ element[6] }}>;
+@group(0) @binding(7) var<storage, read_write> d_residual: array<{{ element[7] }}>;
 {% else %}
-@group(0) @binding(5) var<storage, read_write> d_x: array<f32>;
+@group(0) @binding(5) var<storage, read_write> d_x: array<{{ element[5] }}>;
 {% endif %}
 
 struct Run {
@@ -69,16 +69,16 @@ fn {{ entry }}(
         return;
     }
     let run = run_of(i);
-    let pivot = x[run.first];
+    let pivot = f32(x[run.first]);
     var sum = 0.0;
     var squares = 0.0;
     for (var k = 1u; k < run.rows; k += 1u) {
-        let deviation = x[run.first + k * p.channels] - pivot;
+        let deviation = f32(x[run.first + k * p.channels]) - pivot;
         sum += deviation;
         squares += deviation * deviation;
     }
     let mean = sum / f32(run.rows);
-    let frame_pivot = x[run.frame * p.rows * p.channels + run.channel];
+    let frame_pivot = f32(x[run.frame * p.rows * p.channels + run.channel]);
     sums[i] = vec2((pivot - frame_pivot) + mean, max(squares - sum * mean, 0.0));
 }
 
@@ -101,7 +101,7 @@ fn {{ entry }}(
         let deviation = part.x - mean;
         squares += part.y + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
     }
-    let pivot = x[frame * p.rows * p.channels + channel];
+    let pivot = f32(x[frame * p.rows * p.channels + channel]);
     stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
 }
 
@@ -113,17 +113,17 @@ fn {{ entry }}(
     let stat = stats_of(run);
     for (var k = 0u; k < run.rows; k += 1u) {
         let e = run.first + k * p.channels;
-        var value = (x[e] - stat.x) * stat.y;
+        var value = (f32(x[e]) - stat.x) * stat.y;
 {% if pre %}
         value = lrelu(value);
 {% endif %}
 {% if residual %}
-        value += residual[e];
+        value += f32(residual[e]);
 {% endif %}
 {% if post %}
         value = lrelu(value);
 {% endif %}
-        y[e] = value;
+        y[e] = {{ element[2] }}(value);
     }
 }
 
@@ -141,9 +141,9 @@ fn d_normalised(d_sum: f32, normalised: f32) -> f32 {
 
 fn d_sum_of(e: u32) -> f32 {
 {% if gated %}
-    return d_y[e] * lrelu_slope(saved_y[e]);
+    return f32(d_y[e]) * lrelu_slope(f32(saved_y[e]));
 {% else %}
-    return d_y[e];
+    return f32(d_y[e]);
 {% endif %}
 }
 
@@ -157,7 +157,7 @@ fn d_sum_of(e: u32) -> f32 {
     var sum = vec2(0.0);
     for (var k = 0u; k < run.rows; k += 1u) {
         let e = run.first + k * p.channels;
-        let normalised = (x[e] - stat.x) * stat.y;
+        let normalised = (f32(x[e]) - stat.x) * stat.y;
         let d = d_normalised(d_sum_of(e), normalised);
         sum += vec2(d, d * normalised);
     }
@@ -186,11 +186,11 @@ fn d_sum_of(e: u32) -> f32 {
     let mean = sums[run.frame * p.channels + run.channel];
     for (var k = 0u; k < run.rows; k += 1u) {
         let e = run.first + k * p.channels;
-        let normalised = (x[e] - stat.x) * stat.y;
+        let normalised = (f32(x[e]) - stat.x) * stat.y;
         let d_sum = d_sum_of(e);
-        d_x[e] = stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y);
+        d_x[e] = {{ element[6 if gated else 5] }}(stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y));
 {% if gated %}
-        d_residual[e] = d_sum;
+        d_residual[e] = {{ element[7] }}(d_sum);
 {% endif %}
     }
 }

@@ -12,8 +12,8 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 // A label that is no class contributes nothing.
 @group(0) @binding(1) var<storage, read_write> labels: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<{{ element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> table: array<f32>;
 @group(0) @binding(3) var<storage, read_write> chunk_sums: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias: array<f32>;
@@ -38,7 +38,7 @@ fn label_table_forward(
         sum += table[(label{{ s }} * 8u + {{ s }}u) * p.channels + o];
     }
     {% endfor %}
-    y[index] = sum;
+    y[index] = {{ element[2] }}(sum);
 }
 
 // One invocation per (chunk, s, o): its sums for all classes are in registers. A chunk's sums are [K, 8, O], then the
@@ -63,7 +63,7 @@ fn label_table_backward(
     let end = min(p.cells, (chunk + 1u) * p.cells_per_chunk);
     for (var cell = chunk * p.cells_per_chunk; cell < end; cell += 1u) {
         let label = labels[cell * 8u + s];
-        let d = d_y[cell * p.channels + o];
+        let d = f32(d_y[cell * p.channels + o]);
         total += d;
         {% for k in range(classes) %}
         sum{{ k }} += select(0.0, d, label == {{ k }}u);

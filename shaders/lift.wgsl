@@ -32,12 +32,12 @@ struct View {
 @group(0) @binding(4) var<storage, read_write> p_xz: array<f32>;
 @group(0) @binding(5) var<storage, read_write> phi_yz: array<f32>;
 @group(0) @binding(6) var<storage, read_write> p_yz: array<f32>;
-@group(0) @binding(7) var<storage, read_write> v: array<f32>;
+@group(0) @binding(7) var<storage, read_write> v: array<{{ element[7] }}>;
 
 @group(0) @binding(0) var<uniform> view: View;
 // The plane or its factor, whichever the gradient is not of.
 @group(0) @binding(1) var<storage, read_write> other: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_v: array<f32>;
+@group(0) @binding(2) var<storage, read_write> d_v: array<{{ element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
 
 // V[b,x,y,z,d]: one invocation an element.
@@ -63,7 +63,7 @@ fn lift_forward(
         * p_xz[((b * volume.x + x) * volume.z + z) * volume.channels + d];
     let yz = phi_yz[(b * volume.x + x) * volume.channels + d]
         * p_yz[((b * volume.y + y) * volume.z + z) * volume.channels + d];
-    v[index] = SCALE * (xy + xz + yz);
+    v[index] = {{ element[7] }}(SCALE * (xy + xz + yz));
 }
 
 // The partial sum over j of d_phi[b,m,d], as [i, B, M, D]: one invocation an element.
@@ -85,7 +85,7 @@ fn lift_backward_factor(
     var cell = (b * view.cells + i * view.i_stride + m * view.m_stride) * view.channels + d;
     var sum = 0.0;
     for (var j = 0u; j < view.j; j += 1u) {
-        sum += other[plane] * d_v[cell];
+        sum += other[plane] * f32(d_v[cell]);
         plane += view.channels;
         cell += view.j_stride * view.channels;
     }
@@ -111,7 +111,7 @@ fn lift_backward_plane(
     var cell = (b * view.cells + i * view.i_stride + j * view.j_stride) * view.channels + d;
     var sum = 0.0;
     for (var m = 0u; m < view.m; m += 1u) {
-        sum += other[factor] * d_v[cell];
+        sum += other[factor] * f32(d_v[cell]);
         factor += view.channels;
         cell += view.m_stride * view.channels;
     }

@@ -1,7 +1,8 @@
 // Element by element kernels of src/layers/pointwise.rs; 64 invocations a workgroup, one or (width = 4) four elements each.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
-alias Value = {{ "vec4<f32>" if width == 4 else "f32" }};
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
 
 struct Parameters {
     count: u32,
@@ -10,12 +11,12 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> a: array<Value>;
-@group(0) @binding(2) var<storage, read_write> b: array<Value>;
+@group(0) @binding(1) var<storage, read_write> first: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> second: array<{{ values(element[2]) }}>;
 // Kernels with one operand write to binding 2, those with two to binding 3.
-@group(0) @binding(3) var<storage, read_write> y: array<Value>;
+@group(0) @binding(3) var<storage, read_write> third: array<{{ values(element[3]) }}>;
 
-{% macro kernel(entry, target, value) %}
+{% macro kernel(entry, operands, value) %}
 @compute @workgroup_size(64)
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -24,16 +25,22 @@ fn {{ entry }}(
 ) {
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        {{ target }}[i] = {{ value }};
+        let a = Value(first[i]);
+{% if operands == 2 %}
+        let b = Value(second[i]);
+        third[i] = {{ values(element[3]) }}({{ value }});
+{% else %}
+        second[i] = {{ values(element[2]) }}({{ value }});
+{% endif %}
     }
 }
 {% endmacro %}
-{{ kernel("add", "y", "a[i] + b[i]") }}
-{{ kernel("lrelu_forward", "b", "a[i] * select(Value(LRELU_SLOPE), Value(1.0), a[i] > Value(0.0))") }}
-{{ kernel("lrelu_backward", "y", "a[i] * select(Value(LRELU_SLOPE), Value(1.0), b[i] > Value(0.0))") }}
-{{ kernel("sigmoid_forward", "b", "p.constant / (1.0 + exp(-a[i]))") }}
-{{ kernel("sigmoid_backward", "y", "a[i] * b[i] * (1.0 - b[i] / p.constant)") }}
-{{ kernel("scale", "b", "p.constant * a[i]") }}
+{{ kernel("add", 2, "a + b") }}
+{{ kernel("lrelu_forward", 1, "a * select(Value(LRELU_SLOPE), Value(1.0), a > Value(0.0))") }}
+{{ kernel("lrelu_backward", 2, "a * select(Value(LRELU_SLOPE), Value(1.0), b > Value(0.0))") }}
+{{ kernel("sigmoid_forward", 1, "p.constant / (1.0 + exp(-a))") }}
+{{ kernel("sigmoid_backward", 2, "a * b * (1.0 - b / p.constant)") }}
+{{ kernel("scale", 1, "p.constant * a") }}
 {% if width == 1 %}
-{{ kernel("weighted_sum", "b", "select(0.0, b[i], p.accumulate != 0u) + p.constant * a[i]") }}
+{{ kernel("weighted_sum", 1, "select(0.0, f32(second[i]), p.accumulate != 0u) + p.constant * a") }}
 {% endif %}

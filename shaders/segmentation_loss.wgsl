@@ -24,7 +24,7 @@ fn error_bin(error: f32) -> u32 {
 {% macro softmax(logits) %}
         let row = voxel * K;
 {% for c in range(CLASSES) %}
-        let logit{{ c }} = {{ logits }}[row + {{ c }}u];
+        let logit{{ c }} = f32({{ logits }}[row + {{ c }}u]);
 {% endfor %}
         var highest = logit0;
 {% for c in range(1, CLASSES) %}
@@ -41,7 +41,7 @@ fn error_bin(error: f32) -> u32 {
 {% endmacro %}
 
 // segmentation_loss_count: a workgroup's weighted negative log likelihood and weight, and the histogram of errors.
-@group(0) @binding(1) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(1) var<storage, read_write> logits: array<{{ element[1] }}>;
 @group(0) @binding(2) var<storage, read_write> labels: array<u32>;
 @group(0) @binding(3) var<storage, read_write> class_weights: array<f32>;
 @group(0) @binding(4) var<storage, read_write> histogram: array<atomic<u32>>;
@@ -222,7 +222,7 @@ fn segmentation_loss_backward_scale(
 
 // segmentation_loss_backward: one voxel an invocation.
 @group(0) @binding(3) var<storage, read_write> table: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_logits: array<f32>;
+@group(0) @binding(4) var<storage, read_write> d_logits: array<{{ element[4] }}>;
 
 @compute @workgroup_size(64)
 fn segmentation_loss_backward(
@@ -244,12 +244,12 @@ fn segmentation_loss_backward(
 {% endfor %}
             let mean = {% for c in range(CLASSES) %}{% if c %} + {% endif %}x{{ c }} * d_x{{ c }}{% endfor %};
 {% for c in range(CLASSES) %}
-            d_logits[row + {{ c }}u] =
-                x{{ c }} * (d_x{{ c }} - mean) + weight * select(x{{ c }}, -missing, label == {{ c }}u);
+            d_logits[row + {{ c }}u] = {{ element[4] }}(
+                x{{ c }} * (d_x{{ c }} - mean) + weight * select(x{{ c }}, -missing, label == {{ c }}u));
 {% endfor %}
         } else {
 {% for c in range(CLASSES) %}
-            d_logits[row + {{ c }}u] = 0.0;
+            d_logits[row + {{ c }}u] = {{ element[4] }}(0.0);
 {% endfor %}
         }
     }

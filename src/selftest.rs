@@ -2,7 +2,10 @@
 //!
 //! A layer contributes [`Case`]s; `sep4d selftest` runs them on the user's adapter and the tests run the same ones.
 
+use std::fmt;
 use std::sync::Arc;
+
+use half::f16;
 
 use crate::Result;
 use crate::gpu::Context;
@@ -27,8 +30,8 @@ pub struct Case {
     build: Box<Build>,
 }
 
-impl std::fmt::Debug for Case {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
     }
 }
@@ -62,6 +65,14 @@ impl Case {
     /// [`crate::Error::Shape`] if the layer does not fit its inputs.
     pub fn graph(&self) -> Result<Graph> {
         Ok(build(self, Operands::Stay)?.graph)
+    }
+
+    /// The same with everything in f16 that may be; `None` if nothing of the layer may.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if the layer does not fit its inputs.
+    pub fn half_graph(&self) -> Result<Option<Graph>> {
+        Ok(build_half(self)?.map(|built| built.graph))
     }
 }
 
@@ -140,6 +151,36 @@ impl CaseBuilder {
     }
 }
 
+/// How well the kernels of one case agree with their twins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Agreement {
+    /// All tensors in f32.
+    pub single: Errors,
+    /// Those that may be in f16, if there are any and the adapter has 16-bit floats. The twins round what they store too.
+    pub half: Option<Errors>,
+}
+
+impl Agreement {
+    /// What every op must reach: 1e-5 forward and 1e-4 backward; in f16 [`HALF_TOLERANCE`].
+    pub fn acceptable(&self) -> bool {
+        self.single.within(1e-5, 1e-4) && self.half.is_none_or(|errors| errors.within(HALF_TOLERANCE, HALF_TOLERANCE))
+    }
+}
+
+impl fmt::Display for Agreement {
+    /// Forward and backward in f32, then in f16.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.1e}  {:>9.1e}", self.single.forward, self.single.backward)?;
+        match self.half {
+            Some(half) => write!(f, "  {:>9.1e}  {:>9.1e}", half.forward, half.backward),
+            None => write!(f, "  {:>9}  {:>9}", "-", "-"),
+        }
+    }
+}
+
+/// Half of the distance between neighbouring f16 numbers, relatively; kernels may round their operands to f16.
+pub const HALF_TOLERANCE: f64 = 1.0 / 2048.0;
+
 /// Relative errors (norm of the difference over the norm) of one case.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Errors {
@@ -150,9 +191,8 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// What every op must reach: 1e-5 forward, 1e-4 backward.
-    pub fn acceptable(&self) -> bool {
-        self.forward <= 1e-5 && self.backward <= 1e-4
+    fn within(&self, forward: f64, backward: f64) -> bool {
+        self.forward <= forward && self.backward <= backward
     }
 
     fn worst(self, other: Errors) -> Errors {
@@ -180,6 +220,17 @@ struct Built {
 }
 
 fn build(case: &Case, operands: Operands) -> Result<Built> {
+    Ok(build_as(case, operands, false)?.0)
+}
+
+/// `None` if nothing but the copies of the operands would be in f16.
+fn build_half(case: &Case) -> Result<Option<Built>> {
+    let (built, halved) = build_as(case, Operands::Die { with_backward: true }, true)?;
+    Ok((halved > 0).then_some(built))
+}
+
+/// With the number of tensors in f16.
+fn build_as(case: &Case, operands: Operands, half: bool) -> Result<(Built, usize)> {
     let mut builder = CaseBuilder::new(&case.name, operands);
     let outputs = (case.build)(&mut builder)?;
     let mut seeds = Vec::new();
@@ -201,10 +252,12 @@ fn build(case: &Case, operands: Operands) -> Result<Built> {
             d_inputs.push(gradient);
         }
     }
+    // Before they are kept, so that results are in f16 too.
+    let halved = if half { graph.halve(0) } else { 0 };
     for &id in outputs.iter().chain(&d_inputs) {
         graph.keep(id);
     }
-    Ok(Built { graph, values, seeds, inputs, outputs, gradients: d_inputs })
+    Ok((Built { graph, values, seeds, inputs, outputs, gradients: d_inputs }, halved))
 }
 
 fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
@@ -217,11 +270,11 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, and overwriting its operands where it may.
+/// operations, in windows, overwriting its operands where it may, and in f16.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
-pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
+pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
     let own = context.limits().clone();
     let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
     let no_subgroups = KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() };
@@ -244,7 +297,17 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Errors> {
             worst = worst.worst(compare_under(context, &built, &expected, limits)?);
         }
     }
-    Ok(worst)
+    let mut half = None;
+    if context.limits().has_f16
+        && let Some(built) = build_half(case)?
+    {
+        let expected = interpret(&built, &built.values)?;
+        for limits in &variants {
+            let errors = compare_under(context, &built, &expected, limits)?;
+            half = Some(errors.worst(half.unwrap_or_default()));
+        }
+    }
+    Ok(Agreement { single: worst, half })
 }
 
 fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limits: &KernelLimits) -> Result<Errors> {
@@ -254,7 +317,8 @@ fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limit
     for (id, data) in &built.values {
         match built.graph.tensor(*id).spec.dtype {
             _ if !executor.uses(*id) => {}
-            DType::F32 => executor.write(*id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>())?,
+            // No input is in f16.
+            DType::F32 | DType::F16 => executor.write(*id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>())?,
             DType::U32 => executor.write(*id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>())?,
         }
     }
@@ -262,6 +326,7 @@ fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limit
     let error = |id: TensorId| -> Result<f64> {
         let actual: Vec<f64> = match built.graph.tensor(id).spec.dtype {
             DType::F32 => executor.read::<f32>(id)?.into_iter().map(f64::from).collect(),
+            DType::F16 => executor.read::<u16>(id)?.into_iter().map(|bits| f16::from_bits(bits).to_f64()).collect(),
             DType::U32 => executor.read::<u32>(id)?.into_iter().map(f64::from).collect(),
         };
         Ok(relative_error(&actual, expected.get(&built.graph, id).unwrap_or_default()))

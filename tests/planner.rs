@@ -10,6 +10,7 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::interpret::{self, Values};
 use sep4d::graph::plan::{BufferId, Placement, Plan, Step};
+use sep4d::graph::recompute::plan_within;
 use sep4d::graph::{Graph, Init, KernelLimits, OpContext, Storage, TensorId, TensorSpec};
 use sep4d::layers::concat::{concat, slice};
 use sep4d::layers::conv3d::conv3d;
@@ -192,12 +193,12 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
 
 /// What the arenas would need if nothing were ever shared.
 fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
-    let aligned = |elements: usize| (elements * 4).next_multiple_of(limits.offset_alignment_bytes);
-    let tensors: usize = lifetimes(graph, plan).keys().map(|&id| aligned(graph.tensor(id).spec.elements())).sum();
+    let aligned = |bytes: usize| bytes.next_multiple_of(limits.offset_alignment_bytes);
+    let tensors: usize = lifetimes(graph, plan).keys().map(|&id| aligned(graph.tensor(id).spec.bytes())).sum();
     let scratch = |node: &sep4d::graph::Node| -> usize {
         let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
         let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits }).unwrap();
-        program.scratch.iter().map(|scratch| aligned(scratch.elements)).sum()
+        program.scratch.iter().map(|scratch| aligned(4 * scratch.elements)).sum()
     };
     tensors + graph.nodes().iter().map(scratch).sum::<usize>()
 }
@@ -207,8 +208,11 @@ fn no_two_living_tensors_overlap() {
     let limits = small_limits(&KernelLimits { is_cpu: true, ..KernelLimits::portable() });
     let (mut in_place, mut several_arenas) = (0, 0);
     for seed in 0..200 {
-        let RandomGraph { graph, .. } = random_graph(seed);
-        for limits in [&limits, &KernelLimits::portable()] {
+        let RandomGraph { mut graph, .. } = random_graph(seed);
+        // Every third one with whatever may be in f16.
+        let has_f16 = seed % 3 == 0 && graph.halve(0) > 0;
+        for limits in [limits.clone(), KernelLimits::portable()] {
+            let limits = &KernelLimits { has_f16, ..limits };
             let plan = Plan::new(&graph, limits).unwrap();
             in_place += check_memory(&graph, &plan);
             several_arenas += usize::from(plan.arenas.len() > 1);
@@ -225,8 +229,11 @@ fn no_two_living_tensors_overlap() {
 #[test]
 fn random_graphs_give_what_the_interpreter_gives() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
-    for seed in 0..40 {
-        let RandomGraph { graph, inputs, kept } = random_graph(seed);
+    for seed in 0..60 {
+        let RandomGraph { mut graph, inputs, kept } = random_graph(seed);
+        let is_half = seed % 3 == 0 && context.limits().has_f16 && graph.halve(0) > 0;
+        // Results an f32 apart may be rounded to f16 numbers apart, and lie on either side of an activation's kink.
+        let tolerance = if is_half { 1e-3 } else { 1e-5 };
         let mut values = Values::default();
         inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
         interpret::run(&graph, &mut values).unwrap();
@@ -235,7 +242,7 @@ fn random_graphs_give_what_the_interpreter_gives() {
             for &id in &kept {
                 let found: Vec<f64> = executor.read::<f32>(id).unwrap().into_iter().map(f64::from).collect();
                 let error = relative_error(&found, values.get(&graph, id).unwrap());
-                assert!(error < 1e-5, "seed {seed}: {} deviates by {error}", graph.describe(id));
+                assert!(error < tolerance, "seed {seed}: {} deviates by {error}", graph.describe(id));
             }
         }
     }
@@ -250,6 +257,75 @@ fn run(context: &Arc<Context>, graph: &Graph, limits: &KernelLimits, inputs: &[(
     }
     executor.run().unwrap();
     executor
+}
+
+/// Bytes of the arenas beyond `budget`.
+fn excess(budget: usize) -> impl Fn(&Plan) -> usize {
+    move |plan| plan.arenas.iter().sum::<usize>().saturating_sub(budget)
+}
+
+#[test]
+fn what_is_recomputed_is_the_same_to_the_bit_in_less_memory() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let mut lowered = 0;
+    for seed in (0..60).step_by(2) {
+        let RandomGraph { graph, inputs, kept } = random_graph(seed);
+        let limits = context.limits();
+        let plan = Plan::new(&graph, limits).unwrap();
+        let before: usize = plan.arenas.iter().sum();
+        // An impossible budget: as little as can be.
+        let (smaller, small_plan) = plan_within(graph.clone(), limits, excess(0)).unwrap();
+        check_memory(&smaller, &small_plan);
+        let least: usize = small_plan.arenas.iter().sum();
+        assert!(least <= before, "seed {seed}: {least} bytes instead of {before}");
+        lowered += usize::from(least < before);
+        // A possible one is kept; one that nothing exceeds changes nothing.
+        let (_, fitting) = plan_within(graph.clone(), limits, excess(least)).unwrap();
+        assert_eq!(excess(least)(&fitting), 0, "seed {seed}");
+        let (same, _) = plan_within(graph.clone(), limits, excess(before)).unwrap();
+        assert_eq!(same.nodes().len(), graph.nodes().len(), "seed {seed}");
+
+        let [kept_whole, recomputed] = [&graph, &smaller].map(|graph| run(&context, graph, limits, &inputs));
+        for &id in &kept {
+            let [a, b] = [&kept_whole, &recomputed].map(|executor| executor.read::<u32>(id).unwrap());
+            assert_eq!(a, b, "seed {seed}: {}", graph.describe(id));
+        }
+    }
+    assert!(lowered > 8, "{lowered} graphs got smaller, too few to show anything");
+}
+
+#[test]
+fn the_cheapest_are_recomputed_first() {
+    let mut g = Graph::new();
+    let start = g.input("x", TensorSpec::f32(&[ROWS, 16]));
+    let mut x = start;
+    let weight = g.input("weight", TensorSpec::f32(&[16, 16]));
+    let bias = g.input("bias", TensorSpec::f32(&[16]));
+    // Every sigmoid and every product is saved for the backward pass.
+    for _ in 0..4 {
+        let y = linear(&mut g, x, weight, Some(bias), false).unwrap();
+        let y = g.push_one(Pointwise::Sigmoid { scale: 2.0 }, &[y]).unwrap();
+        x = g.push_one(Pointwise::Add, &[x, y]).unwrap();
+    }
+    let d_x = g.input("d_x", TensorSpec::f32(&[ROWS, 16]));
+    // So that every node has a purpose.
+    g.keep(x);
+    let gradients = g.backward(&[(x, d_x)], &[weight, start, bias]).unwrap();
+    for id in [weight, start, bias] {
+        let gradient = gradients.of(&g, id).unwrap();
+        g.keep(gradient);
+    }
+    let limits = KernelLimits::portable();
+    let plan = Plan::new(&g, &limits).unwrap();
+    let budget = plan.arenas[0] - ROWS * 16 * 4;
+    let (smaller, plan) = plan_within(g.clone(), &limits, excess(budget)).unwrap();
+    assert!(plan.arenas[0] <= budget);
+    let names = |graph: &Graph, name: &str| graph.nodes().iter().filter(|node| node.op.name() == name).count();
+    let recomputed: Vec<&str> = ["add", "sigmoid_forward", "linear_forward"]
+        .into_iter()
+        .flat_map(|name| std::iter::repeat_n(name, names(&smaller, name) - names(&g, name)))
+        .collect();
+    assert_eq!(recomputed, ["add"], "sums cost least");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use sep4d::graph::{Graph, Kernel, KernelLimits};
 use sep4d::layers;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::{self, LossWeights, OptimiserConfig};
+use sep4d::train::session::{self, LossWeights, OptimiserConfig, Precision};
 
 /// What WebGPU guarantees.
 const MAX_STORAGE_BUFFERS: usize = 8;
@@ -32,10 +32,10 @@ type Kernels = BTreeMap<Kernel, Use>;
 
 /// Both kernel families, with every number of lanes that kernels tell apart.
 fn variants() -> Vec<KernelLimits> {
-    let mut variants = vec![KernelLimits::portable()];
+    let mut variants = vec![KernelLimits { has_f16: true, ..KernelLimits::portable() }];
     for min_subgroup_lanes in [0, 4, 8, 16, 32] {
         for is_cpu in [true, false] {
-            variants.push(KernelLimits { is_cpu, min_subgroup_lanes, ..KernelLimits::portable() });
+            variants.push(KernelLimits { is_cpu, min_subgroup_lanes, has_f16: true, ..KernelLimits::portable() });
         }
     }
     variants
@@ -55,28 +55,32 @@ fn collect(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
 fn all_kernels() -> Kernels {
     let mut kernels = Kernels::new();
     for case in layers::cases() {
-        let graph = case.graph().unwrap();
-        for limits in variants() {
-            collect(&mut kernels, &graph, &limits);
-            if let Some(max_storage_binding_bytes) = case.window_bytes {
-                collect(&mut kernels, &graph, &KernelLimits { max_storage_binding_bytes, ..limits });
+        for graph in std::iter::once(case.graph().unwrap()).chain(case.half_graph().unwrap()) {
+            for limits in variants() {
+                collect(&mut kernels, &graph, &limits);
+                if let Some(max_storage_binding_bytes) = case.window_bytes {
+                    collect(&mut kernels, &graph, &KernelLimits { max_storage_binding_bytes, ..limits });
+                }
             }
         }
     }
-    let optimiser = OptimiserConfig {
+    let optimisers = [Precision::F32, Precision::F16].map(|precision| OptimiserConfig {
+        precision,
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
         weight_decay: 0.0,
         clip_norm: None,
-    };
+        memory_budget: None,
+    });
     // The grids of the towns, CarlaSC and Occ3D; the second one's is also taken with long clips, which need windows.
     for preset in Preset::ALL {
         let model = RunConfig::preset(preset, None).model;
         for (frames, size) in [(4, [32, 32, 8]), (4, [128, 128, 8]), (32, [128, 128, 8]), (4, [200, 200, 16])] {
             let shape = BatchShape { batch: 1, frames, size };
-            let graphs = session::graphs(&model, &shape, &optimiser).unwrap();
+            let [single, half] =
+                optimisers.each_ref().map(|optimiser| session::graphs(&model, &shape, optimiser).unwrap());
             for mut limits in variants() {
                 limits.max_buffer_bytes = 2 << 30;
-                graphs.iter().for_each(|graph| collect(&mut kernels, graph, &limits));
+                single.iter().chain(&half[..1]).for_each(|graph| collect(&mut kernels, graph, &limits));
             }
         }
     }
@@ -93,7 +97,9 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
         Ok(module) => module,
         Err(why) => return vec![why.emit_to_string(&source)],
     };
-    let capabilities = if planned.without_subgroups { Capabilities::empty() } else { Capabilities::SUBGROUP };
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SUBGROUP, !planned.without_subgroups);
+    capabilities.set(Capabilities::SHADER_FLOAT16, kernel.half_bindings != 0);
     let info = match Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
         Ok(info) => info,
         Err(why) => return vec![why.emit_to_string(&source)],

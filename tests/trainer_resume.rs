@@ -6,11 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::train::checkpoint::{Checkpoint, CheckpointFolder};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, Finished};
 use sep4d::train::metrics::Confusion;
 use sep4d::train::run_folder::{Row, RunFolder};
+use sep4d::train::session::Precision;
 use sep4d::train::trainer::{Request, Task, Trainer};
 
 fn config(root: &Path) -> RunConfig {
@@ -97,8 +99,20 @@ fn a_resumed_run_is_the_run_that_was_never_stopped() {
 
 #[test]
 fn a_run_that_was_stopped_anywhere_ends_the_same() {
+    stopped_ends_the_same(Precision::F32);
+}
+
+#[test]
+fn a_run_in_f16_that_was_stopped_anywhere_ends_the_same() {
+    if Context::open(&DeviceChoice::Best).expect("there is an adapter").limits().has_f16 {
+        stopped_ends_the_same(Precision::F16);
+    }
+}
+
+fn stopped_ends_the_same(precision: Precision) {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(&common::town(dir.path()));
+    let mut config = config(&common::town(dir.path()));
+    config.train.precision = precision;
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
     finished(&start(&config, &whole, false));
 

@@ -79,31 +79,31 @@ fn {{ entry }}(
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 // One invocation: {{ by }} x {{ bz }} voxels along y and z, {{ cb }} output channels.
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<f32>" if vin else "f32" }}>;
+@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
+@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 {% set loaded = bz + 2 * halo %}
-// Channels 4c.. of the voxel at `base` (in vec4 where the channels divide by four).
+// Channels 4c.. of a voxel, the first of which is at `base` (in vec4 where the channels divide by four).
 fn channels(base: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return xs[base];
+    return vec4<f32>(xs[base]);
     {% else %}
     let k = vec4(4 * c) + vec4(0, 1, 2, 3);
     let at = base + min(vec4(0, 1, 2, 3), vec4(p.ci - 1 - 4 * c));
-    return select(vec4(0.0), vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]), k < vec4(p.ci));
+    return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
     {% endif %}
 }
 
 fn store(base: i32, c: i32, value: vec4<f32>) {
     {% if vout %}
     if 4 * c < p.co {
-        ys[base + c] = value;
+        ys[base + c] = vec4<{{ element[3] }}>(value);
     }
     {% else %}
     {% for k in range(4) %}
     if 4 * c + {{ k }} < p.co {
-        ys[base + 4 * c + {{ k }}] = value[{{ k }}];
+        ys[base + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]);
     }
     {% endfor %}
     {% endif %}
@@ -261,8 +261,8 @@ fn {{ entry }}(
 // One workgroup of eight lanes: {{ 4 * civ }} input x {{ 8 * width }} output channels, {{ width }} of these a lane, and the ky x kz
 // taps of one kx, summed over the voxel blocks of one chunk. x is loaded once by all lanes together and broadcast. Partial
 // results are [chunk][co block][ci block][kx][tap, input][lane].
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<f32>" if vin else "f32" }}>;
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ outputs if vout else "f32" }}>;
+@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
+@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ outputs | replace("f32", element[2]) if vout else element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> partial: array<{{ outputs }}>;
 
 {% set loaded = bz + 2 * halo %}
@@ -272,20 +272,20 @@ fn {{ entry }}(
 // Four channels of x at `voxel`; those past the end repeat the last and are never read.
 fn x_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return xs[voxel * (p.ci / 4) + min(c, p.ci / 4 - 1)];
+    return vec4<f32>(xs[voxel * (p.ci / 4) + min(c, p.ci / 4 - 1)]);
     {% else %}
     let at = voxel * p.ci + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.ci - 1));
-    return vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]);
+    return vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]));
     {% endif %}
 }
 
 // This lane's channels of d_y.
 fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     {% if vout %}
-    return d_ys[voxel * (p.co / {{ width }}) + min(c, p.co / {{ width }} - 1)];
+    return {{ outputs }}(d_ys[voxel * (p.co / {{ width }}) + min(c, p.co / {{ width }} - 1)]);
     {% else %}
     let base = voxel * p.co;
-    return {{ outputs }}({% for k in range(width) %}d_ys[base + min({{ width }} * c + {{ k }}, p.co - 1)]{{ ", " if not loop.last }}{% endfor %});
+    return {{ outputs }}({% for k in range(width) %}f32(d_ys[base + min({{ width }} * c + {{ k }}, p.co - 1)]){{ ", " if not loop.last }}{% endfor %});
     {% endif %}
 }
 

@@ -58,16 +58,16 @@ fn {{ entry }}(
 {% endif %}
 
 {% if not entry is endingwith("pack") and not entry is endingwith("reduce_weight") %}
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<f32>" if vin else "f32" }}>;
+@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
 
 // Channels 4c.. of x at `voxel`, zero past the end.
 fn channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return xs[voxel * (p.ci / 4) + c];
+    return vec4<f32>(xs[voxel * (p.ci / 4) + c]);
     {% else %}
     let k = vec4(4 * c) + vec4(0, 1, 2, 3);
     let at = voxel * p.ci + min(k, vec4(p.ci - 1));
-    return select(vec4(0.0), vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]), k < vec4(p.ci));
+    return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
     {% endif %}
 }
 
@@ -106,7 +106,7 @@ fn neighbour(voxel: i32, position: vec3<i32>, offset: vec3<i32>, c: i32) -> vec4
 {% set threads = tm * tn // 16 %}
 {% set loads = tm * 4 // threads %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
+@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 // A row has four vectors and one of padding, so that neighbouring rows lie in different banks.
 var<workgroup> tile_x: array<vec4<f32>, {{ tm * 5 }}>;
@@ -177,12 +177,12 @@ fn {{ entry }}(
             {% endif %}
             {% if vout %}
             if 4 * c < p.co {
-                ys[voxel * (p.co / 4) + c] = value;
+                ys[voxel * (p.co / 4) + c] = vec4<{{ element[3] }}>(value);
             }
             {% else %}
             {% for k in range(4) %}
             if 4 * c + {{ k }} < p.co {
-                ys[voxel * p.co + 4 * c + {{ k }}] = value[{{ k }}];
+                ys[voxel * p.co + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]);
             }
             {% endfor %}
             {% endif %}
@@ -198,7 +198,7 @@ fn {{ entry }}(
 {% set threads = tn // 4 * tq %}
 {% set loads = 16 * tq // threads %}
 {% set d_loads = (4 * tn + threads - 1) // threads %}
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<f32>" if vout else "f32" }}>;
+@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<" ~ element[2] ~ ">" if vout else element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
 var<workgroup> tile_x: array<vec4<f32>, {{ 16 * tq }}>;
@@ -206,10 +206,10 @@ var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tn }}>;
 
 fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vout %}
-    return d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)];
+    return vec4<f32>(d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)]);
     {% else %}
     let at = voxel * p.co + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.co - 1));
-    return vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]);
+    return vec4<f32>(vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]));
     {% endif %}
 }
 

@@ -103,6 +103,7 @@ pub(crate) mod tests {
             lovasz: 0.5,
             kl: 1.5,
             gradient_norm: 0.7,
+            loss_scale: 1.0,
             skipped: 0,
         }
     }

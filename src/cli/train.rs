@@ -48,6 +48,9 @@ pub struct Args {
     /// Adapter: its number or a part of its name (train.device)
     #[arg(long, requires = "train")]
     device: Option<String>,
+    /// Device memory to plan for, such as 8GiB or 900MiB; what exceeds it is recomputed (train.memory_budget)
+    #[arg(long, value_name = "SIZE", value_parser = gibibytes, requires = "train")]
+    memory_budget: Option<f64>,
 }
 
 impl Args {
@@ -66,6 +69,7 @@ impl Args {
             ("data.root", root.transpose()?),
             ("train.seed", self.seed.map(|seed| seed.to_string())),
             ("train.device", self.device.clone()),
+            ("train.memory_budget", self.memory_budget.map(|gib| format!("{gib:?}"))),
         ];
         settings.extend(options.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))));
         Ok(settings)
@@ -103,6 +107,14 @@ impl Args {
         let task = Task::Train { resume: self.resume.is_some() };
         Ok(Request { config, folder, task, background: false, command_line: command_line(), wake: None })
     }
+}
+
+/// GiB of a size such as `8GiB`, `900MiB` or `8` (GiB).
+fn gibibytes(size: &str) -> Result<f64, String> {
+    let units = [("GiB", 1.0), ("MiB", 1.0 / 1024.0), ("", 1.0)];
+    let split = units.into_iter().find_map(|(name, unit)| Some((size.strip_suffix(name)?, unit)));
+    let gib = split.and_then(|(number, unit)| Some(number.trim().parse::<f64>().ok()? * unit));
+    gib.filter(|gib| *gib > 0.0 && gib.is_finite()).ok_or_else(|| "give a size such as 8GiB or 900MiB".into())
 }
 
 /// Trains, or says what training would need.

@@ -1,7 +1,7 @@
 //! Shader assembly: WGSL templates with imports and unrolled loops.
 //!
 //! Every file below `shaders/` is a minijinja template: `{% include "common/index.wgsl" %}` imports, `{% for %}` unrolls, and
-//! the kernel's defines are its variables, `entry` among them.
+//! the kernel's defines are its variables, `entry` among them; `element[b]` is the element type of binding `b`, f32 or f16.
 
 use std::sync::LazyLock;
 
@@ -27,11 +27,15 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// # Errors
 /// [`Error::Device`] if the template is missing or does not render.
 pub fn render_shader(kernel: &Kernel) -> Result<String> {
+    let element: Vec<&str> =
+        (0..u32::BITS).map(|binding| if kernel.half_bindings >> binding & 1 == 1 { "f16" } else { "f32" }).collect();
+    let enable = if kernel.half_bindings == 0 { "" } else { "enable f16;\n" };
     TEMPLATES
         .get_template(kernel.shader)
         .and_then(|template| {
-            template.render(context! { entry => kernel.entry, ..Value::from_serialize(&kernel.defines) })
+            template.render(context! { entry => kernel.entry, element, ..Value::from_serialize(&kernel.defines) })
         })
+        .map(|source| enable.to_owned() + &source)
         .map_err(|why| {
             Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
         })

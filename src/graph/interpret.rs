@@ -1,8 +1,11 @@
-//! Runs a graph through the f64 CPU twins of its ops: the oracle of the tests and of `sep4d selftest`.
+//! Runs a graph through the f64 CPU twins of its ops: the oracle of the tests and of `sep4d selftest`. What the graph stores
+//! in f16 is rounded to that.
 
 use std::collections::HashMap;
 
-use super::{CpuTensor, Graph, Storage, TensorId};
+use half::f16;
+
+use super::{CpuTensor, DType, Graph, Storage, TensorId};
 use crate::{Error, Result};
 
 /// Values of tensors, keyed by the tensor that owns the memory.
@@ -46,7 +49,10 @@ pub fn run(graph: &Graph, values: &mut Values) -> Result<()> {
             }
         }
         let results = node.op.cpu(&inputs, &graph.specs(&node.outputs));
-        for (&output, result) in node.outputs.iter().zip(results) {
+        for (&output, mut result) in node.outputs.iter().zip(results) {
+            if graph.tensor(output).spec.dtype == DType::F16 {
+                result.iter_mut().for_each(|value| *value = f16::from_f32(*value as f32).to_f64());
+            }
             if result.len() != graph.tensor(output).spec.elements() {
                 return Err(Error::Shape(format!(
                     "the CPU twin of {} gave {} values for {}",

@@ -8,10 +8,12 @@
 
 mod autodiff;
 pub mod execute;
+mod half;
 pub mod interpret;
 mod parameter;
 pub mod plan;
 pub mod program;
+pub mod recompute;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,17 +24,30 @@ pub use program::{Kernel, KernelLimits, Launch, OpContext, Operand, Program, Slo
 
 use crate::{Error, Result};
 
-/// Element type; both are four bytes.
+/// Element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// IEEE single precision.
     F32,
+    /// IEEE half precision; only [`Graph::halve`] makes such tensors.
+    F16,
     /// Unsigned words: labels, counts, bits.
     U32,
 }
 
-/// Bytes of one element of any tensor.
-pub const ELEMENT_BYTES: usize = 4;
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => WORD_BYTES,
+            DType::F16 => WORD_BYTES / 2,
+        }
+    }
+}
+
+/// Bytes of an f32 or u32 element: what scratch tensors, flat blocks and parameter blocks consist of. Bindings are whole
+/// words.
+pub const WORD_BYTES: usize = 4;
 
 /// Shape and element type. Storage is dense, the last axis fastest (channels-last).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +74,11 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bytes()
+    }
+
     /// Extent of the last axis (1 for a scalar).
     pub fn channels(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
@@ -74,6 +94,7 @@ impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.dtype {
             DType::F32 => "",
+            DType::F16 => "f16 ",
             DType::U32 => "u32 ",
         };
         write!(f, "{kind}{:?}", self.shape)
@@ -190,6 +211,12 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// `(output, input)` that may share memory, because every element is read before it is written by one invocation.
     fn in_place(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    /// Whether the kernels take this operand in f16 too: they load it as f32 and round what they store
+    /// ([`Kernel::half_bindings`]).
+    fn takes_half(&self, _operand: Slot) -> bool {
+        false
     }
 
     /// Floating-point operations of one execution (multiply and add count as two).
@@ -374,6 +401,13 @@ impl Graph {
     /// Floating-point operations of one node.
     pub fn node_flops(&self, node: &Node) -> u64 {
         node.op.flops(&self.specs(&node.inputs), &self.specs(&node.outputs))
+    }
+
+    /// Bytes of a node's operands and results, each counted once: what one execution cannot do without moving. Scratch is left
+    /// out, and so is what a kernel reads again.
+    pub fn node_bytes(&self, node: &Node) -> u64 {
+        let tensors = node.inputs.iter().chain(&node.outputs);
+        tensors.map(|&id| (self.tensors[id.0].spec.elements() * ELEMENT_BYTES) as u64).sum()
     }
 
     /// The specs of several tensors.

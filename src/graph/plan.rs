@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::program::{Launch, Operand, Slot};
-use super::{Block, ELEMENT_BYTES, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId};
+use super::{Block, DType, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId, WORD_BYTES};
 use crate::{Error, Result};
 
 /// A buffer of the executor.
@@ -81,6 +81,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Device`] if a kernel cannot work within the limits, [`Error::Memory`] if a tensor exceeds the largest buffer.
     pub fn new(graph: &Graph, limits: &KernelLimits) -> Result<Plan> {
+        if !limits.has_f16 && graph.tensors.iter().any(|tensor| tensor.spec.dtype == DType::F16) {
+            return Err(Error::Device(
+                "this adapter has no 16-bit floats (shader-f16 of `sep4d devices`), which train.precision = \"f16\" needs; set it \
+                 to \"f32\" or choose another adapter (--device)"
+                    .into(),
+            ));
+        }
         let live = live_nodes(graph);
         let mut lifetimes = Lifetimes::new(graph, &live);
         lifetimes.share_in_place(graph, &live);
@@ -91,7 +98,7 @@ impl Plan {
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
             for (number, scratch) in program.scratch.iter().enumerate() {
-                lifetimes.add_scratch(time, number, scratch.elements * ELEMENT_BYTES, scratch.uniform);
+                lifetimes.add_scratch(time, number, scratch.elements * WORD_BYTES, scratch.uniform);
             }
             programs.push(program);
         }
@@ -104,7 +111,7 @@ impl Plan {
             persistent: Vec::new(),
             blocks: HashMap::new(),
             largest_binding: 0,
-            largest_tensor: graph.tensors.iter().map(|t| t.spec.elements() * ELEMENT_BYTES).max().unwrap_or(0),
+            largest_tensor: graph.tensors.iter().map(|t| t.spec.bytes()).max().unwrap_or(0),
         };
         let places = lifetimes.place(graph, limits, &mut plan)?;
         for (time, (&index, program)) in live.iter().zip(programs).enumerate() {
@@ -113,14 +120,18 @@ impl Plan {
                 plan.steps.push(match launch {
                     Launch::Dispatch { kernel, parameters, operands, workgroups } => {
                         let mut bindings = Vec::with_capacity(operands.len());
-                        for operand in operands {
+                        let mut kernel = kernel.clone();
+                        for (i, operand) in operands.iter().enumerate() {
+                            if resolver.dtype(operand.slot) == DType::F16 {
+                                kernel.half_bindings |= 1 << (i + 1);
+                            }
                             let place = resolver.binding(operand)?;
                             plan.largest_binding = plan.largest_binding.max(place.bytes);
                             bindings.push((place, operand.uniform));
                         }
                         Step::Dispatch {
                             node: index,
-                            kernel: kernel.clone(),
+                            kernel,
                             parameters: parameters.clone(),
                             bindings,
                             workgroups: *workgroups,
@@ -179,20 +190,29 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Where `operand` lies. One that reaches beyond its tensor is a mistake of the op.
+    fn dtype(&self, slot: Slot) -> DType {
+        match slot {
+            Slot::Input(i) => self.graph.tensor(self.node.inputs[i]).spec.dtype,
+            Slot::Output(i) => self.graph.tensor(self.node.outputs[i]).spec.dtype,
+            Slot::Scratch(_) => DType::F32,
+        }
+    }
+
+    /// Where `operand` lies. One that reaches beyond its tensor is a mistake of the op; the end of the last word may.
     fn place(&self, operand: &Operand) -> Result<Placement> {
         let Resolver { graph, node, .. } = self;
+        let element_bytes = self.dtype(operand.slot).bytes();
         let of = |id| (self.places.tensor(graph, id), graph.tensor(id).spec.elements());
         let (place, elements) = match operand.slot {
             Slot::Input(i) => of(node.inputs[i]),
             Slot::Output(i) => of(node.outputs[i]),
             Slot::Scratch(i) => {
                 let place = self.places.scratch.get(&(self.time, i)).copied();
-                (place, place.map_or(0, |p| p.bytes / ELEMENT_BYTES))
+                (place, place.map_or(0, |p| p.bytes / WORD_BYTES))
             }
         };
         let range = &operand.elements;
-        let (start, bytes) = (range.start * ELEMENT_BYTES, range.len() * ELEMENT_BYTES);
+        let (start, bytes) = (range.start * element_bytes, (range.len() * element_bytes).next_multiple_of(WORD_BYTES));
         let alignment = self.limits.offset_alignment_bytes;
         match place {
             Some(place) if range.end <= elements && bytes > 0 && start.is_multiple_of(alignment) => {
@@ -232,7 +252,7 @@ impl Resolver<'_> {
 }
 
 /// Indices of the nodes on which something observable depends.
-fn live_nodes(graph: &Graph) -> Vec<usize> {
+pub(super) fn live_nodes(graph: &Graph) -> Vec<usize> {
     let mut needed: Vec<bool> = graph
         .tensors
         .iter()
@@ -274,7 +294,8 @@ enum Owner {
     Scratch(usize, usize),
 }
 
-struct Lifetimes {
+/// When the memory of each tensor is in use.
+pub(super) struct Lifetimes {
     intervals: Vec<Interval>,
     by_root: HashMap<TensorId, usize>,
     /// Tensors that live in another tensor's interval.
@@ -293,7 +314,7 @@ impl Places {
 }
 
 impl Lifetimes {
-    fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
+    pub(super) fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
         let end = live.len();
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
         let operands = |index: &usize| graph.nodes()[*index].inputs.iter().chain(&graph.nodes()[*index].outputs);
@@ -320,7 +341,7 @@ impl Lifetimes {
 
     fn touch(&mut self, graph: &Graph, id: TensorId, time: usize, pool: Pool) {
         let root = graph.root(id);
-        let bytes = graph.tensor(root).spec.elements() * ELEMENT_BYTES;
+        let bytes = graph.tensor(root).spec.bytes();
         let intervals = &mut self.intervals;
         let slot = *self.by_root.entry(root).or_insert_with(|| {
             intervals.push(Interval { first: time, last: time, bytes, pool, owner: Owner::Tensor(root) });
@@ -343,7 +364,7 @@ impl Lifetimes {
     }
 
     /// Lets an op overwrite an input that nobody needs afterwards.
-    fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
+    pub(super) fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
         for (time, &index) in live.iter().enumerate() {
             let node = &graph.nodes()[index];
             let Some((output, input)) = node.op.in_place() else { continue };
@@ -363,6 +384,15 @@ impl Lifetimes {
                 self.by_root.insert(output, from);
             }
         }
+    }
+
+    /// Bytes of transient tensors in use at each of the first `end` times.
+    pub(super) fn arena_bytes(&self, end: usize) -> Vec<usize> {
+        let mut bytes = vec![0; end];
+        for interval in self.intervals.iter().filter(|interval| interval.pool == Pool::Arena) {
+            bytes[interval.first..end.min(interval.last + 1)].iter_mut().for_each(|sum| *sum += interval.bytes);
+        }
+        bytes
     }
 
     /// Greedy by size: the largest tensors first, each at the lowest free offset of the first arena that has room.
@@ -438,12 +468,12 @@ impl Lifetimes {
             if let Some((block, range)) = graph.block_range(&tensor.storage) {
                 let place = Placement {
                     buffer: BufferId::Block(block),
-                    offset: range.start * ELEMENT_BYTES,
-                    bytes: range.len() * ELEMENT_BYTES,
+                    offset: range.start * WORD_BYTES,
+                    bytes: range.len() * WORD_BYTES,
                 };
                 places.tensors.insert(TensorId(i), place);
                 let copies = if block == Block::Moments { 2 } else { 1 };
-                plan.blocks.insert(block, copies * graph.block_elements() * ELEMENT_BYTES);
+                plan.blocks.insert(block, copies * graph.block_elements() * WORD_BYTES);
             }
         }
         Ok(places)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{ELEMENT_BYTES, TensorSpec};
+use super::{TensorSpec, WORD_BYTES};
 use crate::{Error, Result};
 
 /// Invocations of a workgroup in kernels that run one invocation per element.
@@ -26,6 +26,8 @@ pub struct KernelLimits {
     pub is_cpu: bool,
     /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
     pub min_subgroup_lanes: usize,
+    /// Kernels may use 16-bit floats.
+    pub has_f16: bool,
 }
 
 impl KernelLimits {
@@ -39,11 +41,12 @@ impl KernelLimits {
             max_workgroups_per_dimension: 65_535,
             is_cpu: false,
             min_subgroup_lanes: 0,
+            has_f16: false,
         }
     }
 }
 
-/// A shader template, the entry point in it, and the integers its text is generated with.
+/// A shader template, the entry point in it, and what its text is generated with.
 ///
 /// All of it is the key of the pipeline cache, so that two kernels are never confused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,12 +57,15 @@ pub struct Kernel {
     pub entry: &'static str,
     /// Template values.
     pub defines: BTreeMap<&'static str, i64>,
+    /// The bindings whose elements are f16, as bits. The plan sets it; a template that declares binding `b` as
+    /// `array<{{ element[b] }}>`, or of vectors of that, works with both types.
+    pub half_bindings: u32,
 }
 
 impl Kernel {
     /// A kernel without template values.
     pub fn new(shader: &'static str, entry: &'static str) -> Self {
-        Kernel { shader, entry, defines: BTreeMap::new() }
+        Kernel { shader, entry, defines: BTreeMap::new(), half_bindings: 0 }
     }
 
     /// The same with the template value `name = value`.
@@ -179,18 +185,22 @@ impl OpContext<'_> {
 
     /// Splits `count` equal units (frames, rows or elements) into windows such that each tensor's part fits a binding.
     ///
-    /// `unit_elements` has each windowed tensor's elements per unit. Windows start at aligned offsets in all of them.
+    /// `unit_elements` has each windowed tensor's elements per unit. Windows start at aligned offsets in all of them, whichever
+    /// of the op's element types they have.
     ///
     /// # Errors
     /// [`Error::Device`] if even the smallest aligned window exceeds the binding limit.
     pub fn windows(&self, count: usize, unit_elements: &[usize]) -> Result<Vec<Range<usize>>> {
-        let largest = unit_elements.iter().copied().max().unwrap_or(0).max(1) * ELEMENT_BYTES;
+        let element_bytes = || self.inputs.iter().chain(self.outputs).map(|spec| spec.dtype.bytes());
+        let widest = element_bytes().max().unwrap_or(WORD_BYTES);
+        let narrowest = element_bytes().min().unwrap_or(WORD_BYTES);
+        let largest = unit_elements.iter().copied().max().unwrap_or(0).max(1) * widest;
         let limit = self.limits.max_storage_binding_bytes;
         if count * largest <= limit {
             return Ok(std::iter::once(0..count).collect());
         }
         let alignment = self.limits.offset_alignment_bytes;
-        let aligned_units = |unit: usize| alignment / gcd(alignment, unit * ELEMENT_BYTES);
+        let aligned_units = |unit: usize| alignment / gcd(alignment, unit * narrowest);
         let step = unit_elements.iter().fold(1, |step, &unit| lcm(step, aligned_units(unit)));
         let window = (limit / largest) / step * step;
         if window == 0 {

@@ -1,8 +1,8 @@
-//! The optimiser: the gradient's norm, and Adam over the flat blocks.
+//! The optimiser: the gradient's norm, Adam over the flat blocks, and the scale of the loss in mixed precision.
 
 use crate::Result;
 use crate::graph::program::WORKGROUP;
-use crate::graph::{Block, CpuTensor, DType, Graph, Kernel, Op, OpContext, Operand, Program, TensorId, TensorSpec};
+use crate::graph::{Block, CpuTensor, Graph, Kernel, Op, OpContext, Operand, Program, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// Elements of one invocation of the norm.
@@ -16,35 +16,37 @@ const BLOCK_ALIGNMENT: usize = 64;
 pub struct OptimiserStep {
     /// `[4]`, written before each step: [`Adam::hyper`].
     pub hyper: TensorId,
-    /// `[2]`, kept: the gradient's norm, and 1 if it was finite.
+    /// `[3]`, kept: the gradient's norm, 1 if it was finite, and the scale of the loss.
     pub state: TensorId,
-    /// u32 `[1]`, kept: steps skipped so far. Starts at zero unless the host writes it (on resume).
-    pub skipped: TensorId,
+    /// u32 `[2]`, kept, written before the first step: steps skipped so far, and good ones since the scale last changed.
+    pub counters: TensorId,
 }
 
-/// Appends the update of the flat blocks: the last thing a training graph does, after [`Graph::backward`].
+/// Appends the update of the flat blocks: the last thing a training graph does, after [`Graph::backward`] from a loss whose
+/// gradient is `scale`, an input of `[1]` that the host writes before the first step.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the graph has no parameters.
-pub fn optimiser_step(graph: &mut Graph, adam: Adam) -> Result<OptimiserStep> {
+pub fn optimiser_step(graph: &mut Graph, adam: Adam, scale: TensorId, scaling: LossScaling) -> Result<OptimiserStep> {
     let parameters = graph.block(Block::Parameters);
     let gradients = graph.block(Block::Gradients);
     let moments = graph.block(Block::Moments);
     let hyper = graph.input("optimiser.hyper", TensorSpec::f32(&[4]));
-    let skipped = graph.input("optimiser.skipped", TensorSpec::u32(&[1]));
-    let state = graph.push_one(GradientNorm, &[gradients])?;
-    let operands = [parameters, gradients, moments, state, hyper, skipped];
-    graph.push_into(adam, &operands, &[parameters, moments, skipped])?;
-    graph.keep(state);
-    graph.keep(skipped);
-    Ok(OptimiserStep { hyper, state, skipped })
+    let counters = graph.input("optimiser.counters", TensorSpec::u32(&[2]));
+    let state = graph.push_one(GradientNorm, &[gradients, scale])?;
+    graph.push_into(adam, &[parameters, gradients, moments, state, hyper], &[parameters, moments])?;
+    graph.push_into(scaling, &[state, counters], &[scale, counters])?;
+    [state, counters, scale].into_iter().for_each(|id| graph.keep(id));
+    Ok(OptimiserStep { hyper, state, counters })
 }
 
-/// `state = (sqrt(sum g^2), 1 if that is finite else 0)` (torch `clip_grad_norm_`'s total norm).
+/// `state = (sqrt(sum g^2) / scale, 1 if that is finite else 0, scale)` (torch `clip_grad_norm_`'s total norm, of a loss that
+/// was multiplied by `scale`).
 ///
 /// # Shapes
 /// - `gradients`: `[P]`
-/// - `state`: `[2]`
+/// - `scale`: `[1]`
+/// - `state`: `[3]`
 ///
 /// A sum of squares beyond f32 counts as not finite.
 ///
@@ -55,19 +57,17 @@ pub struct GradientNorm;
 
 /// `m' = beta1 m + (1 - beta1) g`, `v' = beta2 v + (1 - beta2) g^2`,
 /// `w' = w - rate * weight_decay * w - rate * (m' / c1) / (sqrt(v' / c2) + epsilon)` (torch `AdamW`; `Adam` where
-/// `weight_decay` is 0), with `g` first scaled by `min(1, clip_norm / (norm + 1e-6))` (torch `clip_grad_norm_`).
+/// `weight_decay` is 0), with `g` first divided by the loss' scale and multiplied by `min(1, clip_norm / (norm + 1e-6))` (torch
+/// `clip_grad_norm_`).
 ///
-/// Where `state` says that the gradient was not finite, the step is skipped: parameters and moments stay as they are and
-/// `skipped` is one more. The bias corrections `c1`, `c2` belong to the number of *taken* steps, which the host knows
-/// from its own count and `skipped`.
+/// Where `state` says that the gradient was not finite, the step is skipped: parameters and moments stay as they are.
 ///
 /// # Shapes
 /// - `parameters`, `gradients`: `[P]`, `P` a multiple of 64 (as the flat blocks are)
 /// - `moments`: `[2, P]`
-/// - `state`: `[2]` from [`GradientNorm`]
+/// - `state`: `[3]` from [`GradientNorm`]
 /// - `hyper`: `[4]` = (rate, `c1 = 1 - beta1^t`, `c2 = 1 - beta2^t`, unused), from [`Adam::hyper`]
-/// - `skipped`: u32 `[1]`
-/// - outputs: `parameters`, `moments`, `skipped`, each of which may be the input's memory
+/// - outputs: `parameters`, `moments`, each of which may be the input's memory
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the operands do not fit.
@@ -123,14 +123,15 @@ impl Op for GradientNorm {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         match inputs {
-            [gradients] if gradients.elements() > 0 && gradients.dtype == DType::F32 => Ok(vec![TensorSpec::f32(&[2])]),
-            _ => Err("needs the gradients, f32 and not empty".to_owned()),
+            [gradients, scale] if gradients.elements() > 0 && scale.elements() == 1 => Ok(vec![TensorSpec::f32(&[3])]),
+            _ => Err("needs the gradients, not empty, and the scale of the loss, [1]".to_owned()),
         }
     }
 
     fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let norm = inputs[0].data.iter().map(|g| g * g).sum::<f64>().sqrt();
-        vec![vec![norm, if norm.is_finite() { 1.0 } else { 0.0 }]]
+        let scale = inputs[1].data[0];
+        let norm = inputs[0].data.iter().map(|g| g * g).sum::<f64>().sqrt() / scale;
+        vec![vec![norm, if norm.is_finite() { 1.0 } else { 0.0 }, scale]]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
@@ -158,7 +159,7 @@ impl Op for GradientNorm {
         program.dispatch(
             Kernel::new("adam.wgsl", "gradient_norm_finish"),
             words(0, 0, all_groups),
-            vec![Operand::scratch(partials, 2 * all_groups), context.output(0)],
+            vec![Operand::scratch(partials, 2 * all_groups), context.output(0), context.input(1)],
             [1, 1, 1],
         );
         Ok(program)
@@ -175,8 +176,8 @@ impl Op for Adam {
     }
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        let [parameters, gradients, moments, state, hyper, skipped] = inputs else {
-            return Err("needs parameters, gradients, moments, state, hyper and skipped".to_owned());
+        let [parameters, gradients, moments, state, hyper] = inputs else {
+            return Err("needs parameters, gradients, moments, state and hyper".to_owned());
         };
         let elements = parameters.elements();
         if elements == 0 || !elements.is_multiple_of(BLOCK_ALIGNMENT) {
@@ -185,18 +186,19 @@ impl Op for Adam {
         if gradients.elements() != elements || moments.elements() != 2 * elements {
             return Err("gradients must have the parameters' size, moments twice that".to_owned());
         }
-        if state.elements() != 2 || hyper.elements() != 4 || skipped.dtype != DType::U32 || skipped.elements() != 1 {
-            return Err("state must be [2], hyper [4] and skipped u32 [1]".to_owned());
+        if state.elements() != 3 || hyper.elements() != 4 {
+            return Err("state must be [3] and hyper [4]".to_owned());
         }
-        Ok(vec![parameters.clone(), moments.clone(), skipped.clone()])
+        Ok(vec![parameters.clone(), moments.clone()])
     }
 
     fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let [parameters, gradients, moments, state, hyper, skipped] = inputs else { return Vec::new() };
+        let [parameters, gradients, moments, state, hyper] = inputs else { return Vec::new() };
         if state.data[1] == 0.0 {
-            return vec![parameters.data.to_vec(), moments.data.to_vec(), vec![skipped.data[0] + 1.0]];
+            return vec![parameters.data.to_vec(), moments.data.to_vec()];
         }
-        let scale = self.clip_norm.map_or(1.0, |norm| (f64::from(norm) / (state.data[0] + 1e-6)).min(1.0));
+        let clip = self.clip_norm.map_or(1.0, |norm| (f64::from(norm) / (state.data[0] + 1e-6)).min(1.0));
+        let scale = clip / state.data[2];
         let (mut m, mut v) = (moments.data.to_vec(), Vec::new());
         v.extend(m.drain(parameters.data.len()..));
         let mut w = parameters.data.to_vec();
@@ -208,7 +210,7 @@ impl Op for Adam {
             w[i] -= rate * (m[i] / correction1) / ((v[i] / correction2).sqrt() + self.epsilon);
         }
         m.extend(v);
-        vec![w, m, skipped.data.to_vec()]
+        vec![w, m]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
@@ -247,12 +249,6 @@ impl Op for Adam {
                 context.grid_for(window.len()),
             );
         }
-        program.dispatch(
-            Kernel::new("adam.wgsl", "adam_skipped"),
-            self.words(0),
-            vec![context.input(3), context.input(5), context.output(2)],
-            [1, 1, 1],
-        );
         Ok(program)
     }
 
@@ -261,13 +257,82 @@ impl Op for Adam {
     }
 }
 
+/// Keeps the gradients of a loss within the range of f16 (torch `GradScaler.update`): the loss' scale halves where a gradient
+/// was not finite, and doubles after `interval` good steps. It is a power of two, so that it costs no digits.
+///
+/// A step that had to be skipped although the scale could not be lower counts as skipped; one that a lower scale may cure does
+/// not.
+///
+/// # Shapes
+/// - `state`: `[3]` from [`GradientNorm`]
+/// - `counters`: u32 `[2]` = (skipped steps, good steps since the scale last changed)
+/// - outputs: the next scale `[1]`, and `counters`, which may be the input's memory
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the operands do not fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossScaling {
+    /// The scale of the first step.
+    pub start: f32,
+    /// The scale is between 1 and this.
+    pub most: f32,
+    /// Good steps after which it doubles.
+    pub interval: u32,
+}
+
+impl LossScaling {
+    /// The loss as it is: for gradients in f32.
+    pub const NONE: LossScaling = LossScaling { start: 1.0, most: 1.0, interval: 1 };
+    /// For gradients in f16.
+    pub const HALF: LossScaling = LossScaling { start: 65_536.0, most: 16_777_216.0, interval: 500 };
+}
+
+impl Op for LossScaling {
+    fn name(&self) -> &'static str {
+        "loss_scaling"
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        match inputs {
+            [state, counters] if state.elements() == 3 && *counters == TensorSpec::u32(&[2]) => {
+                Ok(vec![TensorSpec::f32(&[1]), counters.clone()])
+            }
+            _ => Err("needs state [3] and counters u32 [2]".to_owned()),
+        }
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (finite, scale) = (inputs[0].data[1] > 0.5, inputs[0].data[2]);
+        let [skipped, good] = [0, 1].map(|i| inputs[1].data[i]);
+        let (scale, skipped, good) = if !finite {
+            ((scale / 2.0).max(1.0), if scale > 1.0 { skipped } else { skipped + 1.0 }, 0.0)
+        } else if good + 1.0 < f64::from(self.interval) {
+            (scale, skipped, good + 1.0)
+        } else {
+            ((2.0 * scale).min(f64::from(self.most)), skipped, 0.0)
+        };
+        vec![vec![scale], vec![skipped, good]]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let mut program = Program::default();
+        program.dispatch(
+            Kernel::new("adam.wgsl", "loss_scaling"),
+            vec![self.most.to_bits(), self.interval],
+            vec![context.input(0), context.input(1), context.output(0), context.output(1)],
+            [1, 1, 1],
+        );
+        Ok(program)
+    }
+}
+
 /// The layer's cases for the self-test.
 pub fn cases() -> Vec<Case> {
-    let step = |name: &str, adam: Adam, finite: bool| {
+    let step = |name: &str, adam: Adam, scale: f64, finite: bool| {
         Case::new(name, move |b| {
             let elements = 64 * 31;
             let parameters = b.constant_normal("parameters", &[elements]);
-            let mut g: Vec<f64> = (0..elements).map(|_| b.rng.normal()).collect();
+            let mut g: Vec<f64> = (0..elements).map(|_| scale * b.rng.normal()).collect();
             if !finite {
                 g[1234] = f64::INFINITY;
             }
@@ -276,22 +341,36 @@ pub fn cases() -> Vec<Case> {
             moments[elements..].iter_mut().for_each(|v| *v *= *v);
             let moments = b.values("moments", &[2, elements], moments);
             let hyper = b.values("hyper", &[4], adam.hyper(0.05, 2).map(f64::from).to_vec());
-            let skipped = b.words("skipped", &[1], &[41]);
-            let state = b.graph.push_one(GradientNorm, &[gradients])?;
-            b.graph.push(adam.clone(), &[parameters, gradients, moments, state, hyper, skipped])
+            let scale = b.values("scale", &[1], vec![scale]);
+            let state = b.graph.push_one(GradientNorm, &[gradients, scale])?;
+            b.graph.push(adam.clone(), &[parameters, gradients, moments, state, hyper])
         })
         .windowed(2048)
     };
     let clipped = Adam { weight_decay: 0.1, clip_norm: Some(0.5), ..Adam::default() };
+    let scaling = |name: &str, scale: f64, finite: f64, counters: [u32; 2]| {
+        Case::new(format!("loss_scaling {name}"), move |b| {
+            let state = b.values("state", &[3], vec![1.5, finite, scale]);
+            let counters = b.words("counters", &[2], &counters);
+            b.graph.push(LossScaling { interval: 7, ..LossScaling::HALF }, &[state, counters])
+        })
+    };
     vec![
         Case::new("gradient_norm", |b| {
             let gradients = b.constant_normal("gradients", &[70_001]);
-            b.graph.push(GradientNorm, &[gradients])
+            let scale = b.values("scale", &[1], vec![4.0]);
+            b.graph.push(GradientNorm, &[gradients, scale])
         })
         .windowed(32_768),
-        step("adam", Adam::default(), true),
-        step("adam with decay and clipping", clipped.clone(), true),
-        step("adam skips what is not finite", clipped, false),
+        step("adam", Adam::default(), 1.0, true),
+        step("adam with decay and clipping", clipped.clone(), 1.0, true),
+        step("adam of a scaled loss", clipped.clone(), 1024.0, true),
+        step("adam skips what is not finite", clipped, 1.0, false),
+        scaling("waits", 8.0, 1.0, [3, 5]),
+        scaling("doubles", 8.0, 1.0, [3, 6]),
+        scaling("doubles no further", f64::from(LossScaling::HALF.most), 1.0, [3, 6]),
+        scaling("halves", 8.0, 0.0, [3, 5]),
+        scaling("halves no further", 1.0, 0.0, [3, 5]),
     ]
 }
 
@@ -334,7 +413,8 @@ mod tests {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let mut graph = Graph::new();
         graph.parameter("w", &[4], Init::Constant(0.0)).unwrap();
-        let step = optimiser_step(&mut graph, adam.clone()).unwrap();
+        let scale = graph.input("scale", TensorSpec::f32(&[1]));
+        let step = optimiser_step(&mut graph, adam.clone(), scale, LossScaling::NONE).unwrap();
         let plan = Plan::new(&graph, context.limits()).unwrap();
         let memory = Memory::new(&context, &[&plan]).unwrap();
         let executor = Executor::new(&context, graph, plan, &memory).unwrap();
@@ -344,6 +424,8 @@ mod tests {
             block
         };
         memory.write_block(Block::Parameters, &padded(START)).unwrap();
+        executor.write(scale, &[1.0f32]).unwrap();
+        executor.write(step.counters, &[0u32; 2]).unwrap();
         let run = |gradients: [f32; 4], taken: usize| {
             memory.write_block(Block::Gradients, &padded(gradients)).unwrap();
             executor.write(step.hyper, &adam.hyper(1e-2 * 0.7f64.powi(taken as i32), taken as u64)).unwrap();
@@ -356,7 +438,7 @@ mod tests {
             }
             run(gradients, taken);
         }
-        assert_eq!(executor.read::<u32>(step.skipped).unwrap(), [1]);
+        assert_eq!(executor.read::<u32>(step.counters).unwrap()[0], 1);
         let norm = executor.read::<f32>(step.state).unwrap();
         assert!((norm[0] - 6.441_273).abs() < 1e-5 && norm[1] == 1.0, "{norm:?}");
         let moments = memory.read_block(Block::Moments).unwrap();
@@ -383,7 +465,8 @@ mod tests {
     #[test]
     fn misfits_are_named() {
         let mut graph = Graph::new();
-        let error = optimiser_step(&mut graph, Adam::default()).unwrap_err().to_string();
+        let scale = graph.input("scale", TensorSpec::f32(&[1]));
+        let error = optimiser_step(&mut graph, Adam::default(), scale, LossScaling::NONE).unwrap_err().to_string();
         assert!(error.contains("gradient_norm"), "{error}");
     }
 }

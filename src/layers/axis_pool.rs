@@ -349,6 +349,10 @@ impl Op for AxisPool {
         Ok(gradients.into_iter().map(Some).collect())
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0 | 1))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         6 * inputs[0].elements() as u64
     }
@@ -489,6 +493,10 @@ impl Op for AxisPoolBackward {
         (!self.has_gradient.contains(&false)).then_some((0, 0))
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0 | 1) | Slot::Output(0 | 1))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         6 * inputs[0].elements() as u64
     }
@@ -537,7 +545,7 @@ pub fn cases() -> Vec<Case> {
             let v = b.graph.push_one(Pointwise::Add, &[v0, v1])?;
             axis_pool(&mut b.graph, v, s, &biases)
         })
-        .windowed(6000),
+        .windowed(8000),
         Case::new("axis_pool large scores", |b| {
             let shape = [1, 4, 3, 40, 3, 4];
             let v = b.normal("v", &shape);

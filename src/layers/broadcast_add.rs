@@ -3,7 +3,7 @@
 use super::common::{expect, frame_windows};
 use super::pointwise::{lrelu, lrelu_slope};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// `[B, T, R..]` as sequences, frames a sequence and elements a frame.
@@ -102,6 +102,10 @@ impl Op for BroadcastAdd {
     fn in_place(&self) -> Option<(usize, usize)> {
         Some((0, 0))
     }
+
+    fn takes_half(&self, _: Slot) -> bool {
+        true
+    }
 }
 
 /// `d_x = d_y * lrelu'(y)` and `d_s = sum over t of d_x`, from `d_y` and `y`.
@@ -159,6 +163,10 @@ impl Op for BroadcastAddBackward {
         Some((0, 0))
     }
 
+    fn takes_half(&self, _: Slot) -> bool {
+        true
+    }
+
     fn flops(&self, _: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {
         2 * outputs[0].elements() as u64
     }
@@ -200,6 +208,10 @@ impl Op for SumFrames {
             program.dispatch(kernel, parameters, operands, context.grid_for(window.sequences.len() * unit));
         }
         Ok(program)
+    }
+
+    fn takes_half(&self, _: Slot) -> bool {
+        true
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {

@@ -7,7 +7,7 @@ mod tiled;
 pub(super) use program::{backward_data_program, backward_weight_program, forward_program};
 
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// `y = w * x + b` (torch `nn.Conv3d(I, O, kernel, padding=kernel/2)`; with kernel `[1, 3, 3]` `nn.Conv2d`).
@@ -146,6 +146,10 @@ impl Op for Conv3d {
         Ok(vec![d_x, Some(gradients[0]), Some(gradients[1])])
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         2 * inputs[0].rows() as u64 * inputs[1].elements() as u64
     }
@@ -189,6 +193,10 @@ impl Op for Conv3dBackwardData {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         backward_data_program(context, &Geometry::volumes(&context.outputs[0], &context.inputs[1], self.kernel))
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -239,6 +247,10 @@ impl Op for Conv3dBackwardWeight {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let g = Geometry::volumes(&context.inputs[0], &context.outputs[0], self.kernel);
         backward_weight_program(context, &g, true)
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(_))
     }
 
     fn flops(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {

@@ -3,7 +3,7 @@
 use super::common::{expect, frame_windows};
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// `1 / sqrt(3)`, as in `lift`.
@@ -181,6 +181,10 @@ impl Op for Gate {
         Ok(d_inputs)
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
+    }
+
     fn flops(&self, _: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {
         6 * outputs[0].elements() as u64
     }
@@ -236,6 +240,10 @@ impl Op for GateBackwardPsi {
             program.dispatch(kernel, parameters, operands, context.grid_for(window.sequences.len() * frame));
         }
         Ok(program)
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(3) | Slot::Output(0))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -320,6 +328,10 @@ impl Op for GateBackwardPlane {
             sum_chunks(&mut program, context, sums, partial, context.output(0));
         }
         Ok(program)
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(_))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {

@@ -3,7 +3,7 @@
 use super::pointwise::{Pointwise, lrelu, lrelu_slope};
 use super::reduce::run_length;
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// Added to the variance (`shaders/instance_norm.wgsl` has the same).
@@ -225,6 +225,10 @@ impl Op for InstanceNorm {
         Some((0, 0))
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(_) | Slot::Output(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         7 * inputs[0].elements() as u64
     }
@@ -327,6 +331,10 @@ impl Op for InstanceNormBackward {
     // The sums over d_y are complete before the launch that overwrites it element by element.
     fn in_place(&self) -> Option<(usize, usize)> {
         Some((0, 2))
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0 | 2 | 3) | Slot::Output(_))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {

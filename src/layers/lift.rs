@@ -3,7 +3,7 @@
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// `1 / sqrt(3)`: three independent terms of unit variance add up to unit variance.
@@ -183,6 +183,10 @@ impl Op for Lift {
         Ok(d_inputs)
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Output(0))
+    }
+
     fn flops(&self, _: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {
         6 * outputs[0].elements() as u64
     }
@@ -231,6 +235,10 @@ impl Op for LiftBackwardFactor {
         Ok(program)
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(1))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         2 * inputs[1].elements() as u64
     }
@@ -271,6 +279,10 @@ impl Op for LiftBackwardPlane {
         let operands = vec![context.input(0), context.input(1), context.output(0)];
         program.dispatch(kernel, view.words(), operands, context.grid_for(context.outputs[0].elements()));
         Ok(program)
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(1))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {

@@ -3,7 +3,7 @@
 use super::conv3d::{self, Geometry};
 use super::pointwise::{Pointwise, lrelu};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
 /// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set.
@@ -91,6 +91,10 @@ impl Op for Linear {
         Ok(std::iter::once(d_x).chain(gradients.into_iter().map(Some)).collect())
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         2 * inputs[0].rows() as u64 * inputs[1].elements() as u64
     }
@@ -127,6 +131,10 @@ impl Op for LinearBackwardData {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -174,6 +182,10 @@ impl Op for LinearBackwardWeight {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         conv3d::backward_weight_program(context, &Geometry::rows(&context.inputs[0], &context.outputs[0]), self.bias)
+    }
+
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(_))
     }
 
     fn flops(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> u64 {

@@ -1,6 +1,6 @@
 //! Element by element: sums, scaling, leaky ReLU, sigmoid, and weighted sums of scalars.
 
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 use crate::{Error, Result};
 
@@ -142,6 +142,10 @@ impl Op for Pointwise {
     fn in_place(&self) -> Option<(usize, usize)> {
         Some((0, 0))
     }
+
+    fn takes_half(&self, _: Slot) -> bool {
+        true
+    }
 }
 
 /// `y = sum over i of weights[i] * x_i` of scalars: the total loss.
@@ -237,12 +241,12 @@ pub fn cases() -> Vec<Case> {
             let x = b.normal("x", &[8, 41]);
             b.graph.push(Pointwise::Lrelu, &[x])
         })
-        .windowed(256),
+        .windowed(512),
         Case::new("lrelu", |b| {
             let x = b.normal("x", &[5, 41]);
             b.graph.push(Pointwise::Lrelu, &[x])
         })
-        .windowed(256),
+        .windowed(512),
         Case::new("sigmoid", |b| {
             let x = b.normal("x", &[9, 31]);
             b.graph.push(Pointwise::Sigmoid { scale: 2.0 }, &[x])

@@ -6,6 +6,8 @@
 //! midpoint, rescaled so that the bin's voxels together make the bin's exact increment. [`lovasz_softmax_exact`] is the
 //! sorted form, the oracle of the tests.
 
+use half::f16;
+
 use crate::graph::program::WORKGROUP;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec,
@@ -242,6 +244,10 @@ impl Op for SegmentationLoss {
         Ok(vec![Some(d_logits), None, None])
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         12 * inputs[0].elements() as u64
     }
@@ -327,6 +333,10 @@ impl Op for SegmentationLossBackward {
         Some((0, 0))
     }
 
+    fn takes_half(&self, operand: Slot) -> bool {
+        matches!(operand, Slot::Input(0) | Slot::Output(0))
+    }
+
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         16 * inputs[0].elements() as u64
     }
@@ -405,7 +415,8 @@ fn clear_logits(rng: &mut Rng, labels: &[u32], classes: usize, spread: f64, bias
     for &label in labels {
         let row = loop {
             let draw = |c: usize| spread * rng.normal() + if c == label as usize { bias } else { 0.0 };
-            let row: Vec<f64> = (0..classes).map(draw).map(|x| f64::from(x as f32)).collect();
+            // The same in f16.
+            let row: Vec<f64> = (0..classes).map(draw).map(|x| f16::from_f32(x as f32).to_f64()).collect();
             if clear(&row, label as usize) {
                 break row;
             }

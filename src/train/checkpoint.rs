@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
-use super::session::{NamedTensor, TrainingState};
+use super::session::{LossScale, NamedTensor, TrainingState};
 use crate::data::Cursor;
 use crate::files::{make_folder, unreadable, unwritable, write_atomically};
 use crate::{Error, Result};
@@ -127,11 +127,16 @@ impl Checkpoint {
             conform(&moments, &weights.parameters, &beside)?;
             Ok(moments)
         };
+        let loss_scale = match file.metadata.contains_key("loss_scale") {
+            true => Some(LossScale { scale: file.number("loss_scale")?, good_steps: file.number("good_steps")? }),
+            false => None,
+        };
         let state = TrainingState {
             first_moments: moments(FIRST)?,
             second_moments: moments(SECOND)?,
             steps: file.number("step")?,
             skipped: file.number("skipped")?,
+            loss_scale,
             parameters: weights.parameters,
         };
         let cursor = Cursor { epoch: file.number("cursor_epoch")?, position: file.number("cursor_position")? };
@@ -211,13 +216,16 @@ impl CheckpointFolder {
             .chain(state.second_moments.iter().map(|tensor| (SECOND, tensor)))
             .map(|(prefix, tensor)| NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor.clone() })
             .collect();
-        let optimiser = [
+        let mut optimiser = vec![
             ("step", state.steps.to_string()),
             ("skipped", state.skipped.to_string()),
             ("cursor_epoch", checkpoint.cursor.epoch.to_string()),
             ("cursor_position", checkpoint.cursor.position.to_string()),
             ("model_checksum", model_checksum),
         ];
+        if let Some(LossScale { scale, good_steps }) = state.loss_scale {
+            optimiser.extend([("loss_scale", scale.to_string()), ("good_steps", good_steps.to_string())]);
+        }
         let (optimiser, _) = complete_metadata(&optimiser, &moments);
         write_tensors(&optimiser_path(&path), &moments, optimiser)?;
         write_tensors(&path, &state.parameters, model)?;
@@ -370,6 +378,7 @@ mod tests {
                 second_moments: tensors(1e-9),
                 steps: step,
                 skipped: 1,
+                loss_scale: Some(LossScale { scale: 2048.0, good_steps: 41 }),
             },
             cursor: Cursor { epoch: 3, position: 7 },
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
-use super::session::{LossWeights, OptimiserConfig};
+use super::session::{LossWeights, OptimiserConfig, Precision};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
 use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
@@ -63,6 +63,8 @@ section! {
         steps: usize,
         /// B, clips of a step.
         batch: usize,
+        /// Activations in f32, or in f16 for half of the memory.
+        precision: Precision,
         /// Adam's learning rate at the start.
         learning_rate: f64,
         /// Fractions of the run at which the learning rate drops.
@@ -93,7 +95,7 @@ section! {
         keep_last: usize,
         /// The run ends when this many steps in all had to be skipped because of NaN or infinity.
         max_skipped: usize,
-        /// Device memory that training may plan for, GiB; 0 for no limit.
+        /// Device memory that training may plan for, GiB; what exceeds it is recomputed. 0 for no limit.
         memory_budget: f64,
         /// Adapter: best, its number, or a part of its name (see `sep4d devices`).
         device: String,
@@ -198,6 +200,7 @@ impl RunConfig {
                 preset,
                 steps,
                 batch: if small || frames > 8 { 1 } else { 2 },
+                precision: Precision::F32,
                 learning_rate,
                 milestones: vec![0.5, 0.6, 0.7, 0.8, 0.9],
                 decay: 0.7,
@@ -348,8 +351,10 @@ impl RunConfig {
     pub fn optimiser(&self) -> OptimiserConfig {
         let train = &self.train;
         OptimiserConfig {
+            precision: train.precision,
             weight_decay: train.weight_decay as f32,
             clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm as f32),
+            memory_budget: self.memory_budget_bytes(),
             weights: LossWeights {
                 cross_entropy: train.cross_entropy as f32,
                 lovasz: train.lovasz as f32,

@@ -87,6 +87,9 @@ pub struct StepMetrics {
     /// Norm of the gradient before clipping.
     #[serde(deserialize_with = "null_is_nan")]
     pub gradient_norm: f32,
+    /// What the loss was multiplied by before it was differentiated; 1 unless `train.precision` is f16.
+    #[serde(default = "unscaled")]
+    pub loss_scale: f32,
     /// Steps skipped since the start of the run because something was not finite.
     pub skipped: u32,
 }
@@ -94,12 +97,12 @@ pub struct StepMetrics {
 impl StepMetrics {
     /// The columns of [`StepMetrics::csv`].
     pub const COLUMNS: &str =
-        "elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped";
+        "elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,loss_scale,skipped";
 
     /// All but the step, separated by commas.
     pub fn csv(&self) -> String {
         format!(
-            "{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{}",
             self.elapsed_secs,
             self.steps_per_sec,
             self.learning_rate,
@@ -108,9 +111,15 @@ impl StepMetrics {
             self.lovasz,
             self.kl,
             self.gradient_norm,
+            self.loss_scale,
             self.skipped
         )
     }
+}
+
+/// In rows written before there was a scale.
+fn unscaled() -> f32 {
+    1.0
 }
 
 /// JSON has no NaN: it is written as null.

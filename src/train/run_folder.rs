@@ -15,8 +15,7 @@ use crate::files::{
 use crate::{Error, Result};
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
-const CSV_HEADER: &str =
-    "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,skipped,miou,iou";
+const CSV_HEADER: &str = "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,loss_scale,skipped,miou,iou";
 
 /// Folders of a run.
 const PARTS: [&str; 2] = ["checkpoints", "renders"];
@@ -70,7 +69,7 @@ impl Row {
             Row::Validation(m) => {
                 let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
                 let total = &m.evaluation.total;
-                format!("{},validation,,,,,,,,,,{},{}", m.step, number(total.miou), number(total.iou))
+                format!("{},validation,,,,,,,,,,,{},{}", m.step, number(total.miou), number(total.iou))
             }
         }
     }
@@ -308,6 +307,7 @@ mod tests {
             lovasz: 0.75,
             kl: 0.1,
             gradient_norm: 3.0,
+            loss_scale: 1.0,
             skipped: 0,
         })
     }
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(folder.metrics().unwrap(), [step(10), validation(10), step(20), step(25)]);
         let csv = fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [13; 5]);
+        assert_eq!(columns, [14; 5]);
         assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
     }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::inference::{Inference, Parts};
 use crate::data::batch::Batch;
 use crate::gpu::{BoundKernel, Context};
-use crate::graph::execute::{Executor, Memory, ProfileRow};
+use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
 use crate::graph::{Block, TensorId};
-use crate::layers::adam::Adam;
+use crate::layers::adam::{Adam, LossScaling};
 use crate::models::sep4d::{BatchShape, ModelConfig};
 use crate::{Error, Result};
 
@@ -27,15 +29,41 @@ pub struct LossWeights {
     pub kl: f32,
 }
 
+/// How activations and their gradients are stored while a model is trained. Parameters, their gradients and moments, and all
+/// sums are f32 either way, and so is a model that is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Four bytes each.
+    #[default]
+    F32,
+    /// Two bytes each, where a tensor is large; the loss is scaled so that no gradient gets too small.
+    F16,
+}
+
+impl Precision {
+    /// How the loss is scaled.
+    pub fn loss_scaling(self) -> LossScaling {
+        match self {
+            Precision::F32 => LossScaling::NONE,
+            Precision::F16 => LossScaling::HALF,
+        }
+    }
+}
+
 /// What is minimised, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimiserConfig {
+    /// Of activations and their gradients.
+    pub precision: Precision,
     /// Weights of the loss' parts.
     pub weights: LossWeights,
     /// Decoupled weight decay (AdamW); 0 is plain Adam.
     pub weight_decay: f32,
     /// Global gradient norm above which gradients are scaled down to it.
     pub clip_norm: Option<f32>,
+    /// Bytes that all device buffers of the run may take; what does not fit is recomputed instead of kept.
+    pub memory_budget: Option<usize>,
 }
 
 /// What a run will need, known before anything is allocated.
@@ -63,8 +91,8 @@ impl Preflight {
             return Ok(());
         }
         Err(Error::Memory(format!(
-            "training needs {} of device memory, but train.memory_budget is {}; use a smaller T (data.frames), batch \
-             (train.batch), crop (data.crop) or preset, or raise train.memory_budget (GiB)",
+            "training needs {} of device memory even if it keeps as little as it can, but train.memory_budget is {}; use a \
+             smaller T (data.frames), batch (train.batch), crop (data.crop) or preset, or raise train.memory_budget (GiB)",
             amount(self.peak_bytes),
             amount(budget_bytes)
         )))
@@ -92,7 +120,9 @@ pub struct StepReport {
     pub gradient_norm: f32,
     /// Whether the gradient was finite; if not, the step was skipped.
     pub finite: bool,
-    /// Steps skipped since the session began or since the imported state was saved.
+    /// What the loss was multiplied by before it was differentiated; 1 unless activations are f16.
+    pub loss_scale: f32,
+    /// Steps skipped since the start of the run, those not counted that a lower scale of the loss may cure.
     pub skipped: u32,
 }
 
@@ -120,6 +150,17 @@ pub struct TrainingState {
     pub steps: u32,
     /// Steps skipped for non-finite gradients.
     pub skipped: u32,
+    /// The scale of the loss; `None` if activations are f32.
+    pub loss_scale: Option<LossScale>,
+}
+
+/// Where the scale of the loss has got to ([`LossScaling`]).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossScale {
+    /// That of the next step.
+    pub scale: f32,
+    /// Good steps since it last changed.
+    pub good_steps: u32,
 }
 
 /// A model on a device, ready to be trained and looked at, at one batch shape.
@@ -130,6 +171,7 @@ pub struct Session {
     ids: Ids,
     preflight: Preflight,
     adam: Adam,
+    precision: Precision,
     seed: u64,
 }
 
@@ -138,7 +180,8 @@ struct Ids {
     labels: TensorId,
     rng: TensorId,
     hyper: TensorId,
-    skipped: TensorId,
+    scale: TensorId,
+    counters: TensorId,
     report: TensorId,
 }
 
@@ -156,24 +199,27 @@ impl Session {
         seed: u64,
     ) -> Result<Session> {
         let train = graphs::training_graph(model, shape, optimiser)?;
-        let plan = Plan::new(&train.graph, context.limits())?;
         let parts = Parts::new(model, shape, class_weights, context.limits())?;
+        let (graph, plan) = graphs::plan_training(train.graph, &parts.plans(), optimiser, context.limits())?;
         let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.plans()).collect();
-        let preflight = Preflight::of(&train.graph, &plans);
+        let preflight = Preflight::of(&graph, &plans);
         let memory = Memory::new(context, &plans)?;
-        memory.write_block(Block::Parameters, &train.graph.initial_parameters(seed))?;
-        let executor = Executor::new(context, train.graph, plan, &memory)?;
+        memory.write_block(Block::Parameters, &graph.initial_parameters(seed))?;
+        let executor = Executor::new(context, graph, plan, &memory)?;
         executor.write(train.class_weights, class_weights)?;
-        executor.write(train.optimiser.skipped, &[0u32])?;
         let inference = Inference::of(context, memory, parts, shape);
         let ids = Ids {
             labels: train.labels,
             rng: train.rng,
             hyper: train.optimiser.hyper,
-            skipped: train.optimiser.skipped,
+            scale: train.scale,
+            counters: train.optimiser.counters,
             report: train.report,
         };
-        Ok(Session { inference, executor, ids, preflight, adam: train.adam, seed })
+        let precision = optimiser.precision;
+        let session = Session { inference, executor, ids, preflight, adam: train.adam, precision, seed };
+        session.set_scaling(0, None)?;
+        Ok(session)
     }
 
     /// What the run needs.
@@ -218,17 +264,30 @@ impl Session {
     /// [`Error::Device`] if the device failed.
     pub fn report(&mut self) -> Result<StepReport> {
         let values = self.executor.read::<f32>(self.ids.report)?;
-        let skipped = self.skipped()?;
-        let &[loss, cross_entropy, lovasz, kl, gradient_norm, finite] = values.as_slice() else {
+        let [skipped, _] = self.counters()?;
+        let &[loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale] = values.as_slice() else {
             return Err(Error::Device(format!("the step's report has {} values", values.len())));
         };
-        // A non-finite loss whose gradient is finite would go unnoticed on the device.
-        let finite = finite == 1.0 && loss.is_finite();
-        Ok(StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, skipped })
+        let finite = finite == 1.0;
+        Ok(StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale, skipped })
     }
 
-    fn skipped(&self) -> Result<u32> {
-        Ok(self.executor.read::<u32>(self.ids.skipped)?.first().copied().unwrap_or(0))
+    /// Skipped steps, and good ones since the scale of the loss last changed.
+    fn counters(&self) -> Result<[u32; 2]> {
+        let counters = self.executor.read::<u32>(self.ids.counters)?;
+        counters.as_slice().try_into().map_err(|_| Error::Device(format!("there are {} counters", counters.len())))
+    }
+
+    fn loss_scale(&self) -> Result<f32> {
+        Ok(self.executor.read::<f32>(self.ids.scale)?.first().copied().unwrap_or(1.0))
+    }
+
+    /// Without `loss_scale`, or where this precision needs none, the scale is that of a first step.
+    fn set_scaling(&self, skipped: u32, loss_scale: Option<LossScale>) -> Result<()> {
+        let start = LossScale { scale: self.precision.loss_scaling().start, good_steps: 0 };
+        let LossScale { scale, good_steps } = loss_scale.filter(|_| self.precision == Precision::F16).unwrap_or(start);
+        self.executor.write(self.ids.scale, &[scale])?;
+        self.executor.write(self.ids.counters, &[skipped, good_steps])
     }
 
     /// Reads the whole state back.
@@ -238,12 +297,18 @@ impl Session {
     pub fn export(&self) -> Result<TrainingState> {
         let moments = self.inference.memory().read_block(Block::Moments)?;
         let (first, second) = moments.split_at(moments.len() / 2);
+        let [skipped, good_steps] = self.counters()?;
+        let loss_scale = match self.precision {
+            Precision::F32 => None,
+            Precision::F16 => Some(LossScale { scale: self.loss_scale()?, good_steps }),
+        };
         Ok(TrainingState {
             parameters: self.inference.export()?,
             first_moments: self.inference.named(first),
             second_moments: self.inference.named(second),
             steps: self.steps(),
-            skipped: self.skipped()?,
+            skipped,
+            loss_scale,
         })
     }
 
@@ -256,15 +321,24 @@ impl Session {
         let moments = [inference.flat(&state.first_moments)?, inference.flat(&state.second_moments)?].concat();
         inference.import(&state.parameters, state.steps)?;
         inference.memory().write_block(Block::Moments, &moments)?;
-        self.executor.write(self.ids.skipped, &[state.skipped])
+        self.set_scaling(state.skipped, state.loss_scale)
     }
 
-    /// Times each kernel of a training step on the last batch. Parameters change, so use a session that is thrown away.
+    /// Times each op of a training step on the last batch. Parameters change, so use a session that is thrown away.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn profile(&mut self) -> Result<Vec<ProfileRow>> {
+    pub fn profile(&mut self) -> Result<Vec<OpProfile>> {
         self.executor.profile()
+    }
+
+    /// Seconds that the device is at a training step on the last batch, by [`Executor::device_secs`]. Parameters change as in
+    /// [`Session::profile`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn device_secs(&mut self) -> Result<Option<f64>> {
+        self.executor.device_secs()
     }
 }
 
@@ -277,9 +351,17 @@ mod tests {
         ModelConfig { classes: 11, latent_channels: 8, plane_features: 16, hidden: 32, head: 16 };
 
     fn plan(shape: (usize, usize, [usize; 3]), limits: &KernelLimits) -> Result<Preflight> {
-        let (batch, frames, size) = shape;
+        plan_in(Precision::F32, shape, limits)
+    }
+
+    fn plan_in(
+        precision: Precision,
+        (batch, frames, size): (usize, usize, [usize; 3]),
+        limits: &KernelLimits,
+    ) -> Result<Preflight> {
         let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
-        let optimiser = OptimiserConfig { weights, weight_decay: 0.0, clip_norm: Some(1.0) };
+        let optimiser =
+            OptimiserConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None };
         preflight(&MODEL, &BatchShape { batch, frames, size }, &optimiser, limits)
     }
 
@@ -300,6 +382,19 @@ mod tests {
         }
         let limits = KernelLimits { max_buffer_bytes: 1 << 20, ..KernelLimits::portable() };
         assert!(sentence(&limits, 5).contains("largest buffer"));
+    }
+
+    #[test]
+    fn activations_in_f16_take_half_and_need_an_adapter_that_has_them() {
+        let carla = (1, 16, [128, 128, 8]);
+        let limits = KernelLimits { has_f16: true, max_buffer_bytes: 1 << 34, ..KernelLimits::portable() };
+        let [single, half] =
+            [Precision::F32, Precision::F16].map(|precision| plan_in(precision, carla, &limits).unwrap().peak_bytes);
+        assert!((0.45..0.65).contains(&(half as f64 / single as f64)), "{half} bytes instead of {single}");
+
+        let why = plan_in(Precision::F16, carla, &KernelLimits::portable()).unwrap_err();
+        assert_eq!(why.exit_code(), 4, "{why}");
+        assert!(why.to_string().contains("train.precision") && why.to_string().contains("--device"), "{why}");
     }
 
     #[test]

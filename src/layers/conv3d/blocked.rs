@@ -6,7 +6,7 @@ use super::Geometry;
 use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{ELEMENT_BYTES, Kernel, OpContext, Program, Slot};
+use crate::graph::{Kernel, OpContext, Program, Slot, WORD_BYTES};
 
 /// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
 pub(super) const LANES: usize = 8;
@@ -172,13 +172,13 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
 
     // Output channels are cut so that one set of partial results fits a binding.
     let limit = context.limits.max_storage_binding_bytes;
-    let set_bytes = |co: usize| co * blocks.members * blocks.width * ELEMENT_BYTES;
+    let set_bytes = |co: usize| co * blocks.members * blocks.width * WORD_BYTES;
     let co_step = (limit / set_bytes(1)).clamp(1, blocks.co_blocks);
     let most_sets = (limit.min(PARTIAL_BYTES) / set_bytes(co_step)).max(1);
     let workgroups = blocks.ci_blocks * g.kernel[0] * co_step;
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = blocks.block.count(g, frames);
-        let cached = CHUNK_BYTES / (blocks.block.y * blocks.block.z * (g.i + g.o) * ELEMENT_BYTES);
+        let cached = CHUNK_BYTES / (blocks.block.y * blocks.block.z * (g.i + g.o) * WORD_BYTES);
         let chunk = cached.min(count.div_ceil(WORKGROUPS.div_ceil(workgroups))).max(MIN_CHUNK_BLOCKS);
         let wanted = count.div_ceil(chunk).min(most_sets).max(count.div_ceil(MAX_CHUNK_BLOCKS));
         let chunk = count.div_ceil(wanted);
@@ -187,7 +187,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let sets = windows.iter().map(|window| chunks_of(window.len()).2).max().unwrap_or(1);
 
     let mut program = Program::default();
-    let elements = sets * set_bytes(co_step) / ELEMENT_BYTES;
+    let elements = sets * set_bytes(co_step) / WORD_BYTES;
     let partial: Slot = program.scratch(elements);
     let gradient = g.kernel_named(names.backward_weight, false);
     let gradient = blocks.define(blocks.block.define(gradient, g), g);

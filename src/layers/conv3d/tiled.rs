@@ -4,7 +4,7 @@ use super::Geometry;
 use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{ELEMENT_BYTES, Kernel, OpContext, Program};
+use crate::graph::{Kernel, OpContext, Program, WORD_BYTES};
 
 /// Workgroups of a weight gradient that fill any GPU; voxels are cut in chunks until there are as many.
 const WEIGHT_WORKGROUPS: usize = 1024;
@@ -87,7 +87,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
     let windows = context.windows(g.n, &[x, y])?;
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
-    let most_sets = (limit / (set * ELEMENT_BYTES)).max(1);
+    let most_sets = (limit / (set * WORD_BYTES)).max(1);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
         let wanted = WEIGHT_WORKGROUPS.div_ceil(tiles).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);

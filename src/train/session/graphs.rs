@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{OptimiserConfig, Preflight};
+use super::{OptimiserConfig, Precision, Preflight};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
+use crate::graph::recompute::plan_within;
 use crate::graph::{Graph, KernelLimits, TensorId, TensorSpec};
 use crate::layers::adam::{Adam, OptimiserStep, optimiser_step};
 use crate::layers::concat::concat;
@@ -14,12 +15,16 @@ use crate::layers::pointwise::weighted_sum;
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::models::sep4d::{self, BatchShape, Latent, ModelConfig};
 
+/// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
+const SMALLEST_HALF: usize = 1 << 12;
+
 /// A step of training.
 pub(super) struct TrainingGraph {
     pub graph: Graph,
     pub labels: TensorId,
     pub class_weights: TensorId,
     pub rng: TensorId,
+    pub scale: TensorId,
     pub adam: Adam,
     pub optimiser: OptimiserStep,
     pub report: TensorId,
@@ -41,14 +46,18 @@ pub(super) fn training_graph(
         let loss = weighted_sum(g, &[(weights.cross_entropy, ce), (weights.lovasz, lovasz), (weights.kl, kl)])?;
         Ok(([loss, ce, lovasz, kl], loss))
     })?;
-    let seed = g.constant("d_loss", &[1], vec![1.0])?;
-    g.backward(&[(loss, seed)], &[])?;
+    let scale = g.input("loss_scale", TensorSpec::f32(&[1]));
+    g.backward(&[(loss, scale)], &[])?;
+    let precision = optimiser.precision;
     let adam =
         Adam { weight_decay: f64::from(optimiser.weight_decay), clip_norm: optimiser.clip_norm, ..Adam::default() };
-    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone()))?;
+    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone(), scale, precision.loss_scaling()))?;
     let report = concat(&mut g, &[report[0], report[1], report[2], report[3], optimiser.state])?;
     g.keep(report);
-    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, adam, optimiser, report })
+    if precision == Precision::F16 {
+        g.halve(SMALLEST_HALF);
+    }
+    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, scale, adam, optimiser, report })
 }
 
 /// Scores a batch with the latent means.
@@ -135,19 +144,39 @@ pub fn preflight(
     optimiser: &OptimiserConfig,
     limits: &KernelLimits,
 ) -> Result<Preflight> {
-    let graphs = graphs(model, shape, optimiser)?;
-    let plans = graphs.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
-    Ok(Preflight::of(&graphs[0], &plans.iter().collect::<Vec<_>>()))
+    let [training, others @ ..] = graphs(model, shape, optimiser)?;
+    let others = others.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
+    let others: Vec<&Plan> = others.iter().collect();
+    let (graph, plan) = plan_training(training, &others, optimiser, limits)?;
+    Ok(Preflight::of(&graph, &[&[&plan], &others[..]].concat()))
+}
+
+/// Plans the training graph beside the `others` of the run, recomputing as much as the memory budget demands.
+pub(super) fn plan_training(
+    graph: Graph,
+    others: &[&Plan],
+    optimiser: &OptimiserConfig,
+    limits: &KernelLimits,
+) -> Result<(Graph, Plan)> {
+    plan_within(graph, limits, |plan| match optimiser.memory_budget {
+        Some(budget) => peak_bytes(&[&[plan], others].concat()).saturating_sub(budget),
+        None => 0,
+    })
+}
+
+/// Bytes of all device buffers of a run.
+fn peak_bytes(plans: &[&Plan]) -> usize {
+    let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
+    shared_bytes(plans).values().sum::<usize>() + persistent
 }
 
 impl Preflight {
     /// What `plans` need together; `graph` is the first one's.
     pub(in crate::train) fn of(graph: &Graph, plans: &[&Plan]) -> Preflight {
         let most = |of: fn(&Plan) -> usize| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
-        let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
         Preflight {
             parameters: graph.parameter_count(),
-            peak_bytes: shared_bytes(plans).values().sum::<usize>() + persistent,
+            peak_bytes: peak_bytes(plans),
             largest_binding: most(|plan| plan.largest_binding),
             largest_tensor: most(|plan| plan.largest_tensor),
             flops_per_step: graph.flops(),

@@ -312,7 +312,8 @@ impl Run {
 
     /// Waits for the device, tells the last step's scalars, and ends the run if too many steps were skipped.
     fn report(&mut self, session: &mut Session, port: &mut Port, log: bool) -> Result<()> {
-        let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, skipped } = session.report()?;
+        let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale, skipped } =
+            session.report()?;
         let step = session.steps();
         let metrics = StepMetrics {
             step,
@@ -324,6 +325,7 @@ impl Run {
             lovasz,
             kl,
             gradient_norm,
+            loss_scale,
             skipped,
         };
         if log {
@@ -334,7 +336,7 @@ impl Run {
             self.memory_told = Some(Instant::now());
             port.mention(Event::Memory {
                 planned_bytes: session.preflight().peak_bytes as u64,
-                used_bytes: session.context().used_bytes(),
+                used_bytes: session.context().memory_use().map(|memory| memory.allocated_bytes),
             });
         }
         if skipped > self.skipped {
@@ -350,7 +352,7 @@ impl Run {
                 "by step {step} the loss or a gradient was NaN or infinite {skipped} times; such steps are skipped, at most {limit}"
             )));
             self.skipped = skipped;
-        } else if !finite {
+        } else if finite && !loss.is_finite() {
             port.tell(Event::Warning(format!(
                 "the loss of step {step} is NaN or infinite, though its gradient is not"
             )));
