@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
-use crate::graph::{ELEMENT_BYTES, Graph, TensorId, TensorSpec};
+use crate::graph::{Graph, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::ceiling;
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ impl Ceilings {
         };
         let limits = context.limits();
         let bytes = COPIED_BYTES.min(limits.max_storage_binding_bytes).min(limits.max_buffer_bytes / 2);
-        let (secs, op) = fastest(context, bytes / (ceiling::ROW * ELEMENT_BYTES), ceiling::copy)?;
+        let (secs, op) = fastest(context, bytes / (ceiling::ROW * WORD_BYTES), ceiling::copy)?;
         Ok(Ceilings { flops_per_sec, bytes_per_sec: op.bytes as f64 / secs })
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shader::render_shader;
-use crate::graph::{Kernel, KernelLimits};
+use crate::graph::{Kernel, KernelLimits, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.
@@ -116,6 +116,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         } else {
             0
         },
+        tuning: Tuning::new(),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
