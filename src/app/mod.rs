@@ -46,6 +46,7 @@ mod places;
 pub mod playback;
 mod run_bar;
 pub mod scores;
+mod sequence;
 mod shell;
 pub mod shown;
 pub mod state;
@@ -167,8 +168,10 @@ impl App {
 
     fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
         shell::top_bar(ui, self);
-        if let Some(action) = timeline::ui(ui, &mut self.state) {
-            self.perform(&ui.ctx().clone(), action);
+        match timeline::ui(ui, &mut self.state) {
+            Some(timeline::Choice::Order(action)) => self.perform(&ui.ctx().clone(), action),
+            Some(timeline::Choice::Clip(clip)) => self.go_to_clip(clip),
+            None => {}
         }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
