@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 
-use super::execute::{Executor, Memory, ProfileRow};
+use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
 use super::{DType, Graph, KernelLimits, Node, OpContext, TensorId, TensorSpec};
 use crate::gpu::Context;
@@ -190,8 +190,8 @@ impl Trial {
         }
         let mut elapsed_secs = f64::INFINITY;
         for _ in 0..TIMED_RUNS {
-            let rows: Vec<ProfileRow> = executor.profile()?;
-            elapsed_secs = elapsed_secs.min(rows.iter().map(|row| row.elapsed_secs).sum());
+            let ops = executor.profile()?;
+            elapsed_secs = elapsed_secs.min(ops.iter().map(OpProfile::elapsed_secs).sum());
         }
         Ok(Outcome { outputs, elapsed_secs })
     }
