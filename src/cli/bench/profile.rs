@@ -122,7 +122,8 @@ pub fn render(rows: &[Row], by: By) -> String {
     let (large, small) = rows.split_at(rows.partition_point(|row| row.secs >= LEAST_SHARE * total.secs));
     let cells = |row: &Row| {
         let rate = |amount: u64| if row.secs > 0.0 { amount as f64 * 1e-9 / row.secs } else { 0.0 };
-        let percent = |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "-".into() };
+        let percent =
+            |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "-".into() };
         vec![
             row.name.clone(),
             row.launches.to_string(),
@@ -145,71 +146,6 @@ pub fn render(rows: &[Row], by: By) -> String {
         lines.push(line);
     }
     let name = match by {
-                By::Kernel => (*kernel).to_owned(),
-                By::Op => op.op.to_owned(),
-                // Gradients of a tensor with several uses are added up outside any part.
-                By::Part if op.scope.is_empty() => "no part".to_owned(),
-                By::Part => op.scope.split('.').take(2).collect::<Vec<_>>().join("."),
-            };
-            let (flops, bytes) = if Some(i) == longest { (op.flops, op.bytes) } else { (0, 0) };
-            let (least_secs, computes) = ceilings.least_secs(flops, bytes);
-            let launch = Row { name, launches: 1, secs: *secs, flops, bytes, least_secs, computes };
-            match rows.iter_mut().find(|row| row.name == launch.name) {
-                Some(row) => row.add(&launch),
-                None => rows.push(launch),
-            }
-        }
-    }
-    for row in &mut rows {
-        row.computes = ceilings.least_secs(row.flops, row.bytes).1;
-    }
-    rows.sort_by(|a, b| b.secs.total_cmp(&a.secs));
-    rows
-}
-
-impl Row {
-    fn add(&mut self, other: &Row) {
-        self.launches += other.launches;
-        self.secs += other.secs;
-        self.flops += other.flops;
-        self.bytes += other.bytes;
-        self.least_secs += other.least_secs;
-    }
-
-    /// `rows` in one, named `name`.
-    fn sum(name: String, rows: &[Row]) -> Row {
-        let mut sum = Row { name, launches: 0, secs: 0.0, flops: 0, bytes: 0, least_secs: 0.0, computes: false };
-        rows.iter().for_each(|row| sum.add(row));
-        sum
-    }
-}
-
-/// The rows as people read them, small ones in one, with their sum below.
-pub fn render(rows: &[Row], by: By) -> String {
-    let total = Row::sum("all".into(), rows);
-    let (large, small) = rows.split_at(rows.partition_point(|row| row.secs >= LEAST_SHARE * total.secs));
-    let cells = |row: &Row| {
-        let rate = |amount: u64| if row.secs > 0.0 { amount as f64 * 1e-9 / row.secs } else { 0.0 };
-        let percent = |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "-".into() };
-        vec![
-            row.name.clone(),
-            row.launches.to_string(),
-            format!("{:.2}", row.secs * 1e3),
-            percent(row.secs, total.secs),
-            format!("{:.2}", row.flops as f64 * 1e-9),
-            format!("{:.1}", row.bytes as f64 / f64::from(1 << 20)),
-            format!("{:.1}", rate(row.flops)),
-            format!("{:.1}", rate(row.bytes)),
-            percent(row.least_secs, row.secs),
-            if row.computes { "compute" } else { "memory" }.into(),
-        ]
-    };
-    let mut lines: Vec<Vec<String>> = rows.iter().map(cells).collect();
-    let mut last = cells(&total);
-    // The sum has no bound of its own.
-    last.pop();
-    lines.push(last);
-    let name = match by {
         By::Kernel => "kernel",
         By::Op => "op",
         By::Part => "part",
@@ -229,7 +165,8 @@ mod tests {
 
     #[test]
     fn work_counts_once_where_the_longest_kernel_does() {
-        let ops = [op("decoder.res3.a", 200, 5, &[("pack", 1.0), ("multiply", 3.0)]), op("loss", 0, 10, &[("pack", 2.0)])];
+        let ops =
+            [op("decoder.res3.a", 200, 5, &[("pack", 1.0), ("multiply", 3.0)]), op("loss", 0, 10, &[("pack", 2.0)])];
         let found = rows(&ops, &CEILINGS, By::Kernel);
         let row = |name: &str, secs, flops, bytes, least_secs, computes| Row {
             name: name.into(),
@@ -244,6 +181,14 @@ mod tests {
         let names = |by| rows(&ops, &CEILINGS, by).into_iter().map(|row| row.name).collect::<Vec<_>>();
         assert_eq!(names(By::Op), ["conv"]);
         assert_eq!(names(By::Part), ["decoder.res3", "loss"]);
+    }
+
+    #[test]
+    fn small_rows_are_printed_as_one() {
+        let ops = [op("a", 200, 5, &[("a", 200.0)]), op("b", 0, 1, &[("b", 1.0)]), op("c", 0, 1, &[("c", 1.0)])];
+        let text = render(&rows(&ops, &CEILINGS, By::Kernel), By::Kernel);
+        let first: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap_or_default()).collect();
+        assert_eq!(first, ["kernel", "a", "2 others", "all"]);
     }
 
     #[test]
