@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use eframe::egui::{Event, Key, Modifiers};
+use eframe::egui_wgpu::RendererOptions;
 use egui_kittest::Harness;
+use egui_kittest::wgpu::WgpuTestRenderer;
 use sep4d::app::App;
 use sep4d::app::engine::Phase;
 use sep4d::app::state::State;
@@ -27,6 +29,11 @@ const REFRESH: Duration = Duration::from_millis(16);
 /// What users are promised, milliseconds.
 const PROMISED_MS: f64 = 100.0;
 
+/// Paints as the window does; the renderer of tests filters textures by hand, which takes several times as long.
+fn renderer() -> WgpuTestRenderer {
+    WgpuTestRenderer::with_render_options(RendererOptions { dithering: true, ..RendererOptions::default() })
+}
+
 /// The window, and when it is to be drawn again.
 struct Window {
     harness: Harness<'static, App>,
@@ -35,7 +42,7 @@ struct Window {
 
 impl Window {
     fn open(create: impl FnOnce(&mut eframe::CreationContext<'_>) -> App) -> Window {
-        let harness = Harness::builder().with_size(SIZE).wgpu().build_eframe(create);
+        let harness = Harness::builder().with_size(SIZE).renderer(renderer()).build_eframe(create);
         let due: Arc<Mutex<Option<Instant>>> = Arc::default();
         let shared = due.clone();
         // What egui, the trainer and the jobs ask of the event loop.
@@ -106,7 +113,7 @@ impl Window {
 
 /// What reading back an empty picture of the same size takes.
 fn empty() -> Vec<f64> {
-    let mut window = Harness::builder().with_size(SIZE).wgpu().build_ui(|_| {});
+    let mut window = Harness::builder().with_size(SIZE).renderer(renderer()).build_ui(|_| {});
     let mut picture = || {
         let start = Instant::now();
         window.step();
