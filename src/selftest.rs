@@ -270,7 +270,7 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, overwriting its operands where it may, and in f16.
+/// operations, in windows, overwriting its operands where it may, with every variant that a tuner may choose, and in f16.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
@@ -293,7 +293,8 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
     ] {
         let built = build(case, operands)?;
         let expected = interpret(&built, &built.values)?;
-        for limits in variants {
+        let chosen = if operands == Operands::Stay { forced(context, &built.graph) } else { Vec::new() };
+        for limits in variants.iter().chain(&chosen) {
             worst = worst.worst(compare_under(context, &built, &expected, limits)?);
         }
     }
@@ -302,12 +303,19 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
         && let Some(built) = build_half(case)?
     {
         let expected = interpret(&built, &built.values)?;
-        for limits in &variants {
+        for limits in variants.iter().chain(&forced(context, &built.graph)) {
             let errors = compare_under(context, &built, &expected, limits)?;
             half = Some(errors.worst(half.unwrap_or_default()));
         }
     }
     Ok(Agreement { single: worst, half })
+}
+
+/// The limits under which a GPU would run each of `graph`'s variants.
+fn forced(context: &Context, graph: &Graph) -> Vec<KernelLimits> {
+    let gpu = KernelLimits { is_cpu: false, ..context.limits().clone() };
+    let tunings = graph.forced_tunings(&gpu).into_iter();
+    tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect()
 }
 
 fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limits: &KernelLimits) -> Result<Errors> {

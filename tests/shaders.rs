@@ -41,7 +41,15 @@ fn variants() -> Vec<KernelLimits> {
     variants
 }
 
+/// The kernels that `graph` runs under `limits`, whichever variants a tuner chooses.
 fn collect(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
+    collect_chosen(kernels, graph, limits);
+    for tuning in graph.forced_tunings(limits) {
+        collect_chosen(kernels, graph, &KernelLimits { tuning, ..limits.clone() });
+    }
+}
+
+fn collect_chosen(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
     for step in Plan::new(graph, limits).unwrap().steps {
         if let Step::Dispatch { kernel, bindings, .. } = step {
             let kernel = kernels.entry(kernel).or_default();

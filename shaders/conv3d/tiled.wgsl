@@ -1,14 +1,16 @@
-// Workgroup-tiled kernels for GPUs: implicit matrix products, 4 x 4 results an invocation. The inner dimension of the
-// forward product, and the columns of the weight gradient, are (tap, channel) flattened in vec4: q = tap * ci / 4 + c.
+// Workgroup-tiled kernels for GPUs: implicit matrix products whose inner dimension (of the forward product; the columns of the
+// weight gradient) is (tap, channel) flattened in vec4: q = tap * ci / 4 + c. No division is in any inner loop: (tap, c), and
+// the position of a voxel, are carried from one step to the next.
 
 struct Parameters {
-    size: vec3<i32>, // X, Y, Z; a linear layer has its rows along Z
+    size: vec3<i32>,   // X, Y, Z; a linear layer has its rows along Z
     ci: i32,
+    kernel: vec3<i32>, // taps along x, y, z
     co: i32,
-    taps: i32,
-    count: i32,      // voxels
-    bias_at: i32,    // of the packed bias, in vec4
-    chunk: i32,      // voxels of a chunk
+    count: i32,        // voxels
+    co_padded: i32,
+    bias_at: i32,      // of the packed bias, in vec4
+    chunk: i32,        // voxels of a chunk
     parts: i32,
     accumulate: u32,
 }
@@ -16,7 +18,7 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 
 {% if entry is endingwith("pack") %}
-// The weight as a matrix [taps * ci / 4, padded to 4][4][co, padded], then the bias, zero where padded.
+// The weight as a matrix [taps * ci / 4, padded to 4][4][co, padded], then the bias; zero where padded, or without a bias.
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;
 @group(0) @binding(2) var<storage, read_write> packed: array<f32>;
 {% if bias %}
@@ -33,10 +35,10 @@ fn {{ entry }}(
     if index >= p.count {
         return;
     }
-    let co_padded = (p.co + {{ tn - 1 }}) / {{ tn }} * {{ tn }};
-    let o = index % co_padded;
-    let k = index / co_padded;
+    let o = index % p.co_padded;
+    let k = index / p.co_padded;
     let vectors = (p.ci + 3) / 4;
+    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
     let i = k / 4 % vectors * 4 + k % 4;
     let tap = k / 4 / vectors;
     var value = 0.0;
@@ -46,11 +48,11 @@ fn {{ entry }}(
             value = bias[o];
         }
         {% endif %}
-    } else if o < p.co && i < p.ci && tap < p.taps {
+    } else if o < p.co && i < p.ci && tap < taps {
         {% if transposed %}
-        value = weight[(i * p.co + o) * p.taps + p.taps - 1 - tap];
+        value = weight[(i * p.co + o) * taps + taps - 1 - tap];
         {% else %}
-        value = weight[(o * p.ci + i) * p.taps + tap];
+        value = weight[(o * p.ci + i) * taps + tap];
         {% endif %}
     }
     packed[index] = value;
@@ -71,46 +73,99 @@ fn channels(voxel: i32, c: i32) -> vec4<f32> {
     {% endif %}
 }
 
-fn offset_of(tap: i32) -> vec3<i32> {
-    {% if pointwise %}
-    return vec3(0);
-    {% else %}
-    return vec3(tap / {{ ky * kz }} - {{ kx // 2 }}, tap / {{ kz }} % {{ ky }} - {{ ky // 2 }}, tap % {{ kz }} - {{ kz // 2 }});
-    {% endif %}
-}
-
+{% if not pointwise %}
 fn position_of(voxel: i32) -> vec3<i32> {
-    {% if pointwise %}
-    return vec3(0);
-    {% else %}
     return vec3(voxel / (p.size.z * p.size.y) % p.size.x, voxel / p.size.z % p.size.y, voxel % p.size.z);
-    {% endif %}
 }
 
-// Channels of the voxel that `tap` of an output at `position` reads, zero outside of the volume.
-fn neighbour(voxel: i32, position: vec3<i32>, offset: vec3<i32>, c: i32) -> vec4<f32> {
-    {% if pointwise %}
-    return channels(voxel, c);
-    {% else %}
-    let source = position + offset;
-    if all(source >= vec3(0)) && all(source < p.size) {
-        return channels(voxel + (offset.x * p.size.y + offset.y) * p.size.z + offset.z, c);
-    }
-    return vec4(0.0);
-    {% endif %}
+// Voxels from one position to another.
+fn distance(offset: vec3<i32>) -> i32 {
+    return (offset.x * p.size.y + offset.y) * p.size.z + offset.z;
+}
+
+fn inside(position: vec3<i32>) -> bool {
+    return all(vec3<u32>(position) < vec3<u32>(p.size));
+}
+{% endif %}
+
+// One of a workgroup's threads, in an array of threads over its tile: 32 lanes that run together share few rows and columns.
+{% set across = tn // rn %}
+{% set lanes_across = [8, across] | min %}
+fn thread_column(local: i32) -> i32 {
+    return local % {{ lanes_across }} + local / 32 % {{ across // lanes_across }} * {{ lanes_across }};
+}
+
+fn thread_row(local: i32) -> i32 {
+    return local % 32 / {{ lanes_across }} + local / {{ 32 * across // lanes_across }} * {{ 32 // lanes_across }};
 }
 {% endif %}
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
-// {{ tm }} voxels x {{ tn }} output channels a workgroup, 16 of the inner dimension a step.
-{% set threads = tm * tn // 16 %}
+// A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, {{ rm }} x {{ rn }} of them a thread, 16 of the inner
+// dimension a step. With `prefetch` a thread loads its part of the next step's operands while it multiplies.
+{% set down = tm // rm %}
+{% set threads = down * across %}
 {% set loads = tm * 4 // threads %}
+{% set w_loads = (tn * 4 + threads - 1) // threads %}
+{% set vectors_out = rn // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
-// A row has four vectors and one of padding, so that neighbouring rows lie in different banks.
-var<workgroup> tile_x: array<vec4<f32>, {{ tm * 5 }}>;
+// Four vectors of channels a voxel, in an order that depends on the voxel, so that neighbours lie in different banks.
+var<workgroup> tile_x: array<vec4<f32>, {{ tm * 4 }}>;
 var<workgroup> tile_w: array<vec4<f32>, {{ tn * 4 }}>;
+
+fn bank(row: i32, vector: i32) -> i32 {
+    return vector ^ (row / 2 % 4);
+}
+
+{% macro load() %}
+{% for j in range(loads) %}
+x_{{ j }} = vec4(0.0);
+{% if pointwise %}
+if c < vectors {
+    x_{{ j }} = channels(voxel_{{ j }}, c);
+}
+{% else %}
+if tap.x <= half.x && inside(position_{{ j }} + tap) {
+    x_{{ j }} = channels(voxel_{{ j }} + distance(tap), c);
+}
+{% endif %}
+{% endfor %}
+{% for j in range(w_loads) %}
+{% if tn * 4 % threads == 0 %}
+w_{{ j }} = weights[w_at + {{ j * threads // (tn // 4) }} * co_vectors];
+{% else %}
+if local < {{ tn * 4 }} {
+    w_{{ j }} = weights[w_at];
+}
+{% endif %}
+{% endfor %}
+{% endmacro %}
+
+{% macro advance() %}
+w_at += 16 * co_vectors;
+c += 4;
+{% if not pointwise %}
+while c >= vectors {
+    c -= vectors;
+    tap = next_tap(tap, half);
+}
+{% endif %}
+{% endmacro %}
+
+{% if not pointwise %}
+// Taps are offsets in the order of the weight; past the last one, x is beyond `half.x`.
+fn next_tap(tap: vec3<i32>, half: vec3<i32>) -> vec3<i32> {
+    if tap.z < half.z {
+        return vec3(tap.xy, tap.z + 1);
+    }
+    if tap.y < half.y {
+        return vec3(tap.x, tap.y + 1, -half.z);
+    }
+    return vec3(tap.x + 1, -half.yz);
+}
+{% endif %}
 
 @compute @workgroup_size({{ threads }})
 fn {{ entry }}(
@@ -121,89 +176,143 @@ fn {{ entry }}(
     let local = i32(local_index);
     let first = i32(workgroup_index(workgroup, grid)) * {{ tm }};
     let co_first = i32(workgroup.z) * {{ tn // 4 }};
-    let co_vectors = (p.co + {{ tn - 1 }}) / {{ tn }} * {{ tn // 4 }};
-    let column = local % {{ tn // 4 }};
-    let row = local / {{ tn // 4 }};
+    let co_vectors = p.co_padded / 4;
     let vectors = (p.ci + 3) / 4;
-    let inner = p.taps * vectors;
+    let column = thread_column(local);
+    let row = thread_row(local);
+
+    // What this thread loads: a vector of channels of some voxels, and of some rows of the weight.
+    var c = local % 4;
     {% for j in range(loads) %}
     let load_row_{{ j }} = local / 4 + {{ j * threads // 4 }};
+    let slot_{{ j }} = load_row_{{ j }} * 4 + bank(load_row_{{ j }}, local % 4);
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
+    {% if not pointwise %}
     let position_{{ j }} = position_of(voxel_{{ j }});
+    {% endif %}
+    var x_{{ j }} = vec4(0.0);
     {% endfor %}
-    {% for r in range(4) %}
-    var sum_{{ r }} = vec4(0.0);
+    var w_at = local / {{ tn // 4 }} * co_vectors + co_first + local % {{ tn // 4 }};
+    {% for j in range(w_loads) %}
+    var w_{{ j }} = vec4(0.0);
     {% endfor %}
-    for (var q_first = 0; q_first < inner; q_first += 4) {
-        let q = q_first + local % 4;
-        let tap = q / vectors;
-        let c = q - tap * vectors;
-        let offset = offset_of(tap);
+    {% if pointwise %}
+    let inner = vectors;
+    {% else %}
+    let inner = p.kernel.x * p.kernel.y * p.kernel.z * vectors;
+    let half = p.kernel / 2;
+    var tap = -half;
+    while c >= vectors {
+        c -= vectors;
+        tap = next_tap(tap, half);
+    }
+    {% endif %}
+    {% for r in range(rm) %}
+    {% for n in range(vectors_out) %}
+    var sum_{{ r }}_{{ n }} = vec4(0.0);
+    {% endfor %}
+    {% endfor %}
+
+    {% if prefetch %}
+    {{ load() }}
+    {% endif %}
+    for (var q = 0; q < inner; q += 4) {
+        {% if not prefetch %}
+        {{ load() }}
+        {{ advance() }}
+        {% endif %}
         {% for j in range(loads) %}
-        var x_{{ j }} = vec4(0.0);
-        if q < inner {
-            x_{{ j }} = neighbour(voxel_{{ j }}, position_{{ j }}, offset, c);
-        }
-        tile_x[load_row_{{ j }} * 5 + local % 4] = x_{{ j }};
+        tile_x[slot_{{ j }}] = x_{{ j }};
         {% endfor %}
+        {% for j in range(w_loads) %}
+        {% if tn * 4 % threads == 0 %}
+        tile_w[local + {{ j * threads }}] = w_{{ j }};
+        {% else %}
         if local < {{ tn * 4 }} {
-            tile_w[local] = weights[(4 * q_first + local / {{ tn // 4 }}) * co_vectors + co_first + column];
+            tile_w[local] = w_{{ j }};
         }
+        {% endif %}
+        {% endfor %}
         workgroupBarrier();
+        {% if prefetch %}
+        if q + 4 < inner {
+            {{ advance() }}
+            {{ load() }}
+        }
+        {% endif %}
         for (var k = 0; k < 4; k += 1) {
             {% for s in range(4) %}
-            let w_{{ s }} = tile_w[(4 * k + {{ s }}) * {{ tn // 4 }} + column];
+            {% for n in range(vectors_out) %}
+            let w_{{ s }}_{{ n }} = tile_w[(4 * k + {{ s }}) * {{ tn // 4 }} + column + {{ n * across }}];
             {% endfor %}
-            {% for r in range(4) %}
+            {% endfor %}
+            // Rows {{ down }} apart, a multiple of 8, have the same order of banks.
+            let at = row * 4 + bank(row, k);
+            {% for r in range(rm) %}
             {
-                let x = tile_x[(row + {{ r * tm // 4 }}) * 5 + k];
-                sum_{{ r }} += x.x * w_0 + x.y * w_1 + x.z * w_2 + x.w * w_3;
+                let x = tile_x[at + {{ r * down * 4 }}];
+                {% for s in range(4) %}
+                {% for n in range(vectors_out) %}
+                sum_{{ r }}_{{ n }} = fma(vec4(x.{{ "xyzw"[s] }}), w_{{ s }}_{{ n }}, sum_{{ r }}_{{ n }});
+                {% endfor %}
+                {% endfor %}
             }
             {% endfor %}
         }
         workgroupBarrier();
     }
-    let c = co_first + column;
-    {% if bias %}
-    let bias = weights[p.bias_at + c];
-    {% endif %}
-    {% for r in range(4) %}
+    {% for n in range(vectors_out) %}
     {
-        let voxel = first + row + {{ r * tm // 4 }};
-        if voxel < p.count {
-            var value = sum_{{ r }}{{ " + bias" if bias }};
-            {% if activation %}
-            value = vec4(lrelu(value.x), lrelu(value.y), lrelu(value.z), lrelu(value.w));
-            {% endif %}
-            {% if vout %}
-            if 4 * c < p.co {
-                ys[voxel * (p.co / 4) + c] = vec4<{{ element[3] }}>(value);
-            }
-            {% else %}
-            {% for k in range(4) %}
-            if 4 * c + {{ k }} < p.co {
-                ys[voxel * p.co + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]);
-            }
-            {% endfor %}
-            {% endif %}
-        }
+        let c_out = co_first + column + {{ n * across }};
+        let bias = weights[p.bias_at + c_out];
+        {% for r in range(rm) %}
+        store(first + row + {{ r * down }}, c_out, sum_{{ r }}_{{ n }} + bias);
+        {% endfor %}
     }
     {% endfor %}
+}
+
+fn store(voxel: i32, c: i32, sum: vec4<f32>) {
+    if voxel >= p.count {
+        return;
+    }
+    {% if activation %}
+    let value = vec4<{{ element[3] }}>(vec4(lrelu(sum.x), lrelu(sum.y), lrelu(sum.z), lrelu(sum.w)));
+    {% else %}
+    let value = vec4<{{ element[3] }}>(sum);
+    {% endif %}
+    {% if vout %}
+    if 4 * c < p.co {
+        ys[voxel * (p.co / 4) + c] = value;
+    }
+    {% else %}
+    {% for k in range(4) %}
+    if 4 * c + {{ k }} < p.co {
+        ys[voxel * p.co + 4 * c + {{ k }}] = value[{{ k }}];
+    }
+    {% endfor %}
+    {% endif %}
 }
 {% endif %}
 
 {% if entry is endingwith("backward_weight") %}
-// {{ tn }} output channels x {{ tq }} columns q a workgroup, 16 voxels a step, one chunk of voxels. One column more than there
-// are (tap, channel) is the bias: its x is 1. Partial results are [chunk][co][column], a vec4 of input channels each.
-{% set threads = tn // 4 * tq %}
+// A tile of {{ tm }} output channels x {{ tn // 4 }} columns q a workgroup, {{ rm }} x {{ rn // 4 }} of them a thread, 16 voxels
+// a step, one chunk of voxels. Partial results are [chunk][co][column], a vec4 of input channels each; the column past the last one is
+// the bias, which the workgroups of the first columns sum while they load d_y.
+{% set tq = tn // 4 %}
+{% set rq = rn // 4 %}
+{% set down = tm // rm %}
+{% set threads = down * across %}
 {% set loads = 16 * tq // threads %}
-{% set d_loads = (4 * tn + threads - 1) // threads %}
+{% set d_loads = (4 * tm + threads - 1) // threads %}
+{% set d_threads = [threads, 4 * tm] | min %}
 @group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<" ~ element[2] ~ ">" if vout else element[2] }}>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
 var<workgroup> tile_x: array<vec4<f32>, {{ 16 * tq }}>;
-var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tn }}>;
+var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tm }}>;
 
+// Channels 4c.. of d_y at `voxel`; what is past the end is not used.
 fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vout %}
     return vec4<f32>(d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)]);
@@ -213,6 +322,53 @@ fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% endif %}
 }
 
+{% if not pointwise %}
+// The position `step` voxels on, where both are positions; the frame does not matter.
+fn moved(position: vec3<i32>, step: vec3<i32>) -> vec3<i32> {
+    var to = position + step;
+    if to.z >= p.size.z {
+        to.z -= p.size.z;
+        to.y += 1;
+    }
+    if to.y >= p.size.y {
+        to.y -= p.size.y;
+        to.x += 1;
+    }
+    if to.x >= p.size.x {
+        to.x -= p.size.x;
+    }
+    return to;
+}
+{% endif %}
+
+{% macro load() %}
+{% for j in range(loads) %}
+x_{{ j }} = vec4(0.0);
+if voxel_{{ j }} < end && {{ "c < vectors" if pointwise else "tap.x <= half.x && inside(position_" ~ j ~ " + tap)" }} {
+    x_{{ j }} = channels(voxel_{{ j }}{{ " + offset" if not pointwise }}, c);
+}
+{% endfor %}
+{% for j in range(d_loads) %}
+d_{{ j }} = vec4(0.0);
+if d_voxel_{{ j }} < end{{ " && local < " ~ 4 * tm if 4 * tm < threads }} {
+    d_{{ j }} = d_y_channels(d_voxel_{{ j }}, co_first + local % {{ tm // 4 }});
+}
+bias += d_{{ j }};
+{% endfor %}
+{% endmacro %}
+
+{% macro advance() %}
+{% for j in range(loads) %}
+voxel_{{ j }} += 16;
+{% if not pointwise %}
+position_{{ j }} = moved(position_{{ j }}, step);
+{% endif %}
+{% endfor %}
+{% for j in range(d_loads) %}
+d_voxel_{{ j }} += 16;
+{% endfor %}
+{% endmacro %}
+
 @compute @workgroup_size({{ threads }})
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -220,64 +376,113 @@ fn {{ entry }}(
 ) {
     let local = i32(local_index);
     let vectors = (p.ci + 3) / 4;
-    let columns = p.taps * vectors + 1;
-    let column = local % {{ tq }};
-    let row = local / {{ tq }};
-    let q = i32(workgroup.x) * {{ tq }} + column;
-    let co_first = i32(workgroup.z) * {{ tn // 4 }};
-    let tap = q / vectors;
-    let c = q - tap * vectors;
-    let offset = offset_of(tap);
+    let columns = p.kernel.x * p.kernel.y * p.kernel.z * vectors + 1;
+    let column = thread_column(local);
+    let row = thread_row(local);
+    let co_first = i32(workgroup.z) * {{ tm // 4 }};
     let start = i32(workgroup.y) * p.chunk;
     let end = min(p.count, start + p.chunk);
-    {% for r in range(4) %}
-    var sum_{{ r }} = vec4(0.0);
+
+    // What this thread loads: one column of x at some voxels, and a vector of channels of d_y at some.
+    let load_q = i32(workgroup.x) * {{ tq }} + local % {{ tq }};
+    {% if pointwise %}
+    let c = load_q;
+    {% else %}
+    let c = load_q % vectors;
+    let half = p.kernel / 2;
+    let tap_number = load_q / vectors;
+    let tap = vec3(
+        tap_number / (p.kernel.y * p.kernel.z), tap_number / p.kernel.z % p.kernel.y, tap_number % p.kernel.z
+    ) - half;
+    let offset = distance(tap);
+    let step = position_of(16);
+    {% endif %}
+    {% for j in range(loads) %}
+    var voxel_{{ j }} = start + local / {{ tq }} + {{ j * threads // tq }};
+    {% if not pointwise %}
+    var position_{{ j }} = position_of(voxel_{{ j }});
+    {% endif %}
+    var x_{{ j }} = vec4(0.0);
     {% endfor %}
+    {% for j in range(d_loads) %}
+    var d_voxel_{{ j }} = start + local / {{ tm // 4 }} + {{ j * threads // (tm // 4) }};
+    var d_{{ j }} = vec4(0.0);
+    {% endfor %}
+    var bias = vec4(0.0);
+    {% for r in range(rm) %}
+    {% for n in range(rq) %}
+    var sum_{{ r }}_{{ n }} = vec4(0.0);
+    {% endfor %}
+    {% endfor %}
+
+    {% if prefetch %}
+    {{ load() }}
+    {% endif %}
     for (var first = start; first < end; first += 16) {
+        {% if not prefetch %}
+        {{ load() }}
+        {{ advance() }}
+        {% endif %}
         {% for j in range(loads) %}
-        {
-            let load_row = row + {{ j * threads // tq }};
-            let voxel = first + load_row;
-            var x = vec4(0.0);
-            if voxel < end {
-                if q + 1 < columns {
-                    x = neighbour(voxel, position_of(voxel), offset, c);
-                } else {
-                    x.x = 1.0;
-                }
-            }
-            tile_x[load_row * {{ tq }} + column] = x;
-        }
+        tile_x[local + {{ j * threads }}] = x_{{ j }};
         {% endfor %}
         {% for j in range(d_loads) %}
-        {
-            let slot = local + {{ j * threads }};
-            if slot < {{ 4 * tn }} {
-                let voxel = first + slot / {{ tn // 4 }};
-                var d_y = vec4(0.0);
-                if voxel < end {
-                    d_y = d_y_channels(voxel, co_first + slot % {{ tn // 4 }});
-                }
-                tile_d[slot] = d_y;
-            }
+        {% if 4 * tm < threads %}
+        if local < {{ 4 * tm }} {
+            tile_d[local] = d_{{ j }};
         }
+        {% else %}
+        tile_d[local + {{ j * threads }}] = d_{{ j }};
+        {% endif %}
         {% endfor %}
         workgroupBarrier();
+        {% if prefetch %}
+        {{ advance() }}
+        {{ load() }}
+        {% endif %}
         for (var k = 0; k < 16; k += 1) {
-            let x = tile_x[k * {{ tq }} + column];
-            let d_y = tile_d[k * {{ tn // 4 }} + row];
-            {% for r in range(4) %}
-            sum_{{ r }} += d_y.{{ "xyzw"[r] }} * x;
+            {% for n in range(rq) %}
+            let x_{{ n }}_k = tile_x[k * {{ tq }} + column + {{ n * across }}];
+            {% endfor %}
+            {% for m in range(rm // 4) %}
+            {
+                let d = tile_d[k * {{ tm // 4 }} + row + {{ m * down }}];
+                {% for s in range(4) %}
+                {% for n in range(rq) %}
+                sum_{{ 4 * m + s }}_{{ n }} = fma(vec4(d.{{ "xyzw"[s] }}), x_{{ n }}_k, sum_{{ 4 * m + s }}_{{ n }});
+                {% endfor %}
+                {% endfor %}
+            }
             {% endfor %}
         }
         workgroupBarrier();
     }
-    let o = 4 * (co_first + row);
-    {% for r in range(4) %}
-    if o + {{ r }} < p.co && q < columns {
-        partial[(i32(workgroup.y) * p.co + o + {{ r }}) * columns + q] = sum_{{ r }};
+    {% for r in range(rm) %}
+    {
+        let o = 4 * (co_first + row + {{ r // 4 * down }}) + {{ r % 4 }};
+        {% for n in range(rq) %}
+        {
+            let q = i32(workgroup.x) * {{ tq }} + column + {{ n * across }};
+            if o < p.co && q + 1 < columns {
+                partial[(i32(workgroup.y) * p.co + o) * columns + q] = sum_{{ r }}_{{ n }};
+            }
+        }
+        {% endfor %}
     }
     {% endfor %}
+    if local < {{ d_threads }} {
+        tile_d[local] = bias;
+    }
+    workgroupBarrier();
+    let c_out = co_first + local;
+    if workgroup.x == 0u && local < {{ tm // 4 }} && 4 * c_out < p.co {
+        for (var other = local + {{ tm // 4 }}; other < {{ d_threads }}; other += {{ tm // 4 }}) {
+            bias += tile_d[other];
+        }
+        for (var k = 0; k < min(4, p.co - 4 * c_out); k += 1) {
+            partial[(i32(workgroup.y) * p.co + 4 * c_out + k + 1) * columns - 1] = vec4(bias[k], 0.0, 0.0, 0.0);
+        }
+    }
 }
 {% endif %}
 
@@ -304,7 +509,8 @@ fn {{ entry }}(
         sum += partial[part * p.count + index];
     }
     let vectors = (p.ci + 3) / 4;
-    let columns = p.taps * vectors + 1;
+    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
+    let columns = taps * vectors + 1;
     let o = index / columns;
     let q = index % columns;
     if q == columns - 1 {
@@ -316,7 +522,7 @@ fn {{ entry }}(
     for (var k = 0; k < 4; k += 1) {
         let i = q % vectors * 4 + k;
         if i < p.ci {
-            let at = (o * p.ci + i) * p.taps + q / vectors;
+            let at = (o * p.ci + i) * taps + q / vectors;
             d_weight[at] = sum[k] + select(0.0, d_weight[at], p.accumulate == 1u);
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shader::render_shader;
-use crate::graph::{Kernel, KernelLimits};
+use crate::graph::{Kernel, KernelLimits, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.
@@ -116,6 +116,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         } else {
             0
         },
+        tuning: Tuning::new(),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
@@ -171,6 +172,15 @@ pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usiz
     }
 }
 
+/// Device memory of everything alive on a [`Context`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryUse {
+    /// Bytes of all buffers and textures.
+    pub allocated_bytes: u64,
+    /// Bytes that were taken from the driver to hold them.
+    pub reserved_bytes: u64,
+}
+
 /// A kernel, and which of its bindings 1.. are uniform rather than storage: what one pipeline is made for.
 pub type BoundKernel = (Kernel, Vec<bool>);
 
@@ -217,7 +227,8 @@ impl Context {
             label: Some("sep4d"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
-            memory_hints: wgpu::MemoryHints::Performance,
+            // A run has a few large buffers, so there is nothing to gain by reserving much for many small ones.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
         .map_err(|why| Error::Device(format!("adapter {} cannot be opened: {why}", summary.name)))?;
@@ -238,9 +249,12 @@ impl Context {
         &self.adapter.limits
     }
 
-    /// Bytes of device memory that the driver has given out for everything alive, where the backend counts them.
-    pub fn used_bytes(&self) -> Option<u64> {
-        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+    /// Device memory in use, where the backend counts it.
+    pub fn memory_use(&self) -> Option<MemoryUse> {
+        self.device.generate_allocator_report().map(|report| MemoryUse {
+            allocated_bytes: report.total_allocated_bytes,
+            reserved_bytes: report.total_reserved_bytes,
+        })
     }
 
     /// The first error that the device reported outside of any error scope, such as its loss.

@@ -3,5 +3,5 @@
 mod context;
 mod shader;
 
-pub use context::{AdapterSummary, BoundKernel, Context, DeviceChoice, adapters, best_for, choose};
+pub use context::{AdapterSummary, BoundKernel, Context, DeviceChoice, MemoryUse, adapters, best_for, choose};
 pub use shader::{render_shader, shader_files};

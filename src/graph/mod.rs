@@ -14,6 +14,7 @@ mod parameter;
 pub mod plan;
 pub mod program;
 pub mod recompute;
+pub mod tune;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterSpec};
 pub use program::{Kernel, KernelLimits, Launch, OpContext, Operand, Program, Slot};
+pub use tune::{Tuning, Variants};
 
 use crate::{Error, Result};
 
@@ -191,6 +193,11 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Device`] or [`Error::Memory`] where the limits cannot hold even one frame window.
     fn program(&self, context: &OpContext) -> Result<Program>;
+
+    /// The variants of [`Op::program`], if there are several under these limits.
+    fn variants(&self, _context: &OpContext) -> Option<Variants> {
+        None
+    }
 
     /// Appends the backward ops; returns the gradient of each input (`None` where there is none or `needs` is false).
     ///
@@ -401,6 +408,13 @@ impl Graph {
     /// Floating-point operations of one node.
     pub fn node_flops(&self, node: &Node) -> u64 {
         node.op.flops(&self.specs(&node.inputs), &self.specs(&node.outputs))
+    }
+
+    /// Bytes of a node's operands and results, each counted once: what one execution cannot do without moving. Scratch is left
+    /// out, and so is what a kernel reads again.
+    pub fn node_bytes(&self, node: &Node) -> u64 {
+        let tensors = node.inputs.iter().chain(&node.outputs);
+        tensors.map(|&id| self.tensors[id.0].spec.bytes() as u64).sum()
     }
 
     /// The specs of several tensors.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::tune::Tuning;
 use super::{TensorSpec, WORD_BYTES};
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ pub struct KernelLimits {
     pub is_cpu: bool,
     /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
     pub min_subgroup_lanes: usize,
+    /// Which variants of programs run; none are chosen for CPU adapters.
+    pub tuning: Tuning,
     /// Kernels may use 16-bit floats.
     pub has_f16: bool,
 }
@@ -41,6 +44,7 @@ impl KernelLimits {
             max_workgroups_per_dimension: 65_535,
             is_cpu: false,
             min_subgroup_lanes: 0,
+            tuning: Tuning::new(),
             has_f16: false,
         }
     }

@@ -4,10 +4,13 @@ mod blocked;
 mod program;
 mod tiled;
 
-pub(super) use program::{backward_data_program, backward_weight_program, forward_program};
+pub(super) use program::{
+    backward_data_program, backward_data_variants, backward_weight_program, backward_weight_variants, forward_program,
+    forward_variants,
+};
 
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
 use crate::selftest::Case;
 
 /// `y = w * x + b` (torch `nn.Conv3d(I, O, kernel, padding=kernel/2)`; with kernel `[1, 3, 3]` `nn.Conv2d`).
@@ -95,6 +98,12 @@ fn check_weight(kernel: [usize; 3], weight: &TensorSpec) -> Result<(usize, usize
     }
 }
 
+impl Conv3d {
+    fn geometry(&self, context: &OpContext) -> Geometry {
+        Geometry::volumes(&context.inputs[0], &context.inputs[1], self.kernel)
+    }
+}
+
 impl Op for Conv3d {
     fn name(&self) -> &'static str {
         "conv3d_forward"
@@ -128,7 +137,11 @@ impl Op for Conv3d {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        forward_program(context, &Geometry::volumes(&context.inputs[0], &context.inputs[1], self.kernel), true, false)
+        forward_program(context, &self.geometry(context), true, false)
+    }
+
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        forward_variants(context, &self.geometry(context))
     }
 
     fn backward(
@@ -162,6 +175,12 @@ pub struct Conv3dBackwardData {
     pub kernel: [usize; 3],
 }
 
+impl Conv3dBackwardData {
+    fn geometry(&self, context: &OpContext) -> Geometry {
+        Geometry::volumes(&context.outputs[0], &context.inputs[1], self.kernel)
+    }
+}
+
 impl Op for Conv3dBackwardData {
     fn name(&self) -> &'static str {
         "conv3d_backward_data"
@@ -192,7 +211,11 @@ impl Op for Conv3dBackwardData {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        backward_data_program(context, &Geometry::volumes(&context.outputs[0], &context.inputs[1], self.kernel))
+        backward_data_program(context, &self.geometry(context))
+    }
+
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        backward_data_variants(context, &self.geometry(context))
     }
 
     fn takes_half(&self, operand: Slot) -> bool {
@@ -209,6 +232,12 @@ impl Op for Conv3dBackwardData {
 pub struct Conv3dBackwardWeight {
     /// That of the forward op.
     pub kernel: [usize; 3],
+}
+
+impl Conv3dBackwardWeight {
+    fn geometry(&self, context: &OpContext) -> Geometry {
+        Geometry::volumes(&context.inputs[0], &context.outputs[0], self.kernel)
+    }
 }
 
 impl Op for Conv3dBackwardWeight {
@@ -245,8 +274,11 @@ impl Op for Conv3dBackwardWeight {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        let g = Geometry::volumes(&context.inputs[0], &context.outputs[0], self.kernel);
-        backward_weight_program(context, &g, true)
+        backward_weight_program(context, &self.geometry(context), true)
+    }
+
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        backward_weight_variants(context, &self.geometry(context))
     }
 
     fn takes_half(&self, operand: Slot) -> bool {

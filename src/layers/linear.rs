@@ -3,7 +3,7 @@
 use super::conv3d::{self, Geometry};
 use super::pointwise::{Pointwise, lrelu};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
 use crate::selftest::Case;
 
 /// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set.
@@ -67,12 +67,12 @@ impl Op for Linear {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        conv3d::forward_program(
-            context,
-            &Geometry::rows(&context.inputs[0], &context.inputs[1]),
-            self.bias,
-            self.activation,
-        )
+        let g = Geometry::rows(&context.inputs[0], &context.inputs[1]);
+        conv3d::forward_program(context, &g, self.bias, self.activation)
+    }
+
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        conv3d::forward_variants(context, &Geometry::rows(&context.inputs[0], &context.inputs[1]))
     }
 
     fn backward(
@@ -133,6 +133,10 @@ impl Op for LinearBackwardData {
         conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
     }
 
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        conv3d::backward_data_variants(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
+    }
+
     fn takes_half(&self, operand: Slot) -> bool {
         matches!(operand, Slot::Input(0) | Slot::Output(0))
     }
@@ -182,6 +186,10 @@ impl Op for LinearBackwardWeight {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         conv3d::backward_weight_program(context, &Geometry::rows(&context.inputs[0], &context.outputs[0]), self.bias)
+    }
+
+    fn variants(&self, context: &OpContext) -> Option<Variants> {
+        conv3d::backward_weight_variants(context, &Geometry::rows(&context.inputs[0], &context.outputs[0]))
     }
 
     fn takes_half(&self, operand: Slot) -> bool {

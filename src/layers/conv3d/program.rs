@@ -4,9 +4,13 @@
 //! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the
 //! weight in a scratch tensor, and both sum weight gradients in two stages, so that no order of execution shows in a result.
 
+use super::tiled::Tile;
 use super::{Geometry, blocked, tiled};
 use crate::Result;
-use crate::graph::{Kernel, OpContext, Program};
+use crate::graph::{Kernel, OpContext, Program, Variants};
+
+/// The largest number of voxels that a tuner tells apart from more.
+const MOST_TUNED_VOXELS: usize = 1 << 18;
 
 /// The kernels' names, after the layer that runs them.
 #[derive(Debug, Clone, Copy)]
@@ -52,33 +56,74 @@ pub(in crate::layers) fn forward_program(
     multiply(context, &g.normalised(), Pass { transposed: false, bias, activation })
 }
 
+/// The variants of [`forward_program`].
+pub(in crate::layers) fn forward_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
+    let g = g.normalised();
+    (!context.limits.is_cpu).then(|| variants(&g, g.names().forward, &tiled::multiply_tiles(context, &g)))
+}
+
 /// `d_x`; inputs d_y and weight.
 pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry) -> Result<Program> {
-    let Geometry { n, size, i, o, kernel } = g.normalised();
-    let g = Geometry { n, size, i: o, o: i, kernel };
-    multiply(context, &g, Pass { transposed: true, bias: false, activation: false })
+    multiply(context, &g.normalised().turned(), Pass { transposed: true, bias: false, activation: false })
+}
+
+/// The variants of [`backward_data_program`].
+pub(in crate::layers) fn backward_data_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
+    let g = g.normalised().turned();
+    (!context.limits.is_cpu).then(|| variants(&g, g.names().backward_data, &tiled::multiply_tiles(context, &g)))
 }
 
 /// `d_weight` and, if `bias`, `d_bias`; inputs x and d_y.
 pub(in crate::layers) fn backward_weight_program(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
     let g = g.normalised();
-    let lanes = context.limits.min_subgroup_lanes;
-    if context.limits.is_cpu && lanes >= blocked::LANES {
-        blocked::weight_gradient(context, &g, bias)
-    } else {
-        tiled::weight_gradient(context, &g, bias)
+    let limits = context.limits;
+    if limits.is_cpu && limits.min_subgroup_lanes >= blocked::LANES {
+        return blocked::weight_gradient(context, &g, bias);
     }
+    let tiles = tiled::weight_gradient_tiles(&g);
+    let tile = chosen(context, &variants(&g, g.names().backward_weight, &tiles), &tiles);
+    tiled::weight_gradient(context, &g, bias, tile)
+}
+
+/// The variants of [`backward_weight_program`].
+pub(in crate::layers) fn backward_weight_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
+    let g = g.normalised();
+    (!context.limits.is_cpu).then(|| variants(&g, g.names().backward_weight, &tiled::weight_gradient_tiles(&g)))
 }
 
 fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
-    if context.limits.is_cpu { blocked::multiply(context, g, pass) } else { tiled::multiply(context, g, pass) }
+    if context.limits.is_cpu {
+        return blocked::multiply(context, g, pass);
+    }
+    let tiles = tiled::multiply_tiles(context, g);
+    let tile = chosen(context, &variants(g, pass.entry(g), &tiles), &tiles);
+    tiled::multiply(context, g, pass, tile)
+}
+
+/// What distinguishes `g` for a tuner, and the names of the tiles that suit it.
+fn variants(g: &Geometry, entry: &'static str, tiles: &[&Tile]) -> Variants {
+    let Geometry { n, i, o, kernel: [kx, ky, kz], .. } = g;
+    // Beyond some millions of voxels more of them make no difference.
+    let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
+    Variants {
+        problem: format!("{entry} {kx}x{ky}x{kz} {i}->{o} {voxels}"),
+        names: tiles.iter().map(|tile| tile.name).collect(),
+    }
+}
+
+/// The tile that the tuner has chosen, or else the first.
+fn chosen(context: &OpContext, variants: &Variants, tiles: &[&'static Tile]) -> &'static Tile {
+    tiles[variants.chosen(&context.limits.tuning)]
 }
 
 impl Pass {
+    fn entry(&self, g: &Geometry) -> &'static str {
+        if self.transposed { g.names().backward_data } else { g.names().forward }
+    }
+
     /// The kernel that multiplies, with what both families define.
     pub(super) fn kernel(&self, g: &Geometry, tiled: bool) -> Kernel {
-        let names = g.names();
-        g.kernel_named(if self.transposed { names.backward_data } else { names.forward }, tiled)
+        g.kernel_named(self.entry(g), tiled)
             .define("bias", i64::from(self.bias))
             .define("activation", i64::from(self.activation))
     }
@@ -100,6 +145,11 @@ impl Geometry {
         } else {
             self.clone()
         }
+    }
+
+    /// That of the data gradient: from d_y to d_x.
+    fn turned(self) -> Geometry {
+        Geometry { i: self.o, o: self.i, ..self }
     }
 
     pub(super) fn pointwise(&self) -> bool {

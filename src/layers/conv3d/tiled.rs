@@ -6,20 +6,91 @@ use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
 use crate::graph::{Kernel, OpContext, Program, WORD_BYTES};
 
-/// Workgroups of a weight gradient that fill any GPU; voxels are cut in chunks until there are as many.
-const WEIGHT_WORKGROUPS: usize = 1024;
+/// Workgroups that fill any GPU; the voxels of a weight gradient are cut in chunks until there are as many.
+const WORKGROUPS: usize = 1024;
 
 /// Voxels of a chunk: fewest, so that partial results cost little, and most, so that no loop is long.
 const CHUNK_VOXELS: (usize, usize) = (512, 32_768);
 
+/// Voxels that the weight gradient takes in a step, and channels of the inner dimension of the other products.
+const STEP: usize = 16;
+
 /// Memory for partial weight gradients, unless one set alone needs more.
 const PARTIAL_BYTES: usize = 64 << 20;
+
+/// What a workgroup computes: `rows x columns` results, `across x down` of them a thread, the columns being output channels
+/// of a product, or channels of x of a weight gradient, whose rows are output channels.
+#[derive(Debug, PartialEq)]
+pub(super) struct Tile {
+    /// Name among those that a tuner tries.
+    pub name: &'static str,
+    rows: usize,
+    columns: usize,
+    thread_rows: usize,
+    thread_columns: usize,
+    prefetch: bool,
+}
+
+const fn tile(name: &'static str, tile: [usize; 2], thread: [usize; 2], prefetch: bool) -> Tile {
+    let ([rows, columns], [thread_rows, thread_columns]) = (tile, thread);
+    Tile { name, rows, columns, thread_rows, thread_columns, prefetch }
+}
+
+const MULTIPLY: [Tile; 8] = [
+    tile("128x128", [128, 128], [8, 8], false),
+    tile("128x128 prefetch", [128, 128], [8, 8], true),
+    tile("128x64", [128, 64], [8, 4], false),
+    tile("128x64 prefetch", [128, 64], [8, 4], true),
+    tile("64x64", [64, 64], [4, 4], false),
+    tile("128x32", [128, 32], [4, 4], false),
+    tile("64x32", [64, 32], [4, 4], false),
+    tile("128x16", [128, 16], [4, 4], false),
+];
+
+const WEIGHT_GRADIENT: [Tile; 7] = [
+    tile("128x128", [128, 128], [8, 8], false),
+    tile("128x128 prefetch", [128, 128], [8, 8], true),
+    tile("64x128", [64, 128], [8, 8], false),
+    tile("64x128 prefetch", [64, 128], [4, 8], true),
+    tile("64x64", [64, 64], [4, 4], false),
+    tile("32x128", [32, 128], [4, 4], false),
+    tile("16x128", [16, 128], [4, 4], false),
+];
+
+impl Tile {
+    /// What so many results cost beside the same number by another tile: those that are computed for nothing, those that
+    /// wait for operands (a thread multiplies `a * b` times for `a + b` loads), and units of the GPU that have no work.
+    fn cost(&self, rows: usize, columns: usize, split: usize) -> usize {
+        let tiles = rows.div_ceil(self.rows) * columns.div_ceil(self.columns);
+        let results = tiles.max(WORKGROUPS / 4 / split) * self.rows * self.columns;
+        let (a, b) = (self.thread_rows, self.thread_columns);
+        results * (a * b + 2 * (a + b)) / (a * b)
+    }
+
+    /// Those of `tiles` worth a try, the cheapest first.
+    fn candidates(mut tiles: Vec<&'static Tile>, cost: impl Fn(&Tile) -> usize) -> Vec<&'static Tile> {
+        tiles.sort_by_key(|tile| cost(tile));
+        let least = tiles.first().map_or(0, |tile| cost(tile));
+        tiles.retain(|tile| cost(tile) <= 2 * least);
+        tiles
+    }
+
+    fn define(&self, kernel: Kernel) -> Kernel {
+        kernel
+            .define("tm", self.rows as i64)
+            .define("tn", self.columns as i64)
+            .define("rm", self.thread_rows as i64)
+            .define("rn", self.thread_columns as i64)
+            .define("prefetch", i64::from(self.prefetch))
+    }
+}
 
 /// Words of `Parameters` in `shaders/conv3d/tiled.wgsl`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Words {
     size: [usize; 3],
     count: usize,
+    co_padded: usize,
     bias_at: usize,
     chunk: usize,
     parts: usize,
@@ -28,70 +99,91 @@ struct Words {
 
 impl Words {
     fn list(&self, g: &Geometry) -> Vec<u32> {
-        let [x, y, z] = self.size;
-        let last = [self.count, self.bias_at, self.chunk, self.parts, usize::from(self.accumulate)];
-        [x, y, z, g.i, g.o, g.taps()].iter().chain(&last).map(|&word| word as u32).collect()
+        let ([x, y, z], [kx, ky, kz]) = (self.size, g.kernel);
+        let last = [self.count, self.co_padded, self.bias_at, self.chunk, self.parts, usize::from(self.accumulate)];
+        [x, y, z, g.i, kx, ky, kz, g.o].iter().chain(&last).map(|&word| word as u32).collect()
     }
 }
 
-/// Output channels of a tile: as many as possible, unless that wastes more than the better reuse gains.
-fn tile_columns(channels: usize) -> usize {
-    let cost = |&(tile, percent): &(usize, usize)| channels.next_multiple_of(tile) * percent;
-    [(64, 100), (32, 110), (16, 140)].iter().min_by_key(|tile| cost(tile)).map_or(64, |tile| tile.0)
+/// Those of `tiles` that compute at most twice the `channels` that the narrowest would.
+fn narrow(tiles: &'static [Tile], channels: usize, extent: fn(&Tile) -> usize) -> Vec<&'static Tile> {
+    let padded = |tile: &Tile| channels.next_multiple_of(extent(tile));
+    let fewest = tiles.iter().map(padded).min().unwrap_or(0);
+    tiles.iter().filter(|tile| padded(tile) <= 2 * fewest).collect()
 }
 
-fn define_taps(kernel: Kernel, g: &Geometry) -> Kernel {
-    let [kx, ky, kz] = g.kernel.map(|k| k as i64);
-    kernel.define("kx", kx).define("ky", ky).define("kz", kz)
+/// The tiles of the forward product worth a try, the default first.
+pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static Tile> {
+    let mut tiles = narrow(&MULTIPLY, g.o, |tile| tile.columns);
+    let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
+    let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
+    tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
+    Tile::candidates(tiles, |tile| tile.cost(g.n * g.voxels(), g.o, 1))
+}
+
+/// The tiles of the weight gradient worth a try, the default first.
+pub(super) fn weight_gradient_tiles(g: &Geometry) -> Vec<&'static Tile> {
+    let split = (g.n * g.voxels()).div_ceil(CHUNK_VOXELS.0);
+    let columns = g.taps() * g.i.next_multiple_of(4);
+    Tile::candidates(narrow(&WEIGHT_GRADIENT, g.o, |tile| tile.rows), |tile| tile.cost(g.o, columns, split))
+}
+
+/// Sizes of the packed weight.
+struct Packed {
+    co_padded: usize,
+    matrix: usize,
+    elements: usize,
+}
+
+impl Packed {
+    fn new(g: &Geometry, tile: &Tile) -> Packed {
+        let co_padded = g.o.next_multiple_of(tile.columns);
+        let matrix = (g.taps() * g.i.next_multiple_of(4)).next_multiple_of(STEP) * co_padded;
+        Packed { co_padded, matrix, elements: matrix + co_padded }
+    }
 }
 
 /// The forward product; see [`super::program`].
-pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
-    let tn = tile_columns(g.o);
-    let tm = if tn == 64 { 64 } else { 128 };
-    let co_padded = g.o.next_multiple_of(tn);
-    let matrix = (g.taps() * g.i.div_ceil(4)).next_multiple_of(4) * 4 * co_padded;
-    let elements = matrix + co_padded;
-
+pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Tile) -> Result<Program> {
+    let Packed { co_padded, matrix, elements } = Packed::new(g, tile);
     let mut program = Program::default();
     let packed = program.scratch(elements);
-    let words = Words { count: elements, bias_at: matrix / 4, ..Words::default() };
+    let packed_words = Words { co_padded, bias_at: matrix / 4, ..Words::default() };
+    let words = Words { count: elements, ..packed_words };
     let mut operands = vec![context.input(1), Operand::scratch(packed, elements)];
     operands.extend(pass.bias.then(|| context.input(2)));
-    let pack = pass.pack_kernel(g, true).define("tn", tn as i64);
-    program.dispatch(pack, words.list(g), operands, context.grid_for(elements));
+    program.dispatch(pass.pack_kernel(g, true), words.list(g), operands, context.grid_for(elements));
 
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
-    let kernel = define_taps(pass.kernel(g, true), g).define("tm", tm as i64).define("tn", tn as i64);
+    let kernel = tile.define(pass.kernel(g, true));
     for window in context.windows(g.n, &[from, to])? {
         let count = window.len() * g.voxels();
-        let words = Words { size: g.extents(window.len()), count, bias_at: matrix / 4, ..Words::default() };
+        let words = Words { size: g.extents(window.len()), count, ..packed_words };
         let operands = vec![
             context.input(0).window(&window, from),
             Operand::scratch(packed, elements),
             context.output(0).window(&window, to),
         ];
-        let [x, y, _] = context.grid(count.div_ceil(tm));
-        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, (co_padded / tn) as u32]);
+        let [x, y, _] = context.grid(count.div_ceil(tile.rows));
+        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, (co_padded / tile.columns) as u32]);
     }
     Ok(program)
 }
 
 /// The weight gradient; see [`super::program`].
-pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
-    let tn = tile_columns(g.o);
-    let tq = if tn == 64 { 16 } else { 32 };
+pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, tile: &Tile) -> Result<Program> {
+    // Columns of x in vectors of four, and one for the bias.
     let columns = g.taps() * g.i.div_ceil(4) + 1;
+    let (across, down) = ((4 * (columns - 1)).div_ceil(tile.columns), g.o.div_ceil(tile.rows));
     let set = g.o * columns * 4;
-    let tiles = columns.div_ceil(tq) * g.o.div_ceil(tn);
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
     let windows = context.windows(g.n, &[x, y])?;
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
     let most_sets = (limit / (set * WORD_BYTES)).max(1);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
-        let wanted = WEIGHT_WORKGROUPS.div_ceil(tiles).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
-        let chunk = count.div_ceil(wanted).min(CHUNK_VOXELS.1);
+        let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
+        let chunk = count.div_ceil(wanted).next_multiple_of(STEP).min(CHUNK_VOXELS.1);
         (count, chunk, count.div_ceil(chunk))
     };
     let sets = windows.iter().map(|window| chunks_of(window.len()).2).max().unwrap_or(1);
@@ -100,9 +192,8 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let elements = sets * set;
     let partial = program.scratch(elements);
     let names = g.names();
-    let gradient =
-        define_taps(g.kernel_named(names.backward_weight, true), g).define("tn", tn as i64).define("tq", tq as i64);
-    let reduce = g.kernel_named(names.reduce_weight, true).define("bias", i64::from(bias));
+    let gradient = tile.define(g.kernel_named(names.backward_weight, true));
+    let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 1).define("bias", i64::from(bias));
     for (number, window) in windows.iter().enumerate() {
         let (count, chunk, chunks) = chunks_of(window.len());
         let words = Words { size: g.extents(window.len()), count, chunk, ..Words::default() };
@@ -111,8 +202,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
             context.input(1).window(window, y),
             Operand::scratch(partial, elements),
         ];
-        let workgroups = [columns.div_ceil(tq) as u32, chunks as u32, g.o.div_ceil(tn) as u32];
-        program.dispatch(gradient.clone(), words.list(g), operands, workgroups);
+        program.dispatch(gradient.clone(), words.list(g), operands, [across as u32, chunks as u32, down as u32]);
 
         let count = g.o * columns;
         let words = Words { count, parts: chunks, accumulate: number > 0, ..Words::default() };
