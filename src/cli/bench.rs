@@ -79,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
 
     let weights = vec![1.0; config.model.classes];
     let session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0)?;
-    let subject = Subject::new(args.preset, &shape, &context.adapter);
+    let subject = Subject::new(&config, &shape, &context.adapter);
     let report = Report::measure(subject, ceilings, session, &batch, args.steps, args.by)?;
     match args.json {
         true => say!("{}", report.json()),

@@ -42,6 +42,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        }
+    }
+
     /// How the loss is scaled.
     pub fn loss_scaling(self) -> LossScaling {
         match self {

@@ -10,8 +10,8 @@ use sep4d::figures::{bytes, thousands};
 use sep4d::gpu::{AdapterSummary, MemoryUse};
 use sep4d::models::sep4d::BatchShape;
 use sep4d::roofline::Ceilings;
-use sep4d::train::config::Preset;
-use sep4d::train::session::Session;
+use sep4d::train::config::RunConfig;
+use sep4d::train::session::{Precision, Session};
 
 use super::super::output::{put, say};
 use super::profile::{By, Row, median_of, profile, render};
@@ -22,6 +22,7 @@ const LEARNING_RATE: f32 = 1e-3;
 #[derive(Debug, Clone, Serialize)]
 pub struct Subject {
     preset: &'static str,
+    precision: Precision,
     batch: usize,
     frames: usize,
     grid: [usize; 3],
@@ -30,10 +31,11 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A training step of `preset` on batches of `shape`.
-    pub fn new(preset: Preset, shape: &BatchShape, adapter: &AdapterSummary) -> Subject {
+    /// A training step of a run on batches of `shape`.
+    pub fn new(config: &RunConfig, shape: &BatchShape, adapter: &AdapterSummary) -> Subject {
         Subject {
-            preset: preset.name(),
+            preset: config.train.preset.name(),
+            precision: config.train.precision,
             batch: shape.batch,
             frames: shape.frames,
             grid: shape.size,
@@ -144,8 +146,11 @@ impl Report {
     /// # Errors
     /// As [`super::super::output::write`].
     pub fn print(&self) -> Result<()> {
-        let Subject { preset, batch, frames, grid: [x, y, z], adapter, driver } = &self.subject;
-        say!("{preset} preset, B = {batch}, T = {frames}, {x}x{y}x{z} on {adapter} ({driver})")?;
+        let Subject { preset, precision, batch, frames, grid: [x, y, z], adapter, driver } = &self.subject;
+        say!(
+            "{preset} preset in {}, B = {batch}, T = {frames}, {x}x{y}x{z} on {adapter} ({driver})",
+            precision.name()
+        )?;
         let gflop = self.flops as f64 * 1e-9;
         say!("model     {} parameters, {gflop:.1} GFLOP a step", thousands(self.parameters as u64))?;
         let used = self.memory.map_or("use not told by this driver".to_owned(), |memory| {
