@@ -3,7 +3,7 @@ SEP4D := target/release/sep4d
 TOWN  := runs/demo-town
 RUN   := runs/demo
 
-.PHONY: demo test setup check
+.PHONY: demo test setup check peers
 
 # Generates towns, trains the demo model on eight of them, measures it on one that was held out and draws original beside
 # reconstruction.
@@ -23,6 +23,10 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
+
+# Our speed beside PyTorch's and burn's, where they can be had (benches/peers/README.md). PEERS takes its options.
+peers: setup
+	python3 benches/peers/compare.py $(PEERS)
 
 setup:
 	@scripts/setup.sh

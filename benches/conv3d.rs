@@ -4,17 +4,15 @@
 //! Elements are floating-point operations (2 x taps x inputs x outputs x voxels, padding counted as well), so `Gelem/s` reads
 //! GFLOP/s; on a CPU adapter they are per core.
 
+mod common;
+
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::{Convolution, Pass, Ready};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::graph::execute::{Executor, Memory};
-use sep4d::graph::plan::Plan;
-use sep4d::graph::{Graph, TensorId, TensorSpec};
-use sep4d::layers::conv3d::conv3d;
-use sep4d::layers::linear::linear;
 
 const VOLUME: Option<[usize; 3]> = Some([3, 3, 3]);
 const PLANE: Option<[usize; 3]> = Some([1, 3, 3]);
@@ -36,68 +34,30 @@ const SHAPES: [Shape; 11] = [
     (&[16_384, 64], 64, None),
 ];
 
-#[derive(Debug, Clone, Copy)]
-enum Pass {
-    Forward,
-    BackwardData,
-    BackwardWeight,
-}
-
-/// A graph of which only one pass is observable, so that nothing else runs.
-fn build(shape: Shape, pass: Pass) -> sep4d::Result<(Graph, Vec<TensorId>, u64)> {
-    let (x_shape, o, kernel) = shape;
-    let i = x_shape[x_shape.len() - 1];
-    let mut graph = Graph::new();
-    let weight_shape = kernel.map_or(vec![o, i], |k| vec![o, i, k[0], k[1], k[2]]);
-    let x = graph.input("x", TensorSpec::f32(x_shape));
-    let weight = graph.input("weight", TensorSpec::f32(&weight_shape));
-    let bias = graph.input("bias", TensorSpec::f32(&[o]));
-    let y = match kernel {
-        Some(kernel) => conv3d(&mut graph, x, weight, bias, kernel)?,
-        None => linear(&mut graph, x, weight, Some(bias), false)?,
-    };
-    let flops = graph.flops();
-    let y_spec = graph.tensor(y).spec.clone();
-    let d_y = graph.input("d_y", y_spec);
-    let gradients = graph.backward(&[(y, d_y)], &[x, weight, bias])?;
-    let observed = match pass {
-        Pass::Forward => Some(y),
-        Pass::BackwardData => gradients.of(&graph, x),
-        Pass::BackwardWeight => gradients.of(&graph, weight),
-    };
-    if let Some(observed) = observed {
-        graph.keep(observed);
-    }
-    Ok((graph, vec![x, weight, bias, d_y], flops))
-}
-
-fn executor(context: &Arc<Context>, graph: Graph, inputs: &[TensorId]) -> sep4d::Result<Executor> {
-    let plan = Plan::new(&graph, context.limits())?;
-    let memory = Memory::new(context, &[&plan])?;
-    let executor = Executor::new(context, graph, plan, &memory)?;
-    for &id in inputs.iter().filter(|&&id| executor.uses(id)) {
-        let elements = executor.graph().tensor(id).spec.elements();
+fn ready(context: &Arc<Context>, layer: &Convolution, pass: Pass) -> sep4d::Result<Ready> {
+    let ready = layer.ready(context, pass)?;
+    for id in ready.inputs.into_iter().filter(|&id| ready.executor.uses(id)) {
+        let elements = ready.executor.graph().tensor(id).spec.elements();
         let values: Vec<f32> = (0..elements).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
-        executor.write(id, &values)?;
+        ready.executor.write(id, &values)?;
     }
-    Ok(executor)
+    Ok(ready)
 }
 
-fn bench_pass(criterion: &mut Criterion, context: &Arc<Context>, shape: Shape, pass: Pass) {
-    let (graph, inputs, flops) = build(shape, pass).expect("the shapes fit");
+fn bench_pass(criterion: &mut Criterion, context: &Arc<Context>, (x, outputs, kernel): Shape, pass: Pass) {
+    let layer = Convolution { x: x.to_vec(), outputs, kernel };
     let cores = match context.limits().is_cpu {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => 1,
     };
-    let (x, o, kernel) = shape;
     let name = if kernel.is_some() { "conv3d" } else { "linear" };
-    let mut group = criterion.benchmark_group(format!("{name} {x:?}->{o}"));
+    let mut group = criterion.benchmark_group(format!("{name} {x:?}->{outputs}"));
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    group.throughput(Throughput::Elements(flops / cores as u64));
-    let ready = OnceCell::new();
+    group.throughput(Throughput::Elements(layer.flops() / cores as u64));
+    let made = OnceCell::new();
     group.bench_function(BenchmarkId::from_parameter(format!("{pass:?}")), |bencher| {
-        let executor = ready.get_or_init(|| executor(context, graph.clone(), &inputs).expect("the kernels compile"));
-        bencher.iter(|| executor.run().and_then(|()| context.wait()).expect("the device works"));
+        let ready = made.get_or_init(|| ready(context, &layer, pass).expect("the kernels compile"));
+        bencher.iter(|| ready.executor.run().and_then(|()| context.wait()).expect("the device works"));
     });
     group.finish();
 }
@@ -106,7 +66,7 @@ fn convolutions(criterion: &mut Criterion) {
     let choice = std::env::var("SEP4D_BENCH_DEVICE").map_or(DeviceChoice::Best, DeviceChoice::Name);
     let context = Context::open(&choice).expect("an adapter");
     for shape in SHAPES {
-        for pass in [Pass::Forward, Pass::BackwardData, Pass::BackwardWeight] {
+        for pass in Pass::ALL {
             bench_pass(criterion, &context, shape, pass);
         }
     }

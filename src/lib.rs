@@ -16,6 +16,7 @@ pub mod graph;
 pub mod layers;
 pub mod models;
 pub mod rng;
+pub mod roofline;
 pub mod selftest;
 pub mod train;
 pub mod view;

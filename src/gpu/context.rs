@@ -195,6 +195,15 @@ pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usiz
     }
 }
 
+/// Device memory of everything alive on a [`Context`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryUse {
+    /// Bytes of all buffers and textures.
+    pub allocated_bytes: u64,
+    /// Bytes that were taken from the driver to hold them.
+    pub reserved_bytes: u64,
+}
+
 /// A kernel, and which of its bindings 1.. are uniform rather than storage: what one pipeline is made for.
 pub type BoundKernel = (Kernel, Vec<bool>);
 
@@ -242,7 +251,8 @@ impl Context {
             label: Some("sep4d"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
-            memory_hints: wgpu::MemoryHints::Performance,
+            // A run has a few large buffers, so there is nothing to gain by reserving much for many small ones.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             // SAFETY: the only experimental feature asked for is cooperative matrices. Our own kernels, which keep to their rules
             // (whole subgroups in uniform control flow), are the only ones, and they run only where a tuner found that they agree.
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
@@ -270,12 +280,16 @@ impl Context {
         self.choices.is_some() && !self.adapter.limits.is_cpu
     }
 
-    /// The same device with other choices of variants, which are kept for the next start.
+    /// Keeps the choices of variants for the next start.
+    pub fn keep_tuning(&self) {
+        if let Some(choices) = &self.choices {
+            choices.write(&self.limits().tuning);
+        }
+    }
+
+    /// The same device with other choices of variants.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Arc<Context> {
-        if let Some(choices) = self.choices.as_ref().filter(|_| tuning != self.limits().tuning) {
-            choices.write(&tuning);
-        }
         let limits = KernelLimits { tuning, ..self.limits().clone() };
         Arc::new(Context {
             device: self.device.clone(),
@@ -293,9 +307,12 @@ impl Context {
         &self.adapter.limits
     }
 
-    /// Bytes of device memory that the driver has given out for everything alive, where the backend counts them.
-    pub fn used_bytes(&self) -> Option<u64> {
-        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+    /// Device memory in use, where the backend counts it.
+    pub fn memory_use(&self) -> Option<MemoryUse> {
+        self.device.generate_allocator_report().map(|report| MemoryUse {
+            allocated_bytes: report.total_allocated_bytes,
+            reserved_bytes: report.total_reserved_bytes,
+        })
     }
 
     /// The first error that the device reported outside of any error scope, such as its loss.

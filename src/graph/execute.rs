@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use wgpu::util::DeviceExt;
 
@@ -127,15 +128,26 @@ enum Encoded {
     },
 }
 
-/// One row of [`Executor::profile`].
+/// What one op took in [`Executor::profile`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct ProfileRow {
-    /// Entry point of the kernel.
-    pub kernel: &'static str,
-    /// The part of the model that launched it.
+pub struct OpProfile {
+    /// Its name.
+    pub op: &'static str,
+    /// The part of the model that it belongs to.
     pub scope: String,
-    /// Seconds.
-    pub elapsed_secs: f64,
+    /// Floating-point operations, by [`Graph::node_flops`].
+    pub flops: u64,
+    /// Bytes of its operands and results, by [`Graph::node_bytes`].
+    pub bytes: u64,
+    /// Entry point and seconds of each of its launches.
+    pub launches: Vec<(&'static str, f64)>,
+}
+
+impl OpProfile {
+    /// Seconds of all its launches.
+    pub fn elapsed_secs(&self) -> f64 {
+        self.launches.iter().map(|(_, secs)| secs).sum()
+    }
 }
 
 /// Runs one planned graph, step after step.
@@ -320,23 +332,11 @@ impl Executor {
     /// # Errors
     /// [`Error::Device`] if the device reported a failure.
     pub fn run(&self) -> Result<()> {
-        let mut start = 0;
         let mut last = None;
-        while start < self.encoded.len() {
-            let mut flops = 0;
-            let mut end = start;
-            let mut last_node = usize::MAX;
-            while end < self.encoded.len() && flops < FLOPS_PER_SUBMISSION {
-                if let Encoded::Dispatch { node, .. } = &self.encoded[end]
-                    && *node != last_node
-                {
-                    flops += self.graph.node_flops(&self.graph.nodes()[*node]);
-                    last_node = *node;
-                }
-                end += 1;
-            }
-            last = Some(self.submit(&self.encoded[start..end]));
-            start = end;
+        for steps in self.submissions() {
+            let mut encoder = self.context.device.create_command_encoder(&Default::default());
+            encode(&mut encoder, steps);
+            last = Some(self.context.queue.submit([encoder.finish()]));
         }
         let before = std::mem::replace(&mut *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner), last);
         if let Some(before) = before {
@@ -345,26 +345,50 @@ impl Executor {
         self.context.check()
     }
 
-    fn submit(&self, steps: &[Encoded]) -> wgpu::SubmissionIndex {
-        let mut encoder = self.context.device.create_command_encoder(&Default::default());
-        let mut pass: Option<wgpu::ComputePass> = None;
-        for step in steps {
-            match step {
-                Encoded::Dispatch { pipeline, bind_group, workgroups, .. } => {
-                    let pass =
-                        pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bind_group, &[]);
-                    pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
-                }
-                Encoded::Clear { buffer, offset, bytes } => {
-                    pass = None;
-                    encoder.clear_buffer(buffer, *offset, Some(*bytes));
-                }
+    /// The launches of a step, split where a submission has work enough.
+    fn submissions(&self) -> Vec<&[Encoded]> {
+        let mut parts = Vec::new();
+        let (mut start, mut flops, mut last_node) = (0, 0, usize::MAX);
+        for (i, step) in self.encoded.iter().enumerate() {
+            if let Encoded::Dispatch { node, .. } = step
+                && *node != last_node
+            {
+                flops += self.graph.node_flops(&self.graph.nodes()[*node]);
+                last_node = *node;
+            }
+            if flops >= FLOPS_PER_SUBMISSION {
+                parts.push(&self.encoded[start..=i]);
+                (start, flops, last_node) = (i + 1, 0, usize::MAX);
             }
         }
-        drop(pass);
-        self.context.queue.submit([encoder.finish()])
+        parts.push(&self.encoded[start..]);
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
+    /// Runs one step and returns the seconds that the device was at it, from the first launch of each submission to the end of
+    /// its last; `None` without timestamp queries.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    pub fn device_secs(&self) -> Result<Option<f64>> {
+        if !self.has_stamps() {
+            return Ok(None);
+        }
+        let mut total = 0.0;
+        for steps in self.submissions() {
+            let stamps = Stamps::new(&self.context, 2);
+            let mut encoder = self.context.device.create_command_encoder(&Default::default());
+            stamps.between_passes(&mut encoder, 0);
+            encode(&mut encoder, steps);
+            stamps.between_passes(&mut encoder, 1);
+            total += stamps.read(&self.context, encoder)?.iter().sum::<f64>();
+        }
+        Ok(Some(total))
+    }
+
+    fn has_stamps(&self) -> bool {
+        self.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// Runs one step with each launch in a pass of its own and times it: by timestamp queries where the adapter has them,
@@ -372,78 +396,134 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
-    pub fn profile(&self) -> Result<Vec<ProfileRow>> {
-        let stamped = self.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        let mut rows = Vec::with_capacity(self.encoded.len());
+    pub fn profile(&self) -> Result<Vec<OpProfile>> {
+        let stamped = self.has_stamps();
+        let mut profiles: Vec<OpProfile> = Vec::new();
+        let mut last_node = None;
         for steps in self.encoded.chunks(if stamped { LAUNCHES_PER_QUERY_SET } else { 1 }) {
-            self.context.wait()?;
-            let start = std::time::Instant::now();
-            let seconds = if stamped {
-                self.submit_stamped(steps)?
-            } else {
-                self.submit(steps);
-                self.context.wait()?;
-                vec![start.elapsed().as_secs_f64()]
-            };
+            let seconds = if stamped { self.stamped(steps)? } else { vec![self.clocked(steps)?] };
             for (step, elapsed_secs) in steps.iter().zip(seconds) {
-                if let Encoded::Dispatch { node, entry, .. } = step {
-                    rows.push(ProfileRow {
-                        kernel: entry,
-                        scope: self.graph.nodes()[*node].scope.clone(),
-                        elapsed_secs,
+                let Encoded::Dispatch { node, entry, .. } = step else { continue };
+                if last_node != Some(*node) {
+                    last_node = Some(*node);
+                    let node = &self.graph.nodes()[*node];
+                    profiles.push(OpProfile {
+                        op: node.op.name(),
+                        scope: node.scope.clone(),
+                        flops: self.graph.node_flops(node),
+                        bytes: self.graph.node_bytes(node),
+                        launches: Vec::new(),
                     });
+                }
+                if let Some(profile) = profiles.last_mut() {
+                    profile.launches.push((*entry, elapsed_secs));
                 }
             }
         }
-        Ok(rows)
+        Ok(profiles)
+    }
+
+    /// Seconds of `steps` by the clock.
+    fn clocked(&self, steps: &[Encoded]) -> Result<f64> {
+        self.context.wait()?;
+        let start = Instant::now();
+        let mut encoder = self.context.device.create_command_encoder(&Default::default());
+        encode(&mut encoder, steps);
+        self.context.queue.submit([encoder.finish()]);
+        self.context.wait()?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// Seconds of each of `steps`; zero for clears, which are no passes.
-    fn submit_stamped(&self, steps: &[Encoded]) -> Result<Vec<f64>> {
-        let device = &self.context.device;
-        let count = 2 * steps.len() as u32;
-        let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        let bytes = usize::try_from(count).unwrap_or(0) * size_of::<u64>();
-        let resolved = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("profile"),
-            size: bytes as u64,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        for (i, step) in steps.iter().enumerate() {
-            let stamps = wgpu::ComputePassTimestampWrites {
-                query_set: &queries,
-                beginning_of_pass_write_index: Some(2 * i as u32),
-                end_of_pass_write_index: Some(2 * i as u32 + 1),
-            };
+    fn stamped(&self, steps: &[Encoded]) -> Result<Vec<f64>> {
+        let stamps = Stamps::new(&self.context, 2 * steps.len() as u32);
+        let mut encoder = self.context.device.create_command_encoder(&Default::default());
+        for (i, step) in (0..).zip(steps) {
             match step {
                 Encoded::Dispatch { pipeline, bind_group, workgroups: [x, y, z], .. } => {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                         label: None,
-                        timestamp_writes: Some(stamps),
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: &stamps.queries,
+                            beginning_of_pass_write_index: Some(2 * i),
+                            end_of_pass_write_index: Some(2 * i + 1),
+                        }),
                     });
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[]);
                     pass.dispatch_workgroups(*x, *y, *z);
                 }
-                Encoded::Clear { buffer, offset, bytes } => {
-                    encoder.clear_buffer(buffer, *offset, Some(*bytes));
-                    drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                        label: None,
-                        timestamp_writes: Some(stamps),
-                    }));
+                Encoded::Clear { .. } => {
+                    encode(&mut encoder, std::slice::from_ref(step));
+                    stamps.between_passes(&mut encoder, 2 * i);
+                    stamps.between_passes(&mut encoder, 2 * i + 1);
                 }
             }
         }
-        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-        self.context.queue.submit([encoder.finish()]);
-        let stamps = read::<u64>(&self.context, &resolved, 0, bytes)?;
-        let period_secs = f64::from(self.context.queue.get_timestamp_period()) * 1e-9;
+        stamps.read(&self.context, encoder)
+    }
+}
+
+fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
+    let mut pass: Option<wgpu::ComputePass> = None;
+    for step in steps {
+        match step {
+            Encoded::Dispatch { pipeline, bind_group, workgroups, .. } => {
+                let pass =
+                    pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+                pass.set_pipeline(pipeline);
+                pass.set_bind_group(0, bind_group, &[]);
+                pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
+            }
+            Encoded::Clear { buffer, offset, bytes } => {
+                pass = None;
+                encoder.clear_buffer(buffer, *offset, Some(*bytes));
+            }
+        }
+    }
+}
+
+/// Timestamps of one submission, in pairs.
+struct Stamps {
+    queries: wgpu::QuerySet,
+    count: u32,
+}
+
+impl Stamps {
+    fn new(context: &Context, count: u32) -> Stamps {
+        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        Stamps { queries, count }
+    }
+
+    /// Takes number `index` when all before it is done.
+    fn between_passes(&self, encoder: &mut wgpu::CommandEncoder, index: u32) {
+        drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &self.queries,
+                beginning_of_pass_write_index: None,
+                end_of_pass_write_index: Some(index),
+            }),
+        }));
+    }
+
+    /// Submits what was encoded and returns the seconds between the two stamps of each pair.
+    fn read(&self, context: &Context, mut encoder: wgpu::CommandEncoder) -> Result<Vec<f64>> {
+        let bytes = self.count as usize * size_of::<u64>();
+        let resolved = context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("profile"),
+            size: bytes as u64,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        encoder.resolve_query_set(&self.queries, 0..self.count, &resolved, 0);
+        context.queue.submit([encoder.finish()]);
+        let stamps = read::<u64>(context, &resolved, 0, bytes)?;
+        let period_secs = f64::from(context.queue.get_timestamp_period()) * 1e-9;
         Ok(stamps.chunks(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period_secs).collect())
     }
 }

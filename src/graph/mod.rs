@@ -414,6 +414,13 @@ impl Graph {
         node.op.flops(&self.specs(&node.inputs), &self.specs(&node.outputs))
     }
 
+    /// Bytes of a node's operands and results, each counted once: what one execution cannot do without moving. Scratch is left
+    /// out, and so is what a kernel reads again.
+    pub fn node_bytes(&self, node: &Node) -> u64 {
+        let tensors = node.inputs.iter().chain(&node.outputs);
+        tensors.map(|&id| self.tensors[id.0].spec.bytes() as u64).sum()
+    }
+
     /// The specs of several tensors.
     pub fn specs(&self, ids: &[TensorId]) -> Vec<TensorSpec> {
         ids.iter().map(|&id| self.tensors[id.0].spec.clone()).collect()

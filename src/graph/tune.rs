@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 
-use super::execute::{Executor, Memory, ProfileRow};
+use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
 use super::{DType, Graph, KernelLimits, Node, OpContext, TensorId, TensorSpec};
 use crate::gpu::Context;
@@ -71,7 +71,12 @@ pub fn tuned(context: Arc<Context>, graphs: &[Graph]) -> Result<Arc<Context>> {
         return Ok(context);
     }
     let tuning = tune(&context, graphs, context.limits(), TIME)?;
-    Ok(context.with_tuning(tuning))
+    if tuning == context.limits().tuning {
+        return Ok(context);
+    }
+    let context = context.with_tuning(tuning);
+    context.keep_tuning();
+    Ok(context)
 }
 
 /// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no
@@ -190,8 +195,8 @@ impl Trial {
         }
         let mut elapsed_secs = f64::INFINITY;
         for _ in 0..TIMED_RUNS {
-            let rows: Vec<ProfileRow> = executor.profile()?;
-            elapsed_secs = elapsed_secs.min(rows.iter().map(|row| row.elapsed_secs).sum());
+            let ops = executor.profile()?;
+            elapsed_secs = elapsed_secs.min(ops.iter().map(OpProfile::elapsed_secs).sum());
         }
         Ok(Outcome { outputs, elapsed_secs })
     }

@@ -4,6 +4,7 @@ pub mod adam;
 pub mod axis_mean;
 pub mod axis_pool;
 pub mod broadcast_add;
+pub mod ceiling;
 mod common;
 pub mod concat;
 pub mod conv3d;
@@ -29,6 +30,7 @@ pub fn cases() -> Vec<Case> {
         axis_mean::cases(),
         axis_pool::cases(),
         broadcast_add::cases(),
+        ceiling::cases(),
         concat::cases(),
         conv3d::cases(),
         gate::cases(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::inference::{Inference, Parts};
 use crate::data::batch::Batch;
 use crate::gpu::{BoundKernel, Context};
-use crate::graph::execute::{Executor, Memory, ProfileRow};
+use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
 use crate::graph::{Block, TensorId};
 use crate::layers::adam::{Adam, LossScaling};
@@ -324,12 +324,21 @@ impl Session {
         self.set_scaling(state.skipped, state.loss_scale)
     }
 
-    /// Times each kernel of a training step on the last batch. Parameters change, so use a session that is thrown away.
+    /// Times each op of a training step on the last batch. Parameters change, so use a session that is thrown away.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn profile(&mut self) -> Result<Vec<ProfileRow>> {
+    pub fn profile(&mut self) -> Result<Vec<OpProfile>> {
         self.executor.profile()
+    }
+
+    /// Seconds that the device is at a training step on the last batch, by [`Executor::device_secs`]. Parameters change as in
+    /// [`Session::profile`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn device_secs(&mut self) -> Result<Option<f64>> {
+        self.executor.device_secs()
     }
 }
 

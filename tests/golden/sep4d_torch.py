@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 SPATIAL = ("xy", "xz", "yz")
@@ -312,6 +311,8 @@ def load_checkpoint(path: str | Path) -> tuple[Sep4d, dict]:
 
     The sizes are read off the tensors' shapes, so the configuration need not name them.
     """
+    from safetensors import safe_open  # here, so that the model itself needs nothing but PyTorch
+
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -336,7 +336,7 @@ impl Run {
             self.memory_told = Some(Instant::now());
             port.mention(Event::Memory {
                 planned_bytes: session.preflight().peak_bytes as u64,
-                used_bytes: session.context().used_bytes(),
+                used_bytes: session.context().memory_use().map(|memory| memory.allocated_bytes),
             });
         }
         if skipped > self.skipped {

@@ -57,7 +57,7 @@ pub(super) fn show(request: &Request, checkpoint: &Path, port: &mut Port) -> Res
     }));
     port.mention(Event::Memory {
         planned_bytes: model.preflight().peak_bytes as u64,
-        used_bytes: model.context().used_bytes(),
+        used_bytes: model.context().memory_use().map(|memory| memory.allocated_bytes),
     });
     let mut losses = 0;
     loop {

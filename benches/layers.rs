@@ -1,0 +1,98 @@
+//! Every kind of op in a training step by itself: of each the one with most to do, in preset `base` at T = 4 on 64x64x8, on the
+//! best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its operands and results.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sep4d::Result;
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::execute::{Executor, Memory};
+use sep4d::graph::plan::Plan;
+use sep4d::graph::{CpuTensor, DType, Graph, Op, OpContext, Program, TensorSpec};
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::session;
+
+const FRAMES: usize = 4;
+const SIZE: [usize; 3] = [64, 64, 8];
+
+/// An op of one graph in another.
+#[derive(Debug, Clone)]
+struct Same(Arc<dyn Op>);
+
+impl Op for Same {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        self.0.outputs(inputs)
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        self.0.cpu(inputs, outputs)
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        self.0.program(context)
+    }
+}
+
+/// The op of each name that moves and computes most, with the specs of its operands and its bytes.
+fn largest() -> Result<BTreeMap<&'static str, (Same, Vec<TensorSpec>, u64)>> {
+    let config = RunConfig::preset(Preset::Base, Some(FRAMES));
+    let shape = BatchShape { batch: 1, frames: FRAMES, size: SIZE };
+    let [graph, ..] = session::graphs(&config.model, &shape, &config.optimiser())?;
+    let mut found = BTreeMap::new();
+    for node in graph.nodes() {
+        let work = graph.node_flops(node) + graph.node_bytes(node);
+        let best = found.entry(node.op.name()).or_insert((0, node));
+        if work > best.0 {
+            *best = (work, node);
+        }
+    }
+    let op = |node: &sep4d::graph::Node| (Same(node.op.clone()), graph.specs(&node.inputs), graph.node_bytes(node));
+    Ok(found.into_iter().map(|(name, (_, node))| (name, op(node))).collect())
+}
+
+fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Result<Executor> {
+    let mut graph = Graph::new();
+    let inputs: Vec<_> = operands.iter().map(|spec| graph.input("operand", spec.clone())).collect();
+    for output in graph.push(op.clone(), &inputs)? {
+        graph.keep(output);
+    }
+    let plan = Plan::new(&graph, context.limits())?;
+    let memory = Memory::new(context, &[&plan])?;
+    let executor = Executor::new(context, graph, plan, &memory)?;
+    for (id, spec) in inputs.into_iter().zip(operands) {
+        let words: Vec<u32> = match spec.dtype {
+            DType::F32 => (0..spec.elements()).map(|i| ((i % 97) as f32 / 97.0 - 0.5).to_bits()).collect(),
+            // Classes, whatever else words may mean.
+            DType::U32 => (0..spec.elements()).map(|i| (i % 2) as u32).collect(),
+        };
+        executor.write(id, &words)?;
+    }
+    Ok(executor)
+}
+
+fn ops(criterion: &mut Criterion) {
+    let choice = std::env::var("SEP4D_BENCH_DEVICE").map_or(DeviceChoice::Best, DeviceChoice::Name);
+    let context = Context::open(&choice).expect("an adapter");
+    let mut group = criterion.benchmark_group("op");
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for (name, (op, operands, bytes)) in largest().expect("the model fits") {
+        let executor = std::cell::OnceCell::new();
+        group.throughput(Throughput::Bytes(bytes));
+        group.bench_function(name, |bencher| {
+            let executor =
+                executor.get_or_init(|| self::executor(&context, &op, &operands).expect("the kernels compile"));
+            bencher.iter(|| executor.run().and_then(|()| context.wait()).expect("the device works"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, ops);
+criterion_main!(benches);

@@ -1,0 +1,175 @@
+//! Our side of `compare.py`: obeys one request a line of standard input and answers each with a line of JSON.
+//!
+//! Requests are documented in `README.md` beside this file. This side comes first: it also writes what the others start from
+//! and are compared with.
+
+#[path = "../../common/mod.rs"]
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::{Convolution, Pass, Ready};
+use sep4d::data::{Batch, synth};
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::tune::tuned;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::rng::{Rng, normal};
+use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::session::{Session, graphs};
+use sep4d_peers::{Request, Result, serve, write};
+use serde_json::{Value, json};
+
+/// Steps whose losses are compared, and their learning rate.
+const STEPS: u32 = 3;
+const LEARNING_RATE: f32 = 1e-3;
+const SEED: u64 = 0;
+const PLANES: usize = 6;
+
+enum Case {
+    Conv3d([Ready; 3]),
+    Step(Box<Session>, Batch),
+}
+
+fn main() -> Result<()> {
+    let choice = std::env::var("SEP4D_BENCH_DEVICE").map_or(DeviceChoice::Best, DeviceChoice::Name);
+    let context = Context::open(&choice)?;
+    let mut case = None;
+    serve(|request| obey(&context, &mut case, request))
+}
+
+fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Result<Value> {
+    match request {
+        Request::Conv3d { folder, inputs, outputs, size } => {
+            *case = None;
+            let (ready, flops) = convolution(context, &folder, inputs, outputs, size)?;
+            *case = Some(Case::Conv3d(ready));
+            Ok(json!({ "adapter": context.adapter.name, "driver": context.adapter.driver, "flops": flops }))
+        }
+        Request::Step { folder, preset, frames, size } => {
+            *case = None;
+            let (session, batch) = step(context, &folder, preset.parse()?, frames, size)?;
+            let flops = session.preflight().flops_per_step;
+            *case = Some(Case::Step(Box::new(session), batch));
+            Ok(json!({ "adapter": context.adapter.name, "driver": context.adapter.driver, "flops": flops }))
+        }
+        Request::Time { part, repeat } => {
+            let start = Instant::now();
+            match (case, part.as_str()) {
+                (Some(Case::Step(session, batch)), "step") => {
+                    for _ in 0..repeat {
+                        session.train_step(batch, LEARNING_RATE)?;
+                    }
+                }
+                (Some(Case::Conv3d([forward, data, weight])), part) => {
+                    let ready = match part {
+                        "forward" => forward,
+                        "data" => data,
+                        "weight" => weight,
+                        _ => return Err(format!("a convolution has no part {part}").into()),
+                    };
+                    for _ in 0..repeat {
+                        ready.executor.run()?;
+                    }
+                }
+                _ => return Err(format!("there is no {part} to time").into()),
+            }
+            context.wait()?;
+            Ok(json!({ "seconds": start.elapsed().as_secs_f64() / repeat as f64 }))
+        }
+    }
+}
+
+/// The three passes of a convolution of kernel 3, having run once, and the operations of one.
+fn convolution(
+    context: &Arc<Context>,
+    folder: &Path,
+    inputs: usize,
+    outputs: usize,
+    [x, y, z]: [usize; 3],
+) -> Result<([Ready; 3], u64)> {
+    let shape = Convolution { x: vec![1, x, y, z, inputs], outputs, kernel: Some([3; 3]) };
+    let voxels = x * y * z;
+    let mut rng = Rng::new(SEED, 1);
+    let mut random = |count: usize| (0..count).map(|_| rng.uniform(-1.0, 1.0) as f32).collect::<Vec<f32>>();
+    let (x, weight, bias, d_y) =
+        (random(voxels * inputs), random(27 * inputs * outputs), random(outputs), random(voxels * outputs));
+    write(folder, "x", &channels_first(&x, inputs))?;
+    write(folder, "weight", &weight)?;
+    write(folder, "bias", &bias)?;
+    write(folder, "d_y", &channels_first(&d_y, outputs))?;
+    let ready = |pass| -> Result<Ready> {
+        let ready = shape.ready(context, pass)?;
+        for (id, values) in ready.inputs.into_iter().zip([&x, &weight, &bias, &d_y]) {
+            if ready.executor.uses(id) {
+                ready.executor.write(id, values)?;
+            }
+        }
+        ready.executor.run()?;
+        Ok(ready)
+    };
+    let [forward, data, parameters] = Pass::ALL.map(ready);
+    let ready = [forward?, data?, parameters?];
+    let read = |ready: &Ready, i: usize| ready.executor.read::<f32>(ready.observed[i]);
+    write(folder, "y", &channels_first(&read(&ready[0], 0)?, outputs))?;
+    write(folder, "d_x", &channels_first(&read(&ready[1], 0)?, inputs))?;
+    write(folder, "d_weight", &read(&ready[2], 0)?)?;
+    write(folder, "d_bias", &read(&ready[2], 1)?)?;
+    Ok((ready, shape.flops()))
+}
+
+/// A session that has taken its first steps, and the batch that it took them with.
+fn step(
+    context: &Arc<Context>,
+    folder: &Path,
+    preset: Preset,
+    frames: usize,
+    size: [usize; 3],
+) -> Result<(Session, Batch)> {
+    let config = RunConfig::preset(preset, Some(frames));
+    let shape = BatchShape { batch: config.train.batch, frames, size };
+    let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
+    let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
+    let batch = Batch::from_clips(&clips, size)?;
+    let weights = vec![1.0; config.model.classes];
+    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.optimiser())?)?;
+    let mut session = Session::new(context, &config.model, &shape, &config.optimiser(), &weights, SEED)?;
+
+    let parameters = session.inference().export()?;
+    let labels: Vec<u8> =
+        clips.iter().flat_map(|clip| &clip.frames).flat_map(|frame| frame.labels.iter().copied()).collect();
+    std::fs::write(folder.join("labels.u8"), labels)?;
+    write(folder, "parameters", &parameters.iter().flat_map(|p| p.values.iter().copied()).collect::<Vec<_>>())?;
+    let [x, y, z] = shape.cells();
+    let planes: [usize; PLANES] = [x * y, x * z, y * z, frames * x, frames * y, frames * z];
+    for step in 0..STEPS {
+        for (stream, cells) in planes.iter().enumerate() {
+            let count = shape.batch * cells * config.model.latent_channels;
+            let noise: Vec<f32> =
+                (0..count as u32).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
+            write(folder, &format!("noise.{step}.{stream}"), &noise)?;
+        }
+    }
+    let mut losses = Vec::new();
+    for _ in 0..STEPS {
+        session.train_step(&batch, LEARNING_RATE)?;
+        let report = session.report()?;
+        losses.push([report.loss, report.cross_entropy, report.lovasz, report.kl]);
+    }
+    let about = json!({
+        "model": config.model,
+        "batch": [shape.batch, frames, size[0], size[1], size[2]],
+        "learning_rate": LEARNING_RATE,
+        "parameters": parameters.iter().map(|p| json!({ "name": p.name, "shape": p.shape })).collect::<Vec<_>>(),
+        "losses": losses,
+    });
+    std::fs::write(folder.join("step.json"), about.to_string())?;
+    Ok((session, batch))
+}
+
+/// `[voxels, C]` as `[C, voxels]`.
+fn channels_first(values: &[f32], channels: usize) -> Vec<f32> {
+    let rows = values.len() / channels;
+    (0..values.len()).map(|i| values[i % rows * channels + i / rows]).collect()
+}
