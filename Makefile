@@ -3,6 +3,11 @@ SEP4D := target/release/sep4d
 TOWN  := runs/demo-town
 RUN   := runs/demo
 
+# Where there is no desktop, Mesa's device-select layer complains in every test; nothing here needs it.
+ifndef XDG_RUNTIME_DIR
+export NODEVICE_SELECT := 1
+endif
+
 .PHONY: demo test setup check peers
 
 # Generates towns, trains the demo model on eight of them, measures it on one that was held out and draws original beside

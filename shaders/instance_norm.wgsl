@@ -1,8 +1,12 @@
-// Kernels of src/layers/instance_norm.rs. x is [N, S, C]. An invocation owns one channel of a run of consecutive rows
-// of one frame, so that neighbours touch neighbouring channels.
+// Kernels of src/layers/instance_norm.rs. x is [N, S, C]. An invocation owns one channel, or four (width = 4), of a run of
+// consecutive rows of one frame, so that neighbours touch neighbouring channels. The merges own one channel.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
 {% set gated = post and residual %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
+// Two numbers a channel, of which those of four channels are two words.
+alias Pairs = {{ "vec4<f32>" if width == 4 else "vec2<f32>" }};
 
 // As in src/layers/instance_norm.rs.
 const EPS: f32 = 1e-5;
@@ -10,28 +14,28 @@ const EPS: f32 = 1e-5;
 struct Parameters {
     frames: u32,      // N of this window
     rows: u32,        // S
-    channels: u32,    // C
+    channels: u32,    // C / width
     run: u32,         // rows of a run
     runs: u32,        // runs of a frame
     first_frame: u32, // of this window
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ element[1] }}>;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
 // [N, runs, C, 2] for the sums of runs, [N, C, 2] for the means made of them.
-@group(0) @binding(1) var<storage, read_write> run_sums: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> sums: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
+@group(0) @binding(1) var<storage, read_write> run_sums: array<Pairs>;
+@group(0) @binding(2) var<storage, read_write> sums: array<Pairs>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
 // [N, C, 2] of all frames: mean, rstd.
-@group(0) @binding(3) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> residual: array<{{ element[4] }}>;
-@group(0) @binding(4) var<storage, read_write> d_y: array<{{ element[4] }}>;
+@group(0) @binding(3) var<storage, read_write> stats: array<Pairs>;
+@group(0) @binding(4) var<storage, read_write> residual: array<{{ values(element[4]) }}>;
+@group(0) @binding(4) var<storage, read_write> d_y: array<{{ values(element[4]) }}>;
 {% if gated %}
-@group(0) @binding(5) var<storage, read_write> saved_y: array<{{ element[5] }}>;
-@group(0) @binding(6) var<storage, read_write> d_x: array<{{ element[6] }}>;
-@group(0) @binding(7) var<storage, read_write> d_residual: array<{{ element[7] }}>;
+@group(0) @binding(5) var<storage, read_write> saved_y: array<{{ values(element[5]) }}>;
+@group(0) @binding(6) var<storage, read_write> d_x: array<{{ values(element[6]) }}>;
+@group(0) @binding(7) var<storage, read_write> d_residual: array<{{ values(element[7]) }}>;
 {% else %}
-@group(0) @binding(5) var<storage, read_write> d_x: array<{{ element[5] }}>;
+@group(0) @binding(5) var<storage, read_write> d_x: array<{{ values(element[5]) }}>;
 {% endif %}
 
 struct Run {
@@ -49,8 +53,39 @@ fn run_of(i: u32) -> Run {
     return Run(frame, channel, (frame * p.rows + row) * p.channels + channel, min(p.run, p.rows - row));
 }
 
-fn stats_of(run: Run) -> vec2<f32> {
-    return stats[(p.first_frame + run.frame) * p.channels + run.channel];
+struct Two {
+    x: Value,
+    y: Value,
+}
+
+{# The pairs of the channels that an invocation owns. #}
+{% macro pairs(array, at) %}
+{% if width == 4 %}
+two({{ array }}[2u * ({{ at }})], {{ array }}[2u * ({{ at }}) + 1u])
+{%- else %}
+Two({{ array }}[{{ at }}].x, {{ array }}[{{ at }}].y)
+{%- endif %}
+{% endmacro %}
+{% macro store_pairs(array, at, x, y) %}
+{% if width == 4 %}
+    {{ array }}[2u * ({{ at }})] = vec4({{ x }}.x, {{ y }}.x, {{ x }}.y, {{ y }}.y);
+    {{ array }}[2u * ({{ at }}) + 1u] = vec4({{ x }}.z, {{ y }}.z, {{ x }}.w, {{ y }}.w);
+{% else %}
+    {{ array }}[{{ at }}] = vec2({{ x }}, {{ y }});
+{% endif %}
+{% endmacro %}
+{% if width == 4 %}
+fn two(first: vec4<f32>, second: vec4<f32>) -> Two {
+    return Two(vec4(first.xz, second.xz), vec4(first.yw, second.yw));
+}
+{% endif %}
+
+fn slope(x: Value) -> Value {
+    return select(Value(LRELU_SLOPE), Value(1.0), x > Value(0.0));
+}
+
+fn stats_of(run: Run) -> Two {
+    return {{ pairs("stats", "(p.first_frame + run.frame) * p.channels + run.channel") }};
 }
 
 {% macro kernel(entry) %}
@@ -69,19 +104,24 @@ fn {{ entry }}(
         return;
     }
     let run = run_of(i);
-    let pivot = f32(x[run.first]);
-    var sum = 0.0;
-    var squares = 0.0;
+    let pivot = Value(x[run.first]);
+    var sum = Value(0.0);
+    var squares = Value(0.0);
+    var e = run.first;
     for (var k = 1u; k < run.rows; k += 1u) {
-        let deviation = f32(x[run.first + k * p.channels]) - pivot;
+        e += p.channels;
+        let deviation = Value(x[e]) - pivot;
         sum += deviation;
         squares += deviation * deviation;
     }
     let mean = sum / f32(run.rows);
-    let frame_pivot = f32(x[run.frame * p.rows * p.channels + run.channel]);
-    sums[i] = vec2((pivot - frame_pivot) + mean, max(squares - sum * mean, 0.0));
+    let frame_pivot = Value(x[run.frame * p.rows * p.channels + run.channel]);
+    let from_pivot = (pivot - frame_pivot) + mean;
+    let deviations = max(squares - sum * mean, Value(0.0));
+{{ store_pairs("sums", "i", "from_pivot", "deviations") }}
 }
 
+{% if width == 1 %}
 // Mean and rstd of each frame and channel from those of its runs (Chan, Golub and LeVeque 1979).
 {{ kernel("instance_norm_merge") }}
     if i >= p.frames * p.channels {
@@ -104,6 +144,7 @@ fn {{ entry }}(
     let pivot = f32(x[frame * p.rows * p.channels + channel]);
     stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
 }
+{% endif %}
 
 {{ kernel("instance_norm_forward") }}
     if i >= p.frames * p.runs * p.channels {
@@ -111,39 +152,40 @@ fn {{ entry }}(
     }
     let run = run_of(i);
     let stat = stats_of(run);
+    var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        let e = run.first + k * p.channels;
-        var value = (f32(x[e]) - stat.x) * stat.y;
+        var value = (Value(x[e]) - stat.x) * stat.y;
 {% if pre %}
-        value = lrelu(value);
+        value *= slope(value);
 {% endif %}
 {% if residual %}
-        value += f32(residual[e]);
+        value += Value(residual[e]);
 {% endif %}
 {% if post %}
-        value = lrelu(value);
+        value *= slope(value);
 {% endif %}
-        y[e] = {{ element[2] }}(value);
+        y[e] = {{ values(element[2]) }}(value);
+        e += p.channels;
     }
 }
 
 // The gradient of the normalised value from that of the sum of branch and residual.
-fn d_normalised(d_sum: f32, normalised: f32) -> f32 {
+fn d_normalised(d_sum: Value, normalised: Value) -> Value {
     var d = d_sum;
 {% if pre %}
-    d *= lrelu_slope(normalised);
+    d *= slope(normalised);
 {% endif %}
 {% if post and not residual %}
-    d *= lrelu_slope(normalised);
+    d *= slope(normalised);
 {% endif %}
     return d;
 }
 
-fn d_sum_of(e: u32) -> f32 {
+fn d_sum_of(e: u32) -> Value {
 {% if gated %}
-    return f32(d_y[e]) * lrelu_slope(f32(saved_y[e]));
+    return Value(d_y[e]) * slope(Value(saved_y[e]));
 {% else %}
-    return f32(d_y[e]);
+    return Value(d_y[e]);
 {% endif %}
 }
 
@@ -154,16 +196,20 @@ fn d_sum_of(e: u32) -> f32 {
     }
     let run = run_of(i);
     let stat = stats_of(run);
-    var sum = vec2(0.0);
+    var sum = Value(0.0);
+    var product_sum = Value(0.0);
+    var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        let e = run.first + k * p.channels;
-        let normalised = (f32(x[e]) - stat.x) * stat.y;
+        let normalised = (Value(x[e]) - stat.x) * stat.y;
         let d = d_normalised(d_sum_of(e), normalised);
-        sum += vec2(d, d * normalised);
+        sum += d;
+        product_sum += d * normalised;
+        e += p.channels;
     }
-    sums[i] = sum;
+{{ store_pairs("sums", "i", "sum", "product_sum") }}
 }
 
+{% if width == 1 %}
 // Means over each frame and channel of what the runs have summed.
 {{ kernel("instance_norm_backward_merge") }}
     if i >= p.frames * p.channels {
@@ -176,6 +222,7 @@ fn d_sum_of(e: u32) -> f32 {
     }
     sums[i] = sum / f32(p.rows);
 }
+{% endif %}
 
 {{ kernel("instance_norm_backward") }}
     if i >= p.frames * p.runs * p.channels {
@@ -183,14 +230,15 @@ fn d_sum_of(e: u32) -> f32 {
     }
     let run = run_of(i);
     let stat = stats_of(run);
-    let mean = sums[run.frame * p.channels + run.channel];
+    let mean = {{ pairs("sums", "run.frame * p.channels + run.channel") }};
+    var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        let e = run.first + k * p.channels;
-        let normalised = (f32(x[e]) - stat.x) * stat.y;
+        let normalised = (Value(x[e]) - stat.x) * stat.y;
         let d_sum = d_sum_of(e);
-        d_x[e] = {{ element[6 if gated else 5] }}(stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y));
+        d_x[e] = {{ values(element[6 if gated else 5]) }}(stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y));
 {% if gated %}
-        d_residual[e] = {{ element[7] }}(d_sum);
+        d_residual[e] = {{ values(element[7]) }}(d_sum);
 {% endif %}
+        e += p.channels;
     }
 }

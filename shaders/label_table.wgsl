@@ -1,9 +1,12 @@
-// Kernels of src/layers/label_table.rs for `classes` classes; neighbouring invocations have neighbouring channels o.
+// Kernels of src/layers/label_table.rs for `classes` classes; neighbouring invocations have neighbouring channels o, one
+// each or (width = 4) four.
 {% include "common/index.wgsl" %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
 
 struct Parameters {
     cells: u32,
-    channels: u32,
+    channels: u32, // O / width
     // label_table_backward only.
     chunks: u32,
     cells_per_chunk: u32,
@@ -12,11 +15,12 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 // A label that is no class contributes nothing.
 @group(0) @binding(1) var<storage, read_write> labels: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<{{ element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> table: array<f32>;
-@group(0) @binding(3) var<storage, read_write> chunk_sums: array<f32>;
-@group(0) @binding(4) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(1) var<storage, read_write> label_fours: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
+@group(0) @binding(3) var<storage, read_write> table: array<Value>;
+@group(0) @binding(3) var<storage, read_write> chunk_sums: array<Value>;
+@group(0) @binding(4) var<storage, read_write> bias: array<Value>;
 
 // y[cell, o]: one invocation an element.
 @compute @workgroup_size(64)
@@ -32,13 +36,17 @@ fn label_table_forward(
         return;
     }
     var sum = bias[o];
+    let labels_0 = label_fours[cell * 2u];
+    let labels_1 = label_fours[cell * 2u + 1u];
     {% for s in range(8) %}
-    let label{{ s }} = labels[cell * 8u + {{ s }}u];
-    if label{{ s }} < {{ classes }}u {
-        sum += table[(label{{ s }} * 8u + {{ s }}u) * p.channels + o];
+    {
+        let label = labels_{{ s // 4 }}.{{ "xyzw"[s % 4] }};
+        let is_class = label < {{ classes }}u;
+        let entry = table[(select(0u, label, is_class) * 8u + {{ s }}u) * p.channels + o];
+        sum += select(Value(0.0), entry, is_class);
     }
     {% endfor %}
-    y[index] = {{ element[2] }}(sum);
+    y[index] = {{ values(element[2]) }}(sum);
 }
 
 // One invocation per (chunk, s, o): its sums for all classes are in registers. A chunk's sums are [K, 8, O], then the
@@ -57,16 +65,16 @@ fn label_table_backward(
         return;
     }
     {% for k in range(classes) %}
-    var sum{{ k }} = 0.0;
+    var sum{{ k }} = Value(0.0);
     {% endfor %}
-    var total = 0.0;
+    var total = Value(0.0);
     let end = min(p.cells, (chunk + 1u) * p.cells_per_chunk);
     for (var cell = chunk * p.cells_per_chunk; cell < end; cell += 1u) {
         let label = labels[cell * 8u + s];
-        let d = f32(d_y[cell * p.channels + o]);
+        let d = Value(d_y[cell * p.channels + o]);
         total += d;
         {% for k in range(classes) %}
-        sum{{ k }} += select(0.0, d, label == {{ k }}u);
+        sum{{ k }} += select(Value(0.0), d, label == {{ k }}u);
         {% endfor %}
     }
     let base = chunk * ({{ classes }}u * 8u + 1u) * p.channels;

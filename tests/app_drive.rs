@@ -10,12 +10,28 @@ use sep4d::app::actions::Action;
 use sep4d::app::engine::Phase;
 use sep4d::app::layout::Pane;
 use sep4d::app::state::Page;
-use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::config::Preset;
 
 #[path = "app/wait.rs"]
 mod wait;
 
 use wait::wait;
+
+fn click(harness: &mut Harness<'static, App>, name: &str) {
+    harness.get_by_label(name).click();
+    harness.run_steps(3);
+}
+
+/// Types into a field of the settings, as after a click on it.
+fn type_in(harness: &mut Harness<'static, App>, name: &str, text: &str) {
+    harness.get_by_label(name).scroll_to_me();
+    harness.run_steps(3);
+    click(harness, name);
+    harness.event(Event::Text(text.to_owned()));
+    harness.step();
+    harness.key_press(Key::Enter);
+    harness.run_steps(3);
+}
 
 #[test]
 fn a_newcomer_generates_trains_scrubs_exports_saves_and_comes_back() {
@@ -29,12 +45,13 @@ fn a_newcomer_generates_trains_scrubs_exports_saves_and_comes_back() {
     wait(&mut harness, "the town", |state| state.page == Page::Workspace && state.shown.is_some());
     assert!(home.path().join("runs/town/Cartesian").is_dir());
 
-    let root = harness.state().state.draft.data.root.clone();
-    let mut config = RunConfig::preset(Preset::Tiny, None);
-    config.data.root = root;
-    config.train.steps = 5000;
-    config.train.validate_every = 10;
-    harness.state_mut().state.draft = config;
+    click(&mut harness, "Preset");
+    click(&mut harness, "tiny");
+    type_in(&mut harness, "Steps", "5000");
+    click(&mut harness, "Validation and saving");
+    type_in(&mut harness, "Validate every", "10");
+    let train = &harness.state().state.draft.train;
+    assert_eq!((train.preset, train.steps, train.validate_every), (Preset::Tiny, 5000, 10));
     harness.key_press(Key::F5);
     wait(&mut harness, "step 20", |state| state.engine.last.is_some_and(|last| last.step >= 20));
     harness.key_press(Key::F6);
@@ -90,9 +107,24 @@ fn a_newcomer_generates_trains_scrubs_exports_saves_and_comes_back() {
     let steps = harness.state().state.history.steps.clone();
     harness.key_press_modifiers(Modifiers::SHIFT, Key::F5);
     wait(&mut harness, "the saved model", |state| matches!(state.engine.phase, Phase::Showing));
-    wait(&mut harness, "its reconstruction", |state| {
-        state.shown.as_ref().is_some_and(|shown| shown.model.is_some()) && state.history.steps.len() >= 2
-    });
-    let logged = &harness.state().state.history.steps;
+    harness.state_mut().state.engine.finish();
+    drop(harness);
+
+    // The next day: the program starts anew, and the run is opened by its folder.
+    let mut harness = Harness::builder().with_size([1280.0, 800.0]).wgpu().build_eframe(|creation| App::new(creation));
+    assert_eq!(harness.state().state.page, Page::Welcome);
+    harness.get_by_label("Open run…").click();
+    harness.run_steps(3);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.event(Event::Text(run.display().to_string()));
+    harness.step();
+    harness.key_press(Key::Enter);
+    harness.step();
+    wait(&mut harness, "the reopened model", |state| matches!(state.engine.phase, Phase::Showing));
+    wait(&mut harness, "its reconstruction", |state| state.shown.as_ref().is_some_and(|shown| shown.model.is_some()));
+    let state = &harness.state().state;
+    assert_eq!((state.page, state.run.as_ref(), state.draft.train.steps), (Page::Workspace, Some(&run), 5000));
+    let logged = &state.history.steps;
+    assert!(logged.len() >= 2);
     assert!(logged.iter().all(|step| step.step % 10 == 0 || steps.contains(step)), "the curves are the run's own");
 }

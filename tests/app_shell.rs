@@ -177,7 +177,7 @@ fn the_menu_leads_to_orders() {
     harness.run_steps(2);
     harness.get_by_label("Help").click();
     harness.run_steps(2);
-    harness.get_all_by_label("Start page").last().unwrap().click();
+    harness.get_all_by_label("Start page and back").last().unwrap().click();
     harness.run_steps(2);
     assert_eq!(harness.state().state.page, Page::Welcome);
 }

@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 use eframe::egui::{
-    Event, Key, Modifiers, MouseWheelSource, MouseWheelUnit, PointerButton, Pos2, Rect, TouchPhase, vec2,
+    Event, Key, Modifiers, MouseWheelSource, MouseWheelUnit, PointerButton, Pos2, Rect, Theme, TouchPhase, vec2,
 };
-use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
+use egui_kittest::{Harness, SnapshotOptions};
 use sep4d::app::App;
+use sep4d::app::actions::Action;
+use sep4d::app::layout::Pane;
 
 mod app;
+#[path = "app/wait.rs"]
+mod wait;
 
 use app::{GRID, open_example};
+use wait::wait;
 
 fn harness() -> Harness<'static, App> {
     let mut harness = Harness::builder().with_size([1280.0, 800.0]).wgpu().build_eframe(|creation| {
@@ -164,4 +169,71 @@ fn time_is_scrubbed_by_keys_and_changes_of_view_are_undone() {
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
     harness.run_steps(1);
     assert_eq!(harness.state().state.view, before);
+}
+
+/// The window as a picture; drivers round the edges of letters differently, and those of voxels more so.
+fn looks(harness: &mut Harness<'static, App>, name: &str, has_voxels: bool) {
+    let pixels = if has_voxels { 2000 } else { 200 };
+    harness.snapshot_options(name, &SnapshotOptions::new().max_failed_pixels(pixels));
+}
+
+/// Leaves views out of the picture: what they draw is compared once.
+fn hide(harness: &mut Harness<'static, App>, views: &[&str]) {
+    for view in views {
+        let rect = harness.get_by_label(view).rect();
+        harness.mask(rect);
+    }
+}
+
+#[test]
+fn the_window_looks_as_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    // One window for all pictures: each takes a software driver seconds to open.
+    let mut harness = Harness::builder().with_size([1280.0, 800.0]).wgpu().build_eframe(|creation| App::new(creation));
+    let context = harness.ctx.clone();
+    for (action, theme, name) in [
+        (Action::Keys, Theme::Dark, "keys-dark"),
+        (Action::Keys, Theme::Light, "keys-light"),
+        (Action::Palette, Theme::Light, "palette-light"),
+    ] {
+        context.set_theme(theme);
+        harness.state_mut().perform(&context, action);
+        harness.run_steps(4);
+        looks(&mut harness, name, false);
+        harness.key_press(Key::Escape);
+        harness.run_steps(3);
+    }
+
+    harness.state_mut().start(None, Some(folder.path()));
+    wait(&mut harness, "the example", |state| state.jobs.list().is_empty());
+    wait(&mut harness, "its model", |state| {
+        state.shown.as_ref().and_then(|shown| shown.model.as_ref()).is_some_and(|model| !model.likely.is_empty())
+    });
+    let playback = &mut harness.state_mut().state.playback;
+    (playback.frame, playback.playing) = (0, false);
+    for (theme, name) in [(Theme::Dark, "first-page-dark"), (Theme::Light, "first-page-light")] {
+        context.set_theme(theme);
+        harness.run_steps(4);
+        hide(&mut harness, &["Original view", "Reconstruction view"]);
+        looks(&mut harness, name, false);
+    }
+
+    let app = harness.state_mut();
+    app.state.engine.finish();
+    (app.state.source, app.state.run) = (None, None);
+    open_example(app);
+    app.state.selected = Some([30, 34, 0]);
+    app.perform(&context, Action::Show(Pane::Voxel));
+    context.set_theme(Theme::Dark);
+    harness.run_steps(6);
+    looks(&mut harness, "workspace-dark", true);
+    for (theme, size, name) in
+        [(Theme::Light, [1280.0, 800.0], "workspace-light"), (Theme::Dark, [2560.0, 1440.0], "workspace-large-dark")]
+    {
+        context.set_theme(theme);
+        harness.set_size(size.into());
+        harness.run_steps(6);
+        hide(&mut harness, &["Original view", "Reconstruction view", "Error view"]);
+        looks(&mut harness, name, false);
+    }
 }

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use sep4d::Error;
+use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice, adapters};
 use sep4d::graph::Kernel;
+use sep4d::models::sep4d::BatchShape;
+use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::session::Session;
 
 fn refusal(choice: &DeviceChoice) -> String {
     let error = Context::open(choice).unwrap_err();
@@ -99,4 +103,24 @@ fn a_kernel_that_does_not_exist_is_an_error_and_not_a_panic() {
         assert!(matches!(error, Error::Device(_)) && error.to_string().contains(part), "{error}");
     }
     context.check().unwrap();
+}
+
+#[test]
+fn planned_memory_is_what_the_adapter_gives_out() {
+    let config = RunConfig::preset(Preset::Demo, None);
+    let shape = BatchShape { batch: 1, frames: config.data.frames, size: [32, 32, 8] };
+    let grid = synth::grid(shape.size, [0.4, 0.4, 0.375]).unwrap();
+    let batch = Batch::from_clips(&[synth::clip(&grid, 0, shape.frames)], shape.size).unwrap();
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let weights = vec![1.0; config.model.classes];
+    let mut session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0).unwrap();
+    session.train_step(&batch, 1e-3).unwrap();
+    // Then what the first upload was staged in is gone.
+    session.report().unwrap();
+    let planned = session.preflight().peak_bytes as f64;
+    // Not every backend counts.
+    if let Some(memory) = context.memory_use() {
+        let ratio = memory.allocated_bytes as f64 / planned;
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
+    }
 }

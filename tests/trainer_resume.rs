@@ -110,7 +110,7 @@ fn a_run_in_f16_that_was_stopped_anywhere_ends_the_same() {
 }
 
 fn stopped_ends_the_same(precision: Precision) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a folder can be made");
     let mut config = config(&common::town(dir.path()));
     config.train.precision = precision;
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));

@@ -41,6 +41,7 @@ pub struct Ready {
     /// x, weight, bias and d_y.
     pub inputs: [TensorId; 4],
     /// y; or d_x; or d_weight and d_bias.
+    #[allow(dead_code, reason = "only the comparison with peers reads results")]
     pub observed: Vec<TensorId>,
 }
 

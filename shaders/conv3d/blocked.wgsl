@@ -84,13 +84,13 @@ fn {{ entry }}(
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 {% set loaded = bz + 2 * halo %}
-// Channels 4c.. of the voxel at `base` (in vec4 where the channels divide by four).
+// Channels 4c.. of a voxel, the first of which is at `base` (in vec4 where the channels divide by four).
 fn channels(base: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return vec4<f32>(xs[base + c]);
+    return vec4<f32>(xs[base]);
     {% else %}
     let k = vec4(4 * c) + vec4(0, 1, 2, 3);
-    let at = base + min(k, vec4(p.ci - 1));
+    let at = base + min(vec4(0, 1, 2, 3), vec4(p.ci - 1 - 4 * c));
     return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
     {% endif %}
 }
@@ -128,7 +128,7 @@ fn {{ entry }}(
     {% if pointwise %}
     let z0 = rest * {{ bz }};
     {% for z in range(bz) %}
-    let at_0_{{ z }} = min(z0 + {{ z }}, p.size.z - 1) * stride;
+    var at_0_{{ z }} = min(z0 + {{ z }}, p.size.z - 1) * stride;
     {% endfor %}
     {% else %}
     let z_blocks = (p.size.z + {{ bz - 1 }}) / {{ bz }};
@@ -165,9 +165,9 @@ fn {{ entry }}(
         let row_{{ y }} = select(0, frame + (x * p.size.y + y_{{ y }}) * p.size.z, inside_{{ y }}) * stride;
         {% for z in range(loaded) %}
         {% if zcheck %}
-        let at_{{ y }}_{{ z }} = row_{{ y }} + z_at_{{ z }};
+        var at_{{ y }}_{{ z }} = row_{{ y }} + z_at_{{ z }};
         {% else %}
-        let at_{{ y }}_{{ z }} = row_{{ y }} + (z0 + {{ z }}) * stride;
+        var at_{{ y }}_{{ z }} = row_{{ y }} + (z0 + {{ z }}) * stride;
         {% endif %}
         {% endfor %}
         {% endfor %}
@@ -180,6 +180,11 @@ fn {{ entry }}(
         {% else %}
         let x_{{ y }}_{{ z }} = select(vec4(0.0), channels(at_{{ y }}_{{ z }}, c), inside_{{ y }}{% if zcheck %} && z_inside_{{ z }}{% endif %});
         {% endif %}
+        {% endfor %}
+        {% endfor %}
+        {% for y in range(by) %}
+        {% for z in range(loaded) %}
+        at_{{ y }}_{{ z }} += {{ 1 if vin else 4 }};
         {% endfor %}
         {% endfor %}
         {% for kz_tap in range(kz) %}
@@ -309,18 +314,24 @@ fn {{ entry }}(
     let load_z_{{ load }} = vector_{{ load }} / {{ civ }} % {{ loaded }} - {{ halo }};
     let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ ky // 2 }};
     {% endfor %}
+    // Positions are counted up, because a division costs as much as ten products.
     let end = min(p.count, (chunk + 1) * p.chunk);
+    {% if pointwise %}
+    var z0 = chunk * p.chunk * {{ bz }};
+    {% else %}
+    let z_blocks = (p.size.z + {{ bz - 1 }}) / {{ bz }};
+    let y_blocks = (p.size.y + {{ by - 1 }}) / {{ by }};
+    let volume = p.size.x * p.size.y * p.size.z;
+    let columns = chunk * p.chunk / z_blocks;
+    let planes = columns / y_blocks;
+    var z0 = (chunk * p.chunk - columns * z_blocks) * {{ bz }};
+    var y0 = (columns - planes * y_blocks) * {{ by }};
+    var frame = planes / p.size.x;
+    var x0 = planes - frame * p.size.x;
+    frame *= volume;
+    {% endif %}
     for (var item = chunk * p.chunk; item < end; item += 1) {
-        {% if pointwise %}
-        let z0 = item * {{ bz }};
-        {% else %}
-        let z_blocks = (p.size.z + {{ bz - 1 }}) / {{ bz }};
-        let y_blocks = (p.size.y + {{ by - 1 }}) / {{ by }};
-        let z0 = (item % z_blocks) * {{ bz }};
-        let y0 = (item / z_blocks % y_blocks) * {{ by }};
-        let rest = item / (z_blocks * y_blocks);
-        let x0 = rest % p.size.x;
-        let frame = (rest / p.size.x) * p.size.x * p.size.y * p.size.z;
+        {% if not pointwise %}
         let x = x0 + kx - p.kx / 2;
         let x_inside = x >= 0 && x < p.size.x;
         {% endif %}
@@ -369,6 +380,18 @@ fn {{ entry }}(
             {% endfor %}
         }
         {% endfor %}
+        z0 += {{ bz }};
+        {% if not pointwise %}
+        let wraps_z = z0 >= p.size.z;
+        z0 = select(z0, 0, wraps_z);
+        y0 += select(0, {{ by }}, wraps_z);
+        let wraps_y = y0 >= p.size.y;
+        y0 = select(y0, 0, wraps_y);
+        x0 += select(0, 1, wraps_y);
+        let wraps_x = x0 == p.size.x;
+        x0 = select(x0, 0, wraps_x);
+        frame += select(0, volume, wraps_x);
+        {% endif %}
     }
     let ci_blocks = i32(grid.x) / p.kx;
     let base = (((chunk * i32(grid.z) + co_block) * ci_blocks + ci_block) * p.kx + kx) * {{ members * 8 }} + lane;

@@ -33,6 +33,8 @@ pub enum Action {
     Faster,
     PreviousClip,
     NextClip,
+    PreviousSequence,
+    NextSequence,
     ResetCamera,
     TopView,
     FollowEgo,
@@ -72,6 +74,8 @@ pub enum Action {
     /// Makes the last panel that was used larger (above 0) or smaller.
     Resize(i8),
     NextPanel,
+    /// Takes the last panel that was used away.
+    ClosePanel,
     DismissNotices,
     Quit,
 }
@@ -120,7 +124,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::OpenRun, "Open run…", [command_shift(Key::O)];
     Action::OpenOverlay, "Compare with another run…", [command(Key::D)];
     Action::CloseOverlay, "End the comparison of runs", [command_shift(Key::D)];
-    Action::Welcome, "Start page", [command(Key::H)];
+    Action::Welcome, "Start page and back", [command(Key::H)];
     Action::Train, "Train", [key(Key::F5)];
     Action::NewRun, "Start a new run", [command(Key::F5)];
     Action::Pause, "Pause training", [key(Key::F6)];
@@ -140,6 +144,8 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::Faster, "Faster", [key(Key::Period)];
     Action::PreviousClip, "Previous clip", [key(Key::PageUp)];
     Action::NextClip, "Next clip", [key(Key::PageDown)];
+    Action::PreviousSequence, "Previous sequence", [shift(Key::PageUp)];
+    Action::NextSequence, "Next sequence", [shift(Key::PageDown)];
     Action::WorstFrame, "Go to the worst frame", [key(Key::N)];
     Action::ResetCamera, "Reset the camera", [key(Key::R)];
     Action::TopView, "View from the top", [key(Key::T)];
@@ -213,6 +219,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::Show(Pane::PerClass), "Panel: IoU of classes", [command_shift(Key::Num4)];
     Action::Show(Pane::LearningRate), "Panel: learning rate", [command_shift(Key::Num5)];
     Action::NextPanel, "Next panel", [key(Key::F8)];
+    Action::ClosePanel, "Close the panel", [command(Key::W)];
     Action::Resize(1), "Larger panel", [command(Key::CloseBracket)];
     Action::Resize(-1), "Smaller panel", [command(Key::OpenBracket)];
     Action::DismissNotices, "Dismiss all messages", [command(Key::M)];
@@ -250,7 +257,9 @@ impl Action {
             Action::Validate => matches!(engine.phase, Phase::Training | Phase::Paused | Phase::Showing),
             Action::OpenOverlay => workspace,
             Action::CloseOverlay => state.overlay.is_some(),
-            Action::PreviousClip | Action::NextClip => state.source.is_some(),
+            Action::PreviousClip | Action::NextClip | Action::PreviousSequence | Action::NextSequence => {
+                state.source.is_some()
+            }
             Action::WorstFrame | Action::Uncertainty | Action::ExportGif | Action::ExportFrames => has_model,
             Action::Deselect => state.selected.is_some() || state.view.solo.is_some(),
             Action::MoveSelection(..) => state.selected.is_some(),
@@ -258,9 +267,12 @@ impl Action {
             Action::ToggleClass(class) | Action::SoloClass(class) => {
                 state.shown.as_ref().is_some_and(|shown| usize::from(class) < shown.classes.len())
             }
-            Action::ResetLayout | Action::Show(_) | Action::NextPanel | Action::Resize(_) | Action::Ornaments => {
-                workspace
-            }
+            Action::ResetLayout
+            | Action::Show(_)
+            | Action::NextPanel
+            | Action::ClosePanel
+            | Action::Resize(_)
+            | Action::Ornaments => workspace,
             Action::Undo | Action::Redo => true,
             _ => state.shown.is_some(),
         }

@@ -124,14 +124,14 @@ impl App {
             let edit = egui::TextEdit::singleline(&mut field.text).desired_width(f32::INFINITY);
             let edit = ui.add(edit);
             edit.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Path"));
-            if ui.memory(|memory| memory.focused().is_none()) {
-                edit.request_focus();
-            }
             if edit.changed() {
                 field.offered = folders(&field.text);
             }
+            // The Enter key takes the focus away, so this comes before it is asked for.
             if edit.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) {
                 chosen = Some(PathBuf::from(field.text.trim()));
+            } else if ui.memory(|memory| memory.focused().is_none()) {
+                edit.request_focus();
             }
             ui.add_space(4.0);
             let mut entered = None;

@@ -16,6 +16,9 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// A refresh may take this part of the time.
 const REFRESH_SHARE: f64 = 0.1;
 
+/// Seconds for which the views keep the last clip rather than show the next without its reconstruction.
+const AT_ONCE_SECS: f64 = 0.6;
+
 /// What the trainer does.
 #[derive(Debug, Clone, Default)]
 pub enum Phase {
@@ -153,6 +156,13 @@ impl Engine {
     /// Whether a run is under way: being prepared, at work or paused.
     pub fn is_training(&self) -> bool {
         self.training.is_some()
+    }
+
+    /// Whether a reconstruction that was asked for comes sooner than anybody would miss it: no step is in its way.
+    pub fn answers_at_once(&self) -> bool {
+        let idles = matches!(self.phase, Phase::Showing | Phase::Paused);
+        let waits = self.asked.is_some_and(|(_, waiting)| waiting);
+        idles && waits && (1e-3..AT_ONCE_SECS).contains(&self.took_secs)
     }
 
     /// Asks for the reconstruction of `clip` now.

@@ -83,7 +83,7 @@ impl App {
                 };
                 let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
                 match Shown::of_model(version, *clip, facts.grid, facts.classes) {
-                    Ok(shown) => state.shown = Some(shown),
+                    Ok(shown) => state.show(shown),
                     Err(why) => state.notices.error(&why),
                 }
             }
@@ -187,14 +187,16 @@ impl App {
     fn take_clip(&mut self, index: usize, clip: Clip) {
         let state = &mut self.state;
         let Some(source) = &state.source else { return };
-        // A reconstruction that came meanwhile is worth more.
+        // A reconstruction that came meanwhile is worth more, and so is one that comes at once.
         let newer = state.shown.as_ref().is_some_and(|shown| shown.clip == index && shown.model.is_some());
-        if index != state.wanted_clip || newer && state.engine.is_live() {
+        let better = newer && state.engine.is_live() || state.shown.is_some() && state.engine.answers_at_once();
+        if index != state.wanted_clip || better {
             return;
         }
         let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
         let set = &source.held_out;
-        state.shown = Some(Shown::of_data(version, index, clip, set.grid(), set.classes()));
+        let shown = Shown::of_data(version, index, clip, set.grid(), set.classes());
+        state.show(shown);
     }
 
     /// A run that has ended is shown from its best checkpoint.

@@ -91,6 +91,27 @@ pub(crate) mod tests {
     use super::*;
     use crate::train::metrics::{Confusion, Evaluation, Scores};
 
+    /// A run as it usually goes, the same at every call.
+    pub fn course() -> History {
+        let mut history = History::new("runs/demo-t4-001".into());
+        for i in 1..=60u32 {
+            let left = (-f64::from(i) / 20.0).exp() as f32;
+            let wave = (f64::from(i) * 1.7).sin() as f32 * 0.1;
+            let metrics = step(i * 10, f64::from(i), 0.1);
+            let learning_rate = 3e-3 * 0.7f64.powi(i as i32 / 20);
+            history.step(StepMetrics {
+                loss: 0.6 + 2.0 * left + wave,
+                cross_entropy: 0.3 + left,
+                learning_rate,
+                ..metrics
+            });
+            if i.is_multiple_of(10) {
+                history.validation(validation(i * 10, f64::from(0.4 * (1.0 - left))));
+            }
+        }
+        history
+    }
+
     /// A step that took `secs_per_step`, `elapsed_secs` after the start.
     pub fn step(step: u32, elapsed_secs: f64, secs_per_step: f64) -> StepMetrics {
         StepMetrics {

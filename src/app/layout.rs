@@ -5,6 +5,7 @@ use egui_tiles::{Container, Linear, LinearDir, Tile, TileId, Tiles, Tree, UiResp
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::actions::Action;
 use super::state::State;
 use super::style;
 
@@ -117,6 +118,12 @@ pub fn bring_up(tree: &mut Tree<Pane>, pane: Pane) {
     tree.make_active(|_, tile| matches!(tile, Tile::Pane(other) if *other == pane));
 }
 
+/// Takes `pane` away; it keeps its place for when it is brought up again.
+pub fn close(tree: &mut Tree<Pane>, pane: Pane) {
+    let Some(id) = tree.tiles.find_pane(&pane) else { return };
+    tree.tiles.set_visible(id, false);
+}
+
 /// Gives the part of the window that holds `pane` more room (above 1) or less.
 pub fn resize(tree: &mut Tree<Pane>, pane: Pane, factor: f32) {
     let mut child = tree.tiles.find_pane(&pane);
@@ -166,14 +173,22 @@ impl egui_tiles::Behavior<Pane> for Panels<'_> {
         pane.title().into()
     }
 
-    fn is_tab_closable(&self, _: &Tiles<Pane>, _: TileId) -> bool {
-        true
+    fn on_tab_button(&mut self, tiles: &mut Tiles<Pane>, id: TileId, tab: egui::Response) -> egui::Response {
+        // No cross: there is room for the names of all tabs, but not for more.
+        let mut closes = tab.clicked_by(egui::PointerButton::Middle);
+        tab.context_menu(|ui| {
+            let entry = Action::ClosePanel.entry();
+            let key = entry.keys.first().map(|key| ui.ctx().format_shortcut(key)).unwrap_or_default();
+            closes |= ui.add(egui::Button::new(entry.name).shortcut_text(key)).clicked();
+        });
+        if closes {
+            tiles.set_visible(id, false);
+        }
+        tab
     }
 
-    fn on_tab_close(&mut self, tiles: &mut Tiles<Pane>, id: TileId) -> bool {
-        // A closed panel keeps its place for when it is brought up again.
-        tiles.set_visible(id, false);
-        false
+    fn tab_title_spacing(&self, _: &egui::Visuals) -> f32 {
+        6.0
     }
 
     fn tab_bar_height(&self, _: &egui::Style) -> f32 {
@@ -212,7 +227,8 @@ mod tests {
     fn a_closed_panel_comes_back() {
         let mut tree = default_tree();
         let id = tree.tiles.find_pane(&Pane::Planes).unwrap();
-        tree.tiles.set_visible(id, false);
+        close(&mut tree, Pane::Planes);
+        assert!(!tree.tiles.is_visible(id));
         bring_up(&mut tree, Pane::Planes);
         assert!(tree.tiles.is_visible(id));
         tree.tiles.remove(id);

@@ -79,6 +79,8 @@ impl Group {
             | Action::Faster
             | Action::PreviousClip
             | Action::NextClip
+            | Action::PreviousSequence
+            | Action::NextSequence
             | Action::WorstFrame => Group::Time,
             Action::ToggleClass(_) | Action::SoloClass(_) | Action::AllClasses => Group::Classes,
             Action::ResetCamera
@@ -98,7 +100,9 @@ impl Group {
             | Action::Undo
             | Action::Redo
             | Action::ToggleTheme => Group::View,
-            Action::ResetLayout | Action::Show(_) | Action::NextPanel | Action::Resize(_) => Group::Panels,
+            Action::ResetLayout | Action::Show(_) | Action::NextPanel | Action::ClosePanel | Action::Resize(_) => {
+                Group::Panels
+            }
             Action::Welcome | Action::Palette | Action::Keys | Action::DismissNotices => Group::Help,
         }
     }
@@ -211,8 +215,8 @@ pub fn keys(context: &Context, is_open: &mut bool) {
 
 fn group_keys(ui: &mut Ui, group: Group) {
     ui.add_space(8.0);
-    ui.strong(group.title());
     let colors = style::colors(ui.visuals());
+    ui.label(RichText::new(group.title()).strong().color(colors.accent));
     for entry in group.entries() {
         let keys: Vec<String> = entry.keys.iter().map(|key| ui.ctx().format_shortcut(key)).collect();
         ui.horizontal(|ui| {

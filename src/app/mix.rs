@@ -53,6 +53,8 @@ pub struct Mix {
     pub on: bool,
     /// Clip B.
     pub other: Option<usize>,
+    /// Somebody looks at the panel; said anew in each frame.
+    pub is_watched: bool,
     /// How much of B the planes over space have, 0..1.
     pub spatial: f32,
     /// How much of B the planes over time have, 0..1.
@@ -139,7 +141,10 @@ impl Mix {
         if state.mixed.as_ref().is_some_and(|mixed| mixed.clip != shown.clip) || other == shown.clip {
             state.mixed = None;
         }
-        if other == shown.clip {
+        // B's planes cost a run as much as A's, so while nobody looks the mix stays what it is.
+        let is_watched = std::mem::take(&mut self.is_watched);
+        let rests = matches!(state.engine.phase, Phase::Training) && !is_watched;
+        if other == shown.clip || rests {
             return;
         }
         let fresh = self.loaded.as_ref().filter(|loaded| loaded.clip == other);

@@ -46,6 +46,7 @@ mod places;
 pub mod playback;
 mod run_bar;
 pub mod scores;
+mod sequence;
 mod shell;
 pub mod shown;
 pub mod state;
@@ -62,8 +63,8 @@ mod window;
 pub use window::run;
 
 /// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
-/// each frame costs what training needs.
-const CADENCE: Duration = Duration::from_millis(100);
+/// each frame takes 70 to 100 ms of what training needs, and a key that comes meanwhile waits for its end.
+const CADENCE: Duration = Duration::from_millis(250);
 
 /// The window's contents.
 pub struct App {
@@ -167,8 +168,10 @@ impl App {
 
     fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
         shell::top_bar(ui, self);
-        if let Some(action) = timeline::ui(ui, &mut self.state) {
-            self.perform(&ui.ctx().clone(), action);
+        match timeline::ui(ui, &mut self.state) {
+            Some(timeline::Choice::Order(action)) => self.perform(&ui.ctx().clone(), action),
+            Some(timeline::Choice::Clip(clip)) => self.go_to_clip(clip),
+            None => {}
         }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.

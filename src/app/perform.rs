@@ -8,6 +8,7 @@ use super::dialogs::Purpose;
 use super::layout::{self, Pane};
 use super::playback::DEFAULT_FRAME_SECS;
 use super::scores::{Place, Scope, lack_of_miou, worst};
+use super::sequence;
 use super::state::Page;
 use super::style;
 use super::view::{Coloring, View};
@@ -72,7 +73,7 @@ impl App {
             Action::Save => drop(state.engine.send(Command::Save)),
             Action::Validate => drop(state.engine.send(Command::Validate)),
             Action::PlayPause => state.playback.toggle(frames),
-            Action::Frames(by) => state.playback.step(by.into(), frames),
+            Action::Frames(by) => self.step(by.into()),
             Action::FirstFrame => state.playback.seek(0, frames),
             Action::LastFrame => state.playback.seek(usize::MAX, frames),
             Action::Loop => state.playback.looping = !state.playback.looping,
@@ -80,6 +81,8 @@ impl App {
             Action::Faster => state.playback.change_speed(1),
             Action::PreviousClip => self.change_clip(-1),
             Action::NextClip => self.change_clip(1),
+            Action::PreviousSequence => self.change_sequence(-1),
+            Action::NextSequence => self.change_sequence(1),
             Action::ResetCamera => state.view.reset_camera(),
             Action::TopView => state.view.look_from_top(),
             Action::FollowEgo => state.view.follow_ego = !state.view.follow_ego,
@@ -142,20 +145,45 @@ impl App {
                 let place = Pane::ALL.iter().position(|pane| *pane == self.used_pane).unwrap_or(0);
                 self.perform(context, Action::Show(Pane::ALL[(place + 1) % Pane::ALL.len()]));
             }
+            Action::ClosePanel => layout::close(&mut self.tree, self.used_pane),
             Action::Resize(larger) => layout::resize(&mut self.tree, self.used_pane, 1.15f32.powi(larger.into())),
             Action::DismissNotices => state.notices.clear(),
             Action::Quit => context.send_viewport_cmd(ViewportCommand::Close),
         }
     }
 
-    /// Lets time run in the views.
+    /// Lets time run in the views: around the clip, or, where it does not loop, on through the sequence.
     pub(super) fn play(&mut self, context: &Context) {
         let Some(shown) = &self.state.shown else { return };
         let passed = f64::from(context.input(|input| input.stable_dt).min(0.1));
         let secs = shown.frame_secs().unwrap_or(DEFAULT_FRAME_SECS);
+        let (clip, was_playing) = (shown.clip, self.state.playback.playing);
         if let Some(due) = self.state.playback.advance(passed, secs, shown.frames) {
             context.request_repaint_after_secs(due as f32);
+        } else if was_playing && !self.state.playback.playing {
+            let next = self.beyond(1).filter(|place| place.clip != clip);
+            if let Some(place) = next {
+                self.go_to(place);
+                self.state.playback.playing = true;
+            }
         }
+    }
+
+    /// Goes `by` frames on or back, through the sequence where the clip ends.
+    fn step(&mut self, by: isize) {
+        let Some(shown) = &self.state.shown else { return };
+        let (frames, t) = (shown.frames, self.state.frame());
+        let stays = t.checked_add_signed(by).is_some_and(|target| target < frames);
+        match self.beyond(by).filter(|_| !stays) {
+            Some(place) => self.go_to(place),
+            None => self.state.playback.step(by, frames),
+        }
+    }
+
+    /// Where `by` frames from the one in view lead in its sequence, if it has one.
+    fn beyond(&self, by: isize) -> Option<Place> {
+        let (source, shown) = (self.state.source.as_ref()?, self.state.shown.as_ref()?);
+        sequence::step(&source.held_out, shown.clip, self.state.frame(), by)
     }
 
     /// Goes `by` clips on or back in the watched split.
@@ -165,10 +193,24 @@ impl App {
         self.go_to_clip(self.state.wanted_clip.saturating_add_signed(by).min(last));
     }
 
+    /// Goes to the first clip of the sequence before or after.
+    fn change_sequence(&mut self, by: isize) {
+        let Some(source) = &self.state.source else { return };
+        let sequences = sequence::all(&source.held_out);
+        let current = sequences.iter().position(|sequence| sequence.clips.contains(&self.state.wanted_clip));
+        let place = current.unwrap_or(0).saturating_add_signed(by).min(sequences.len().saturating_sub(1));
+        if let Some(first) = sequences.get(place).map(|sequence| sequence.clips.start) {
+            self.go_to_clip(first);
+        }
+    }
+
     /// Shows clip `index` of the watched split.
     pub(super) fn go_to_clip(&mut self, index: usize) {
-        if self.state.wanted_clip != index {
-            self.state.wanted_clip = index;
+        let state = &mut self.state;
+        if state.wanted_clip != index {
+            state.wanted_clip = index;
+            // What was awaited in another clip is not any more.
+            state.playback.seek(state.playback.frame, usize::MAX);
             self.read_clip();
         }
     }
@@ -191,9 +233,12 @@ impl App {
     /// Shows a frame of a clip.
     pub(super) fn go_to(&mut self, place: Place) {
         self.go_to_clip(place.clip);
-        let frames = self.state.shown.as_ref().map_or(1, |shown| shown.frames);
-        self.state.playback.playing = false;
-        self.state.playback.seek(place.frame, frames);
+        let playback = &mut self.state.playback;
+        playback.playing = false;
+        match &self.state.shown {
+            Some(shown) if shown.clip == place.clip => playback.seek(place.frame, shown.frames),
+            _ => playback.await_frame(place.frame),
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Playback {
     pub looping: bool,
     /// Index into [`SPEEDS`].
     pub speed: usize,
+    /// The frame to go to in the clip that is on its way.
+    #[serde(skip)]
+    awaited: Option<usize>,
     /// Seconds since the frame in view came up, at normal speed.
     #[serde(skip)]
     elapsed_secs: f64,
@@ -29,7 +32,7 @@ pub struct Playback {
 
 impl Default for Playback {
     fn default() -> Playback {
-        Playback { frame: 0, playing: false, looping: true, speed: 3, elapsed_secs: 0.0 }
+        Playback { frame: 0, playing: false, looping: true, speed: 3, awaited: None, elapsed_secs: 0.0 }
     }
 }
 
@@ -47,7 +50,18 @@ impl Playback {
     /// Goes to `frame`, at most the last of `frames`.
     pub fn seek(&mut self, frame: usize, frames: usize) {
         self.frame = frame.min(frames.saturating_sub(1));
+        self.awaited = None;
         self.elapsed_secs = 0.0;
+    }
+
+    /// Goes to `frame` of another clip once that is there; until then time stands still.
+    pub fn await_frame(&mut self, frame: usize) {
+        self.awaited = Some(frame);
+    }
+
+    /// Another clip of `frames` frames is there.
+    pub fn arrive(&mut self, frames: usize) {
+        self.seek(self.awaited.unwrap_or(self.frame), frames);
     }
 
     /// Goes `by` frames on or back; past an end it stays there.
@@ -64,8 +78,9 @@ impl Playback {
     }
 
     /// Lets `passed_secs` pass in a clip whose frames stay `frame_secs` each; returns seconds until the next frame is due.
+    /// Past the end the clip begins again, or time stops.
     pub fn advance(&mut self, passed_secs: f64, frame_secs: f64, frames: usize) -> Option<f64> {
-        if !self.playing || frames < 2 {
+        if !self.playing || frames < 2 || self.awaited.is_some() {
             return None;
         }
         let frame_secs = frame_secs.max(1e-3);
@@ -118,6 +133,17 @@ mod tests {
         assert_eq!((playback.frame, playback.playing), (3, false));
         playback.toggle(4);
         assert_eq!((playback.frame, playback.playing), (0, true));
+    }
+
+    #[test]
+    fn time_stands_still_until_another_clip_is_there() {
+        let mut playback = playing();
+        playback.await_frame(2);
+        assert_eq!(playback.advance(1.0, 0.1, 4), None);
+        assert_eq!((playback.frame, playback.playing), (0, true));
+        playback.arrive(4);
+        assert_eq!(playback.frame, 2);
+        assert!(playback.advance(0.1, 0.1, 4).is_some());
     }
 
     #[test]

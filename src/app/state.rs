@@ -136,6 +136,15 @@ impl State {
         self.engine.leave();
     }
 
+    /// Puts another clip, or another reconstruction of it, into the views.
+    pub fn show(&mut self, shown: Shown) {
+        let (clip, frames) = (shown.clip, shown.frames);
+        let moved = self.shown.replace(shown).is_none_or(|before| before.clip != clip);
+        if moved {
+            self.playback.arrive(frames);
+        }
+    }
+
     /// The number of the frame in view, within the shown clip.
     pub fn frame(&self) -> usize {
         let frames = self.shown.as_ref().map_or(1, |shown| shown.frames);

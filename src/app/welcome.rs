@@ -108,7 +108,7 @@ fn choices(ui: &mut Ui, app: &App) -> (Option<Action>, Option<PathBuf>) {
         ui.add_space(10.0);
     }
     let key = ui.ctx().format_shortcut(&Action::Palette.entry().keys[0]);
-    let hint = format!("Or drop a folder or a checkpoint here. {key} finds every command, F1 lists the keys.");
+    let hint = format!("Or drop a folder or a checkpoint here. {key} finds commands, F1 lists keys.");
     ui.add(Label::new(RichText::new(hint).size(12.0).color(colors.quiet)).wrap());
     (wanted, recent)
 }
@@ -163,13 +163,12 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
             let label = if app.is_example() { "Explore this example" } else { "Go to the workspace" };
             let button = egui::Button::new(RichText::new(label).size(14.0)).min_size(vec2(168.0, 34.0));
             let button = button.stroke(Stroke::new(1.0, colors.accent));
-            if ui
-                .add_enabled(app.state.shown.is_some(), button)
-                .on_hover_text("Scrub, turn, hover over voxels")
-                .clicked()
-            {
+            let key = ui.ctx().format_shortcut(&Action::Welcome.entry().keys[0]);
+            let tip = format!("Scrub, turn, hover over voxels ({key})");
+            if ui.add_enabled(app.state.shown.is_some(), button).on_hover_text(tip).clicked() {
                 app.state.page = Page::Workspace;
             }
+            ui.label(RichText::new(key).monospace().size(11.0).color(colors.quiet));
             ui.add_space(8.0);
             ui.add(Label::new(RichText::new(whose).color(colors.quiet)).truncate());
         });

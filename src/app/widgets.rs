@@ -7,6 +7,9 @@ use super::icons::Icon;
 use super::state::State;
 use super::style;
 
+/// Width and height of buttons that show an icon, points.
+pub const ICON_SIDE: f32 = 26.0;
+
 /// A button for `action` that shows `icon`; screen readers and its tip call it by the action's name.
 pub fn action_button(ui: &mut Ui, state: &State, icon: Icon, action: Action) -> bool {
     let tip = tip(ui, action);
@@ -15,8 +18,7 @@ pub fn action_button(ui: &mut Ui, state: &State, icon: Icon, action: Action) -> 
 
 /// A button that shows `icon`, is called `name`, and looks pressed if it is `on`.
 pub fn icon_button(ui: &mut Ui, icon: Icon, name: &str, tip: &str, enabled: bool, on: bool) -> Response {
-    let side = ui.spacing().interact_size.y + 4.0;
-    let button = egui::Button::new("").min_size(egui::vec2(side, side)).selected(on);
+    let button = egui::Button::new("").min_size(egui::Vec2::splat(ICON_SIDE)).selected(on);
     let response = ui.add_enabled(enabled, button);
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, enabled, name));
     let color = if on { ui.visuals().selection.stroke.color } else { ui.style().interact(&response).fg_stroke.color };
@@ -54,8 +56,11 @@ pub fn figure(ui: &mut Ui, name: &str, value: impl Into<String>) -> Response {
 
 /// Text in the middle of an otherwise empty panel: what will be here, and how to get it.
 pub fn empty(ui: &mut Ui, text: &str) {
-    ui.centered_and_justified(|ui| {
-        ui.label(RichText::new(text).color(style::colors(ui.visuals()).quiet));
+    let text = RichText::new(text).color(style::colors(ui.visuals()).quiet);
+    let height = ui.available_height().min(ui.clip_rect().height());
+    ui.vertical_centered(|ui| {
+        ui.add_space((height / 2.0 - ui.spacing().interact_size.y).max(0.0));
+        ui.label(text);
     });
 }
 

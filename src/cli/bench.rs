@@ -31,6 +31,9 @@ pub struct Args {
     /// Voxels along x, y and z, all even [default: 32x32x8; with --view, 128x128x8]
     #[arg(long, value_parser = sides::<usize, 3>)]
     grid: Option<[usize; 3]>,
+    /// Set one key of the run's configuration, such as train.precision=f16
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Steps to time after the first
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
@@ -44,7 +47,7 @@ pub struct Args {
     #[arg(long, default_value = "best")]
     device: String,
     /// Time two linked views of a town instead, the camera moving from picture to picture
-    #[arg(long, conflicts_with_all = ["preset", "steps", "by", "json"])]
+    #[arg(long, conflicts_with_all = ["preset", "set", "steps", "by", "json"])]
     view: bool,
     /// Size of the window of these views, pixels
     #[arg(long, default_value = "1280x800", value_parser = sides::<u32, 2>, requires = "view")]
@@ -62,8 +65,7 @@ pub fn run(args: Args) -> Result<()> {
         return bench_view::run(&*Context::open(&choice)?, size, args.size, args.frames.unwrap_or(200));
     }
     let size = args.grid.unwrap_or([32, 32, 8]);
-    let config = RunConfig::preset(args.preset, args.frames);
-    config.validate()?;
+    let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
     let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.optimiser())?)?;

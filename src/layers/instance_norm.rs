@@ -10,7 +10,7 @@ use crate::selftest::Case;
 pub const EPS: f64 = 1e-5;
 
 /// Rows that an invocation of the pointwise stages handles, to load its channel's statistics once for all of them.
-const POINTWISE_RUN: usize = 16;
+const POINTWISE_RUN: usize = 32;
 
 /// Appends [`InstanceNorm`] and returns `y = post(residual + pre((x - mean) * rstd))`.
 ///
@@ -99,6 +99,8 @@ impl Window {
         let runs = self.extents.rows.div_ceil(run);
         let Extents { rows, channels, .. } = self.extents;
         let merges = kernel.entry.ends_with("_merge");
+        let width = if channels.is_multiple_of(4) && !merges { 4 } else { 1 };
+        let (kernel, channels) = (kernel.define("width", width as i64), channels / width);
         let invocations = self.frames.len() * channels * if merges { 1 } else { runs };
         let words = [self.frames.len(), rows, channels, run, runs, self.frames.start].map(|word| word as u32);
         program.dispatch(kernel, words.to_vec(), operands, context.grid_for(invocations));

@@ -31,6 +31,15 @@ fn with_channels(cells: &[usize], channels: usize) -> Vec<usize> {
     cells.iter().copied().chain([channels]).collect()
 }
 
+/// Channels of one invocation.
+fn width(channels: usize) -> usize {
+    if channels.is_multiple_of(4) { 4 } else { 1 }
+}
+
+fn kernel(entry: &'static str, classes: usize, width: usize) -> Kernel {
+    Kernel::new("label_table.wgsl", entry).define("classes", classes as i64).define("width", width as i64)
+}
+
 /// `y[n,x,y,z] = bias + sum over s of table[label[n,x,y,z,s], s]` (torch `conv3d(embedding(labels), w, bias, stride=2)`
 /// with `table[k,s] = w[:, :, s] @ embedding[k]`; paper: the first layer of the extractor f_theta).
 ///
@@ -97,18 +106,18 @@ impl Op for LabelTable {
         let (table, y) = (&context.inputs[1], &context.outputs[0]);
         let (frames, channels) = (y.shape[0], y.channels());
         let cells = y.rows() / frames;
+        let width = width(channels);
         let mut program = Program::default();
         for window in context.windows(frames, &[cells * SUB_VOXELS, cells * channels])? {
-            let parameters = [window.len() * cells, channels].map(|v| v as u32).to_vec();
+            let parameters = [window.len() * cells, channels / width].map(|v| v as u32).to_vec();
             let operands = vec![
                 context.input(0).window(&window, cells * SUB_VOXELS),
                 context.output(0).window(&window, cells * channels),
                 context.input(1),
                 context.input(2),
             ];
-            let kernel =
-                Kernel::new("label_table.wgsl", "label_table_forward").define("classes", table.shape[0] as i64);
-            program.dispatch(kernel, parameters, operands, context.grid_for(window.len() * cells * channels));
+            let kernel = kernel("label_table_forward", table.shape[0], width);
+            program.dispatch(kernel, parameters, operands, context.grid_for(window.len() * cells * channels / width));
         }
         Ok(program)
     }
@@ -200,20 +209,22 @@ impl Op for LabelTableBackward {
         let windows = context.windows(frames, &[cells_per_frame * SUB_VOXELS, cells_per_frame * channels])?;
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
 
+        // A GPU needs the more invocations.
+        let width = if context.limits.is_cpu { width(channels) } else { 1 };
         let mut program = Program::default();
         let slot = program.scratch(chunks_of(longest * cells_per_frame).0 * stride);
         for window in windows {
             let cells = window.len() * cells_per_frame;
             let (chunks, cells_per_chunk) = chunks_of(cells);
             let partial = Operand::scratch(slot, chunks * stride);
-            let parameters = [cells, channels, chunks, cells_per_chunk].map(|v| v as u32).to_vec();
+            let parameters = [cells, channels / width, chunks, cells_per_chunk].map(|v| v as u32).to_vec();
             let operands = vec![
                 context.input(0).window(&window, cells_per_frame * SUB_VOXELS),
                 context.input(1).window(&window, cells_per_frame * channels),
                 partial.clone(),
             ];
-            let kernel = Kernel::new("label_table.wgsl", "label_table_backward").define("classes", self.classes as i64);
-            program.dispatch(kernel, parameters, operands, context.grid_for(chunks * SUB_VOXELS * channels));
+            let kernel = kernel("label_table_backward", self.classes, width);
+            program.dispatch(kernel, parameters, operands, context.grid_for(chunks * SUB_VOXELS * channels / width));
             for (output, first, count) in [(0, 0, table), (1, table, channels)] {
                 let sums = Chunks { chunks, stride, first, target: 0, count, accumulate: window.start > 0 };
                 sum_chunks(&mut program, context, sums, partial.clone(), context.output(output));

@@ -1,6 +1,10 @@
 //! What several of the analysis panels draw alike.
 
-use eframe::egui::{self, Align2, Color32, CornerRadius, FontId, Painter, Rect, Response, RichText, StrokeKind, Ui};
+use eframe::egui::{
+    self, Align2, Color32, CornerRadius, FontId, Painter, Rangef, Rect, Response, RichText, StrokeKind, Ui,
+};
+
+use egui_plot::AxisHints;
 
 use crate::app::scores::Scope;
 use crate::app::shown::Shown;
@@ -127,4 +131,10 @@ pub fn parts(ui: &mut Ui, count: usize) -> Vec<Ui> {
         ui.new_child(egui::UiBuilder::new().max_rect(rect).layout(layout).id_salt(i))
     };
     (0..count).map(part).collect()
+}
+
+/// An axis with small, quiet numbers at every mark.
+pub fn axis<'a>(hints: AxisHints<'a>, ui: &Ui) -> AxisHints<'a> {
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    hints.label_spacing(Rangef::new(1.0, 2.0)).tick_label_color(style::colors(ui.visuals()).quiet).tick_label_font(font)
 }

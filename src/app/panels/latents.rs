@@ -10,6 +10,7 @@ use crate::app::widgets::{self, icon_button, named_button};
 
 /// Draws the panel.
 pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
+    mix.is_watched = true;
     let in_view = state.shown.as_ref().filter(|shown| shown.model.is_some()).map(|shown| shown.clip);
     let clips = state.source.as_ref().map_or(0, |source| source.held_out.len());
     let (Some(a), 2..) = (in_view, clips) else {

@@ -1,9 +1,9 @@
 //! The IoU of every class: bars that lead to where the class is worst, and its course over the training.
 
-use eframe::egui::{self, Align2, Color32, FontId, Rect, Sense, Ui, Vec2b, pos2, vec2};
-use egui_plot::{Line, Plot, PlotPoints};
+use eframe::egui::{self, Align2, Color32, FontId, Rangef, Rect, Sense, Ui, Vec2b, pos2, vec2};
+use egui_plot::{AxisHints, Line, Plot, PlotPoints};
 
-use super::common::{FIGURE, class_color, class_name, focus_ring, heading, parts, scope_switch};
+use super::common::{FIGURE, axis, class_color, class_name, focus_ring, heading, parts, scope_switch};
 use crate::app::scores::{Place, Scope, worst};
 use crate::app::shown::Shown;
 use crate::app::state::State;
@@ -88,9 +88,16 @@ fn course(ui: &mut Ui, state: &State, shown: &Shown) {
         .allow_scroll(false)
         .show_background(false)
         .grid_color(style::colors(ui.visuals()).line)
-        .y_axis_formatter(|mark, _| format!("{:.0} %", mark.value * 100.0))
-        .x_axis_formatter(|mark, _| crate::figures::thousands(mark.value.max(0.0) as u64))
-        .y_axis_min_width(40.0);
+        .custom_y_axes(vec![
+            axis(AxisHints::new_y(), ui)
+                .min_thickness(40.0)
+                .formatter(|mark, _| format!("{:.0} %", mark.value * 100.0)),
+        ])
+        .custom_x_axes(vec![
+            axis(AxisHints::new_x(), ui)
+                .label_spacing(Rangef::new(40.0, 60.0))
+                .formatter(|mark, _| crate::figures::thousands(mark.value.max(0.0) as u64)),
+        ]);
     let response = plot.show(ui, |plot| {
         for class in 1..shown.classes.len() {
             let points: Vec<[f64; 2]> = state

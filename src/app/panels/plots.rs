@@ -145,6 +145,8 @@ fn toolbar(
 ) -> Option<Action> {
     let mut ordered = None;
     ui.horizontal_wrapped(|ui| {
+        // All parts are as high as the highest, so that they stand on one line.
+        ui.spacing_mut().interact_size.y = widgets::ICON_SIDE;
         ui.spacing_mut().item_spacing.x = 4.0;
         for (i, curve) in curves.iter().enumerate() {
             let on = match pane {

@@ -88,11 +88,12 @@ impl Words {
 
 /// The forward product; see [`super::program`].
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
-    // Sixteen output channels where that wastes none, else eight.
-    let cb = if g.o.div_ceil(8).is_multiple_of(2) { 16 } else { 8 };
-    let block = VoxelBlock::new(g, if cb == 16 || g.pointwise() { 4 } else { 8 });
+    // As many output channels as waste none; more than sixteen pay only where few taps keep the code short.
+    let widest = if g.pointwise() { 32 } else { 16 };
+    let cb = [32, 16].into_iter().find(|&cb| cb <= widest && g.o.next_multiple_of(8).is_multiple_of(cb)).unwrap_or(8);
+    let block = VoxelBlock::new(g, if cb >= 16 || g.pointwise() { 4 } else { 8 });
     let lanes = match context.limits.min_subgroup_lanes {
-        16.. => cb,
+        16.. => cb.min(16),
         8.. => 8,
         4.. => 4,
         _ => 1,

@@ -2,12 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use eframe::egui::{self, Align2, Color32, Id, PopupAnchor, Rangef, RichText, Sense, Ui, Vec2b};
+use eframe::egui::{self, Align, Align2, Color32, Id, PopupAnchor, RichText, Sense, Ui, Vec2b};
 use egui_plot::{
     AxisHints, GridInput, GridMark, Line, LineStyle, MarkerShape, Plot, PlotBounds, PlotPoint, PlotPoints, PlotUi,
     Points, Span, Text, VLine,
 };
 
+use super::super::common::axis;
 use super::series::{self, Along, Quantity};
 use super::{Curve, Memory, Unit, fitting, zoomed_at};
 use crate::app::history::History;
@@ -250,13 +251,13 @@ fn mark_best(
     }
     let diamond = Points::new("best", vec![[x, y]]).shape(MarkerShape::Diamond).radius(6.0).color(color);
     plot_ui.points(diamond.allow_hover(false));
-    // On the side where there is room.
+    // On the side where there is room, and clear of the curve: below it, as the IoU is above.
     let bounds = plot_ui.plot_bounds();
-    let late = x > bounds.center().x;
-    let (anchor, gap) = if late { (Align2::RIGHT_TOP, "   ") } else { (Align2::LEFT_TOP, "") };
-    let label = format!("{}best {}{gap}", if late { "" } else { "   " }, crate::figures::percent(Some(miou)));
-    let label = RichText::new(label).small().strong();
-    plot_ui.text(Text::new("best", PlotPoint::new(x, y), label).anchor(anchor).color(text).allow_hover(false));
+    let across = if x > bounds.center().x { Align::Max } else { Align::Min };
+    let (up, away) = if y > bounds.min()[1] + 0.3 * bounds.height() { (Align::Min, -7.0) } else { (Align::Max, 7.0) };
+    let at = PlotPoint::new(x, y + away * plot_ui.transform().dvalue_dpos()[1].abs());
+    let label = RichText::new(format!("best {}", crate::figures::percent(Some(miou)))).small().strong();
+    plot_ui.text(Text::new("best", at, label).anchor(Align2([across, up])).color(text).allow_hover(false));
 }
 
 /// Crosses at the bottom where steps were skipped or nothing finite came.
@@ -414,12 +415,6 @@ fn short(value: f64) -> String {
         let text = format!("{value:.digits$}");
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
     }
-}
-
-/// An axis with small, quiet numbers at every mark.
-fn axis<'a>(hints: AxisHints<'a>, ui: &Ui) -> AxisHints<'a> {
-    let font = egui::TextStyle::Small.resolve(ui.style());
-    hints.label_spacing(Rangef::new(1.0, 2.0)).tick_label_color(style::colors(ui.visuals()).quiet).tick_label_font(font)
 }
 
 /// At most `most` even marks, at multiples of the step that `round` makes of the least possible one.

@@ -30,10 +30,10 @@ fn memory<'a>(harness: &'a Harness<'static, Bench>) -> &'a Memory {
 fn curves_are_switched_off_and_on() {
     let mut harness = plots(Pane::Losses, history("a", 100), None);
     harness.get_by_label("KL").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(memory(&harness).hidden, ["KL"]);
     harness.get_by_label("KL").click();
-    harness.run();
+    harness.run_ok();
     assert!(memory(&harness).hidden.is_empty());
 }
 
@@ -41,16 +41,16 @@ fn curves_are_switched_off_and_on() {
 fn buttons_zoom_and_move() {
     let mut harness = plots(Pane::Losses, history("a", 100), None);
     harness.get_by_label("Zoom in").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(memory(&harness).range, Some(250.0..=750.0));
     harness.get_by_label("Show what comes after").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(memory(&harness).range, Some(500.0..=1000.0));
     harness.get_by_label("Show all of it").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(memory(&harness).range, None);
     harness.get_by_label("Over time").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(memory(&harness).along, Along::Seconds);
 }
 
@@ -79,7 +79,7 @@ fn the_pointer_reads_all_curves_of_both_runs() {
     let mut harness = plots(Pane::Losses, history("a", 100), Some(history("b", 50)));
     let chart = harness.get_by_label("Chart: Loss").rect();
     harness.hover_at(Pos2::new(chart.left() + 0.75 * chart.width(), chart.center().y));
-    harness.run();
+    harness.run_ok();
     let steps: Vec<_> = harness.query_all_by_label_contains("step ").collect();
     assert_eq!(steps.len(), 2, "each run tells its nearest step");
     assert!(harness.query_by_label("step 500").is_some(), "the second run ends there");
@@ -91,9 +91,9 @@ fn a_long_run_is_thinned_out_and_kept_from_frame_to_frame() {
     let mut harness = plots(Pane::Losses, history("a", 100_000), None);
     let drawn = memory(&harness).drawn[&Pane::Losses].points();
     assert!(drawn > 2000 && drawn < 7 * 4 * 900, "{drawn} points are drawn");
-    harness.run();
+    harness.run_ok();
     harness.state_mut().state.history.step(step(2_000_000, 1e5, 0.1));
-    harness.run();
+    harness.run_ok();
     assert!(memory(&harness).drawn[&Pane::Losses].points() > 2000);
 }
 
@@ -105,7 +105,7 @@ fn what_is_not_finite_does_no_harm() {
     }
     let mut harness = plots(Pane::Losses, broken, None);
     harness.get_by_label("Logarithmic scale").click();
-    harness.run();
+    harness.run_ok();
     assert!(memory(&harness).logarithmic);
 }
 

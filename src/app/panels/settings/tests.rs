@@ -35,11 +35,11 @@ fn a_value_is_set_marked_and_set_back() {
     let mut harness = settings(demo());
     assert!(harness.query_by_label("Set Steps back to 2,500").is_none());
     harness.get_by_label("Steps").set_value_accesskit(77.0);
-    harness.run();
+    harness.run_ok();
     assert_eq!(harness.state().state.draft.train.steps, 77);
     assert!(harness.query_by_label("Basics  (1 changed)").is_some());
     harness.get_by_label("Set Steps back to 2,500").click();
-    harness.run();
+    harness.run_ok();
     assert_eq!(harness.state().state.draft, demo());
 }
 
@@ -47,12 +47,12 @@ fn a_value_is_set_marked_and_set_back() {
 fn a_wrong_value_is_told_below_its_field() {
     let mut harness = settings(demo());
     harness.get_by_label("Batch size, B").set_value_accesskit(0.0);
-    harness.run();
+    harness.run_ok();
     let why = harness.get_by_label_contains("train.batch is 0").rect();
     let (field, next) = (harness.get_by_label("Batch size, B").rect(), harness.get_by_label("Learning rate").rect());
     assert!(why.top() >= field.bottom() && why.bottom() <= next.top());
     harness.get_by_label("Batch size, B").set_value_accesskit(2.0);
-    harness.run();
+    harness.run_ok();
     assert!(harness.query_by_label_contains("train.batch is 0").is_none());
 }
 
@@ -61,7 +61,7 @@ fn a_closed_section_opens_for_what_is_wrong_in_it() {
     let mut config = demo();
     config.train.keep_last = 0;
     let mut harness = settings(config);
-    harness.run();
+    harness.run_ok();
     assert!(harness.query_by_label_contains("train.keep_last is 0").is_some());
     assert!(settings(demo()).query_by_label("Keep last").is_none());
 }
@@ -70,11 +70,11 @@ fn a_closed_section_opens_for_what_is_wrong_in_it() {
 fn another_preset_keeps_what_was_set() {
     let mut harness = settings(demo());
     harness.get_by_label("Learning rate").set_value_accesskit(0.01);
-    harness.run();
+    harness.run_ok();
     harness.get_by_label("Preset").click();
-    harness.run();
+    harness.run_ok();
     harness.get_by_label("paper").click();
-    harness.run();
+    harness.run_ok();
     let draft = &harness.state().state.draft;
     assert_eq!((draft.train.preset, draft.model.hidden, draft.data.frames), (Preset::Paper, 128, 16));
     assert_eq!(draft.train.learning_rate, 0.01);
@@ -85,17 +85,17 @@ fn lists_are_typed() {
     let mut harness = settings(demo());
     let enter = |harness: &mut Harness<'static, Bench>, text: &str| {
         harness.get_by_label("Crop").focus();
-        harness.run();
+        harness.run_ok();
         harness.get_by_label("Crop").type_text(text);
-        harness.run();
+        harness.run_ok();
         harness.key_press(Key::Enter);
-        harness.run();
+        harness.run_ok();
     };
     enter(&mut harness, "many");
     assert!(harness.query_by_label_contains("is no list of numbers").is_some());
     assert!(harness.state().state.draft.data.crop.is_empty());
     harness.state_mut().memory.settings.typing = None;
-    harness.run();
+    harness.run_ok();
     enter(&mut harness, "8, 8, 4");
     assert_eq!(harness.state().state.draft.data.crop, [8, 8, 4]);
     assert!(harness.query_by_label_contains("is no list of numbers").is_none());
@@ -116,7 +116,7 @@ fn the_settings_of_a_run_under_way_are_only_shown() {
         steps.value()
     );
     steps.set_value_accesskit(5.0);
-    harness.run();
+    harness.run_ok();
     assert_eq!(harness.state().state.draft, demo());
 }
 
