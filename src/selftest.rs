@@ -314,7 +314,7 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
 /// The limits under which a GPU would run each of `graph`'s variants.
 fn forced(context: &Context, graph: &Graph) -> Vec<KernelLimits> {
     let own = context.limits().clone();
-    let matrices = if own.matrices == MatrixUnits::None { MatrixUnits::Emulated } else { own.matrices };
+    let matrices = if own.is_cpu { MatrixUnits::Emulated } else { own.matrices };
     let gpu = KernelLimits { is_cpu: false, matrices, ..own };
     let tunings = graph.forced_tunings(&gpu).into_iter();
     tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect()

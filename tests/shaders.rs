@@ -120,6 +120,13 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
         Ok(info) => info,
         Err(why) => return vec![why.emit_to_string(&source)],
     };
+    // No software adapter compiles these, so what can go wrong before the driver sees them is tried here.
+    if kernel.defines.get("matrix_units") == Some(&1) {
+        let options = naga::back::spv::Options { lang_version: (1, 4), ..Default::default() };
+        if let Err(why) = naga::back::spv::write_vec(&module, &info, &options, None) {
+            return vec![why.to_string()];
+        }
+    }
     let Some(index) = module.entry_points.iter().position(|entry| entry.name == kernel.entry) else {
         return vec!["has no such entry point".to_owned()];
     };

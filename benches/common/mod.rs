@@ -6,6 +6,7 @@ use sep4d::Result;
 use sep4d::gpu::Context;
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
+use sep4d::graph::tune::tuned;
 use sep4d::graph::{Graph, TensorId, TensorSpec};
 use sep4d::layers::conv3d::conv3d;
 use sep4d::layers::linear::linear;
@@ -73,6 +74,7 @@ impl Convolution {
         };
         let observed: Vec<TensorId> = observed.into_iter().flatten().collect();
         observed.iter().for_each(|&id| graph.keep(id));
+        let context = &tuned(context.clone(), std::slice::from_ref(&graph))?;
         let plan = Plan::new(&graph, context.limits())?;
         let memory = Memory::new(context, &[&plan])?;
         let executor = Executor::new(context, graph, plan, &memory)?;

@@ -280,12 +280,16 @@ impl Context {
         self.choices.is_some() && !self.adapter.limits.is_cpu
     }
 
-    /// The same device with other choices of variants, which are kept for the next start.
+    /// Keeps the choices of variants for the next start.
+    pub fn keep_tuning(&self) {
+        if let Some(choices) = &self.choices {
+            choices.write(&self.limits().tuning);
+        }
+    }
+
+    /// The same device with other choices of variants.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Arc<Context> {
-        if let Some(choices) = self.choices.as_ref().filter(|_| tuning != self.limits().tuning) {
-            choices.write(&tuning);
-        }
         let limits = KernelLimits { tuning, ..self.limits().clone() };
         Arc::new(Context {
             device: self.device.clone(),

@@ -48,10 +48,13 @@ impl TuningFile {
         }
     }
 
-    /// Keeps `chosen`. A file that cannot be written only makes the next start slower, so failures are ignored.
+    /// Keeps `chosen` beside what was kept before. A file that cannot be written only makes the next start slower, so failures
+    /// are ignored.
     pub fn write(&self, chosen: &Tuning) {
         let Some(path) = &self.path else { return };
-        let choices = Choices { program: program(), driver: self.driver.clone(), chosen: chosen.clone() };
+        let mut all = self.read();
+        all.extend(chosen.clone());
+        let choices = Choices { program: program(), driver: self.driver.clone(), chosen: all };
         let folder = path.parent().map(std::fs::create_dir_all);
         if let (Some(Ok(())), Ok(text)) = (folder, serde_json::to_vec_pretty(&choices)) {
             let _ = crate::files::write_atomically(path, &text);
@@ -77,7 +80,8 @@ mod tests {
         assert!(file.read().is_empty());
         let chosen = Tuning::from([("conv3d_forward 3x3x3 64->64".to_owned(), "128x64".to_owned())]);
         file.write(&chosen);
-        assert_eq!(file.read(), chosen);
+        file.write(&Tuning::from([("linear_forward".to_owned(), "64x64".to_owned())]));
+        assert!(file.read().len() == 2 && chosen.iter().all(|(problem, name)| file.read()[problem] == *name));
         assert!(TuningFile { driver: "driver 2".into(), ..file.clone() }.read().is_empty());
         std::fs::write(file.path.as_ref().unwrap(), "{").unwrap();
         assert!(file.read().is_empty());

@@ -71,7 +71,12 @@ pub fn tuned(context: Arc<Context>, graphs: &[Graph]) -> Result<Arc<Context>> {
         return Ok(context);
     }
     let tuning = tune(&context, graphs, context.limits(), TIME)?;
-    Ok(context.with_tuning(tuning))
+    if tuning == context.limits().tuning {
+        return Ok(context);
+    }
+    let context = context.with_tuning(tuning);
+    context.keep_tuning();
+    Ok(context)
 }
 
 /// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no

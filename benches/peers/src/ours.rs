@@ -13,10 +13,11 @@ use std::time::Instant;
 use common::{Convolution, Pass, Ready};
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::tune::tuned;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::rng::{Rng, normal};
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::Session;
+use sep4d::train::session::{Session, graphs};
 use sep4d_peers::{Request, Result, serve, write};
 use serde_json::{Value, json};
 
@@ -132,6 +133,7 @@ fn step(
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
     let batch = Batch::from_clips(&clips, size)?;
     let weights = vec![1.0; config.model.classes];
+    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.optimiser())?)?;
     let mut session = Session::new(context, &config.model, &shape, &config.optimiser(), &weights, SEED)?;
 
     let parameters = session.inference().export()?;

@@ -112,14 +112,6 @@ impl Tile {
         results * (a * b + 2 * (a + b)) / (a * b)
     }
 
-    /// Those of `tiles` worth a try, the cheapest first.
-    fn candidates(mut tiles: Vec<&'static Tile>, cost: impl Fn(&Tile) -> usize) -> Vec<&'static Tile> {
-        tiles.sort_by_key(|tile| cost(tile));
-        let least = tiles.first().map_or(0, |tile| cost(tile));
-        tiles.retain(|tile| cost(tile) <= 2 * least);
-        tiles
-    }
-
     fn define(&self, kernel: Kernel, units: MatrixUnits) -> Kernel {
         let kernel = kernel.define("tm", self.rows as i64).define("tn", self.columns as i64);
         match self.work {
@@ -175,7 +167,8 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
         let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
         let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
         tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
-        Tile::candidates(tiles, |tile| tile.cost(g.n * g.voxels(), g.o, 1))
+        tiles.sort_by_key(|tile| tile.cost(g.n * g.voxels(), g.o, 1));
+        tiles
     };
     let matrices = takes_matrices(context, &[(0, g.i)]);
     [candidates(&MULTIPLY), if matrices { candidates(&MULTIPLY_MATRICES) } else { Vec::new() }].concat()
@@ -186,7 +179,9 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
     let split = (g.n * g.voxels()).div_ceil(CHUNK_VOXELS.0);
     let columns = g.taps() * g.i.next_multiple_of(4);
     let candidates = |tiles: &'static [Tile]| {
-        Tile::candidates(narrow(tiles, g.o, |tile| tile.rows), |tile| tile.cost(g.o, columns, split))
+        let mut tiles = narrow(tiles, g.o, |tile| tile.rows);
+        tiles.sort_by_key(|tile| tile.cost(g.o, columns, split));
+        tiles
     };
     let matrices = takes_matrices(context, &[(0, g.i), (1, g.o)]);
     [candidates(&WEIGHT_GRADIENT), if matrices { candidates(&WEIGHT_GRADIENT_MATRICES) } else { Vec::new() }].concat()
