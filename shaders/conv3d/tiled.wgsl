@@ -54,6 +54,9 @@ fn {{ entry }}(
         {% else %}
         value = weight[(o * p.ci + i) * taps + tap];
         {% endif %}
+        {% if residual %}
+        value += select(0.0, 1.0, o == i);
+        {% endif %}
     }
     packed[index] = value;
 }
