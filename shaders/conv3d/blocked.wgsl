@@ -31,10 +31,11 @@ fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
         return 0.0;
     }
     {% if transposed %}
-    return weight[(i * p.co + o) * taps + taps - 1 - tap];
+    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
     {% else %}
-    return weight[(o * p.ci + i) * taps + tap];
+    let value = weight[(o * p.ci + i) * taps + tap];
     {% endif %}
+    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
 }
 
 @compute @workgroup_size(64)

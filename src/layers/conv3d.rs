@@ -5,8 +5,8 @@ mod program;
 mod tiled;
 
 pub(super) use program::{
-    backward_data_program, backward_data_variants, backward_weight_program, backward_weight_variants, forward_program,
-    forward_variants,
+    Pass, backward_data_program, backward_data_variants, backward_weight_program, backward_weight_variants,
+    forward_program, forward_variants,
 };
 
 use crate::Result;
@@ -137,7 +137,7 @@ impl Op for Conv3d {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        forward_program(context, &self.geometry(context), true, false)
+        forward_program(context, &self.geometry(context), Pass { bias: true, ..Pass::default() })
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
@@ -211,7 +211,7 @@ impl Op for Conv3dBackwardData {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        backward_data_program(context, &self.geometry(context))
+        backward_data_program(context, &self.geometry(context), false)
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {

@@ -2,13 +2,14 @@
 
 use half::f16;
 
-use super::conv3d::{self, Geometry};
+use super::conv3d::{self, Geometry, Pass};
 use super::pointwise::{Pointwise, lrelu};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
 use crate::selftest::Case;
 
-/// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set.
+/// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set, or
+/// `y = act(x + x W^T + b)` where `residual` is, which costs nothing: the identity is added to the weight.
 ///
 /// # Shapes
 /// - `x`: `[.., I]`
@@ -22,6 +23,8 @@ pub struct Linear {
     pub bias: bool,
     /// Whether leaky ReLU follows.
     pub activation: bool,
+    /// Whether `x` is added to the product; needs `O = I`.
+    pub residual: bool,
 }
 
 fn with_channels(spec: &TensorSpec, channels: usize) -> TensorSpec {
@@ -49,6 +52,9 @@ impl Op for Linear {
         if self.bias && inputs[2].elements() != o {
             return Err(format!("the bias needs {o} elements"));
         }
+        if self.residual && o != i {
+            return Err(format!("{i} channels cannot be added to {o}"));
+        }
         Ok(vec![with_channels(&inputs[0], o)])
     }
 
@@ -60,6 +66,9 @@ impl Op for Linear {
             for (co, y) in y.iter_mut().enumerate() {
                 let bias = if self.bias { inputs[2].data[co] } else { 0.0 };
                 *y = bias + x.iter().zip(&w[co * i..]).map(|(x, w)| x * w).sum::<f64>();
+                if self.residual {
+                    *y += x[co];
+                }
                 if self.activation {
                     *y = lrelu(*y);
                 }
@@ -70,7 +79,8 @@ impl Op for Linear {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let g = Geometry::rows(&context.inputs[0], &context.inputs[1]);
-        conv3d::forward_program(context, &g, self.bias, self.activation)
+        let Linear { bias, activation, residual } = *self;
+        conv3d::forward_program(context, &g, Pass { bias, activation, residual, ..Pass::default() })
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
@@ -88,7 +98,8 @@ impl Op for Linear {
         if self.activation {
             d_y = graph.push_one(Pointwise::LreluBackward, &[d_y, node.outputs[0]])?;
         }
-        let d_x = if needs[0] { Some(graph.push_one(LinearBackwardData, &[d_y, node.inputs[1]])?) } else { None };
+        let data = LinearBackwardData { residual: self.residual };
+        let d_x = if needs[0] { Some(graph.push_one(data, &[d_y, node.inputs[1]])?) } else { None };
         let gradients = graph.push(LinearBackwardWeight { bias: self.bias }, &[node.inputs[0], d_y])?;
         Ok(std::iter::once(d_x).chain(gradients.into_iter().map(Some)).collect())
     }
@@ -102,9 +113,12 @@ impl Op for Linear {
     }
 }
 
-/// `d_x = d_y W` from `d_y [.., O]` and `weight [O, I]`.
+/// `d_x = d_y W`, or `d_y + d_y W`, from `d_y [.., O]` and `weight [O, I]`.
 #[derive(Debug)]
-pub struct LinearBackwardData;
+pub struct LinearBackwardData {
+    /// Whether `d_y` is added to the product.
+    pub residual: bool,
+}
 
 impl Op for LinearBackwardData {
     fn name(&self) -> &'static str {
@@ -120,7 +134,7 @@ impl Op for LinearBackwardData {
 
     fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
         let (o, i) = (inputs[1].shape[0], inputs[1].shape[1]);
-        let mut d_x = vec![0.0; outputs[0].elements()];
+        let mut d_x = if self.residual { inputs[0].data.to_vec() } else { vec![0.0; outputs[0].elements()] };
         for (d_y, d_x) in inputs[0].data.chunks(o).zip(d_x.chunks_mut(i)) {
             for (co, d_y) in d_y.iter().enumerate() {
                 for (d_x, w) in d_x.iter_mut().zip(&inputs[1].data[co * i..]) {
@@ -132,7 +146,7 @@ impl Op for LinearBackwardData {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
+        conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]), self.residual)
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
@@ -216,7 +230,15 @@ pub fn linear(
 ) -> Result<TensorId> {
     let mut inputs = vec![x, weight];
     inputs.extend(bias);
-    graph.push_one(Linear { bias: bias.is_some(), activation }, &inputs)
+    graph.push_one(Linear { bias: bias.is_some(), activation, residual: false }, &inputs)
+}
+
+/// Appends `lrelu(x + x W^T + b)`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the operands do not fit.
+pub fn residual_linear(graph: &mut Graph, x: TensorId, weight: TensorId, bias: TensorId) -> Result<TensorId> {
+    graph.push_one(Linear { bias: true, activation: true, residual: true }, &[x, weight, bias])
 }
 
 /// The layer's cases for the self-test.
@@ -232,7 +254,16 @@ pub fn cases() -> Vec<Case> {
             Ok(vec![linear(&mut b.graph, x, w, bias, activation)?])
         })
     };
+    let residual = |rows: &'static [usize], channels: usize| {
+        Case::new(format!("linear {rows:?} {channels} residual"), move |b| {
+            let x = b.normal("x", &[rows, &[channels]].concat());
+            let (w, bias) = (b.normal("weight", &[channels, channels]), b.normal("bias", &[channels]));
+            Ok(vec![residual_linear(&mut b.graph, x, w, bias)?])
+        })
+    };
     vec![
+        residual(&[203], 16).windowed(8192),
+        residual(&[2, 37], 13),
         case(&[150, 3], 7, 5, true, false).windowed(4096),
         case(&[301], 32, 48, true, true).windowed(32 << 10),
         case(&[2, 67], 17, 11, false, false),

@@ -8,7 +8,7 @@ use crate::graph::{Graph, Init, TensorId, TensorSpec};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
-use crate::layers::linear::linear;
+use crate::layers::linear::{linear, residual_linear};
 use crate::layers::permute::{permute, tile};
 use crate::layers::pointwise::Pointwise;
 use crate::layers::reparameterise::{mean, reparameterise};
@@ -299,9 +299,11 @@ fn decoder(g: &mut Graph, config: &ModelConfig, z: TensorId) -> Result<TensorId>
     let shape = g.shape(x).to_vec();
     let x = g.reshape(x, &[&shape[..4], &[8, hr]].concat())?;
     g.scope("head", |g| {
-        let mix = linear_layer(g, x, "mix", hr, LinearOptions::default())?;
-        let sum = g.push_one(Pointwise::Add, &[mix, x])?;
-        let x = g.push_one(Pointwise::Lrelu, &[sum])?;
+        let x = g.scope("mix", |g| {
+            let weight = g.parameter("weight", &[hr, hr], default_init(hr))?;
+            let bias = g.parameter("bias", &[hr], default_init(hr))?;
+            residual_linear(g, x, weight, bias)
+        })?;
         linear_layer(g, x, "out", config.classes, LinearOptions::default())
     })
 }

@@ -38,22 +38,20 @@ const LINEAR: Names = Names {
     reduce_weight: "linear_reduce_weight",
 };
 
-/// One of the two passes that multiply by the weight; `backward_data` is a convolution with the flipped, transposed weight.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pass {
+/// One of the two passes that multiply by the weight.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::layers) struct Pass {
+    /// The weight is flipped and transposed, as `backward_data` needs it.
     pub transposed: bool,
     pub bias: bool,
     pub activation: bool,
+    /// The identity is added to the weight of a kernel of one tap, and so the input to the product.
+    pub residual: bool,
 }
 
-/// `y = act(w * x + b)`; inputs x, weight and, if `bias`, bias.
-pub(in crate::layers) fn forward_program(
-    context: &OpContext,
-    g: &Geometry,
-    bias: bool,
-    activation: bool,
-) -> Result<Program> {
-    multiply(context, &g.normalised(), Pass { transposed: false, bias, activation })
+/// `y = act(w * x + b)`; inputs x, weight and, if `pass.bias`, bias.
+pub(in crate::layers) fn forward_program(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
+    multiply(context, &g.normalised(), pass)
 }
 
 /// The variants of [`forward_program`].
@@ -63,8 +61,8 @@ pub(in crate::layers) fn forward_variants(context: &OpContext, g: &Geometry) -> 
 }
 
 /// `d_x`; inputs d_y and weight.
-pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry) -> Result<Program> {
-    multiply(context, &g.normalised().turned(), Pass { transposed: true, bias: false, activation: false })
+pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry, residual: bool) -> Result<Program> {
+    multiply(context, &g.normalised().turned(), Pass { transposed: true, residual, ..Pass::default() })
 }
 
 /// The variants of [`backward_data_program`].
@@ -154,6 +152,7 @@ impl Pass {
             .define("tiled", i64::from(tiled))
             .define("transposed", i64::from(self.transposed))
             .define("bias", i64::from(self.bias))
+            .define("residual", i64::from(self.residual))
     }
 }
 
