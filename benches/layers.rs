@@ -69,6 +69,8 @@ fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Resul
     for (id, spec) in inputs.into_iter().zip(operands) {
         let words: Vec<u32> = match spec.dtype {
             DType::F32 => (0..spec.elements()).map(|i| ((i % 97) as f32 / 97.0 - 0.5).to_bits()).collect(),
+            // A quarter in both halves of a word.
+            DType::F16 => vec![0x3400_3400; spec.bytes().div_ceil(4)],
             // Classes, whatever else words may mean.
             DType::U32 => (0..spec.elements()).map(|i| (i % 2) as u32).collect(),
         };
