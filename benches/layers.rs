@@ -10,7 +10,7 @@ use sep4d::Result;
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
-use sep4d::graph::{CpuTensor, DType, Graph, Op, OpContext, Program, TensorSpec};
+use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session;
@@ -40,8 +40,16 @@ impl Op for Same {
     }
 }
 
-/// The op of each name that moves and computes most, with the specs of its operands and its bytes.
-fn largest() -> Result<BTreeMap<&'static str, (Same, Vec<TensorSpec>, u64)>> {
+/// What is timed.
+struct Timed {
+    op: Same,
+    operands: Vec<TensorSpec>,
+    /// Of operands and results.
+    bytes: u64,
+}
+
+/// The op of each name that moves and computes most.
+fn largest() -> Result<BTreeMap<&'static str, Timed>> {
     let config = RunConfig::preset(Preset::Base, Some(FRAMES));
     let shape = BatchShape { batch: 1, frames: FRAMES, size: SIZE };
     let [graph, ..] = session::graphs(&config.model, &shape, &config.optimiser())?;
@@ -53,8 +61,12 @@ fn largest() -> Result<BTreeMap<&'static str, (Same, Vec<TensorSpec>, u64)>> {
             *best = (work, node);
         }
     }
-    let op = |node: &sep4d::graph::Node| (Same(node.op.clone()), graph.specs(&node.inputs), graph.node_bytes(node));
-    Ok(found.into_iter().map(|(name, (_, node))| (name, op(node))).collect())
+    let timed = |node: &Node| Timed {
+        op: Same(node.op.clone()),
+        operands: graph.specs(&node.inputs),
+        bytes: graph.node_bytes(node),
+    };
+    Ok(found.into_iter().map(|(name, (_, node))| (name, timed(node))).collect())
 }
 
 fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Result<Executor> {
@@ -84,7 +96,7 @@ fn ops(criterion: &mut Criterion) {
     let context = Context::open(&choice).expect("an adapter");
     let mut group = criterion.benchmark_group("op");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    for (name, (op, operands, bytes)) in largest().expect("the model fits") {
+    for (name, Timed { op, operands, bytes }) in largest().expect("the model fits") {
         let executor = std::cell::OnceCell::new();
         group.throughput(Throughput::Bytes(bytes));
         group.bench_function(name, |bencher| {
