@@ -63,7 +63,7 @@ mod window;
 pub use window::run;
 
 /// However much the trainer tells, the window is drawn anew for it after this time at the soonest: on a software adapter
-/// each frame takes 70 to 100 ms of what training needs, and a key that comes meanwhile waits for its end.
+/// each frame takes from training what it needs, and a key that comes meanwhile waits for its end.
 const CADENCE: Duration = Duration::from_millis(250);
 
 /// The window's contents.
