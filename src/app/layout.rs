@@ -144,8 +144,6 @@ pub fn resize(tree: &mut Tree<Pane>, pane: Pane, factor: f32) {
 pub struct Panels<'a> {
     /// The app.
     pub app: &'a mut App,
-    /// The window's render state, where there is one.
-    pub gpu: Option<&'a eframe::egui_wgpu::RenderState>,
 }
 
 impl egui_tiles::Behavior<Pane> for Panels<'_> {
@@ -157,13 +155,12 @@ impl egui_tiles::Behavior<Pane> for Panels<'_> {
             self.app.used_pane = *pane;
         }
         if pane.is_view() {
-            ui.painter().rect_filled(rect, 0.0, ui.visuals().panel_fill);
-            self.app.pane(ui, *pane, self.gpu);
+            self.app.pane(ui, *pane);
         } else {
-            let frame = egui::Frame::new().fill(ui.visuals().panel_fill).inner_margin(8.0);
+            let frame = egui::Frame::new().inner_margin(8.0);
             frame.show(ui, |ui| {
                 ui.expand_to_include_rect(rect.shrink(8.0));
-                self.app.pane(ui, *pane, self.gpu);
+                self.app.pane(ui, *pane);
             });
         }
         UiResponse::None

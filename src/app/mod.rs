@@ -16,11 +16,13 @@ use egui_tiles::Tree;
 use crate::Error;
 use crate::train::events::Command;
 use crate::train::trainer::Wake;
+use canvas::Canvas;
 use layout::{Pane, Panels};
 use state::{Page, State};
 use view::View;
 
 pub mod actions;
+mod canvas;
 mod dialogs;
 mod draft;
 pub mod engine;
@@ -89,8 +91,9 @@ pub struct App {
     closing: bool,
     /// The data that were last asked for.
     watched: Option<training::Watched>,
-    /// The window's device.
+    /// The window's device, and what draws on it.
     gpu: Option<RenderState>,
+    canvas: Option<Canvas>,
     /// The window to wake when the trainer tells something, which outlives windows.
     window: Arc<Mutex<Context>>,
 }
@@ -116,6 +119,7 @@ impl App {
             closing: false,
             watched: None,
             gpu: None,
+            canvas: None,
             window: window.clone(),
         };
         app.state.engine.wake = Some(Wake(Arc::new(move || {
@@ -143,17 +147,21 @@ impl App {
     /// Settles in a window: the first, or another after the loss of the device.
     fn enter(&mut self, creation: &eframe::CreationContext<'_>) {
         style::install(&creation.egui_ctx);
-        self.viewports = viewports::Viewports::default();
         self.panels.leave_window();
         self.gpu = creation.wgpu_render_state.clone();
+        self.canvas = self.gpu.as_ref().map(|gpu| Canvas::new(&gpu.device, gpu.target_format));
+        self.viewports = match (&self.gpu, &self.canvas) {
+            (Some(gpu), Some(canvas)) => viewports::Viewports::new(gpu, canvas.clone()),
+            _ => viewports::Viewports::default(),
+        };
         self.state.jobs.wake = Some(creation.egui_ctx.clone());
         *self.window.lock().unwrap_or_else(PoisonError::into_inner) = creation.egui_ctx.clone();
     }
 
-    fn pane(&mut self, ui: &mut Ui, pane: Pane, gpu: Option<&RenderState>) {
+    fn pane(&mut self, ui: &mut Ui, pane: Pane) {
         match pane {
             Pane::Original | Pane::Reconstruction | Pane::Error => {
-                self.viewports.ui(ui, &mut self.state, pane, gpu);
+                self.viewports.ui(ui, &mut self.state, pane);
             }
             _ => {
                 if let Some(place) = panels::ui(ui, &mut self.state, &mut self.panels, pane) {
@@ -166,7 +174,16 @@ impl App {
         }
     }
 
-    fn workspace(&mut self, ui: &mut Ui, gpu: Option<&RenderState>) {
+    /// Fills the whole window: no panel has a ground of its own.
+    fn ground(&self, ui: &Ui) {
+        let (rect, color) = (ui.ctx().content_rect(), ui.visuals().panel_fill);
+        match &self.canvas {
+            Some(canvas) => canvas.fill(ui.painter(), rect, color),
+            None => drop(ui.painter().rect_filled(rect, 0.0, color)),
+        }
+    }
+
+    fn workspace(&mut self, ui: &mut Ui) {
         shell::top_bar(ui, self);
         match timeline::ui(ui, &mut self.state) {
             Some(timeline::Choice::Order(action)) => self.perform(&ui.ctx().clone(), action),
@@ -176,7 +193,7 @@ impl App {
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
             let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));
-            tree.ui(&mut Panels { app: self, gpu }, ui);
+            tree.ui(&mut Panels { app: self }, ui);
             self.tree = tree;
         });
     }
@@ -205,13 +222,14 @@ impl eframe::App for App {
         self.close_after_saving(context);
     }
 
-    fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
+    fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
         let context = ui.ctx().clone();
+        self.ground(ui);
         self.obey_keys(&context);
         self.play(&context);
         match self.state.page {
-            Page::Welcome => welcome::ui(ui, self, frame.wgpu_render_state()),
-            Page::Workspace => self.workspace(ui, frame.wgpu_render_state()),
+            Page::Welcome => welcome::ui(ui, self),
+            Page::Workspace => self.workspace(ui),
         }
         shell::notices(&context, &mut self.state);
         self.path_field(&context);

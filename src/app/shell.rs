@@ -25,7 +25,7 @@ const NAME_WIDTH: f32 = 120.0;
 pub fn top_bar(ui: &mut Ui, app: &mut App) {
     let context = ui.ctx().clone();
     let mut wanted = None;
-    Panel::top("top").exact_size(40.0).show(ui, |ui| {
+    Panel::top("top").exact_size(40.0).frame(style::BAR).show(ui, |ui| {
         ui.horizontal_centered(|ui| {
             let state = &app.state;
             ui.spacing_mut().item_spacing.x = 6.0;

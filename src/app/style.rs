@@ -1,6 +1,6 @@
 //! Colours, type and spacing of the window: few colours besides the classes', one accent.
 
-use eframe::egui::{self, Color32, CornerRadius, FontFamily, FontId, Stroke, TextStyle, Theme, Visuals};
+use eframe::egui::{self, Color32, CornerRadius, FontFamily, FontId, Frame, Margin, Stroke, TextStyle, Theme, Visuals};
 
 /// Colours that egui's visuals have no name for.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,9 @@ const LIGHT: Colors = Colors {
     warning: rgb(0x966400),
     good: rgb(0x1f7a45),
 };
+
+/// Of the bars above and below the panels; like these, they lie on the window's ground.
+pub const BAR: Frame = Frame { inner_margin: Margin::symmetric(8, 2), ..Frame::NONE };
 
 /// The colours that go with `visuals`.
 pub fn colors(visuals: &Visuals) -> Colors {

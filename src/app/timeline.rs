@@ -31,7 +31,7 @@ pub enum Choice {
 /// Draws the bar; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &mut State) -> Option<Choice> {
     let mut wanted = None;
-    Panel::bottom("timeline").exact_size(56.0).show(ui, |ui| {
+    Panel::bottom("timeline").exact_size(56.0).frame(style::BAR).show(ui, |ui| {
         ui.horizontal_centered(|ui| {
             let Some(shown) = &state.shown else {
                 ui.label(RichText::new("Nothing is open").color(style::colors(ui.visuals()).quiet));

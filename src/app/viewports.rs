@@ -1,9 +1,10 @@
 //! The linked 3D views in the window: pointer and keys move one camera, each view draws one side of the comparison.
 
-use eframe::egui::{self, Color32, PointerButton, Rect, Response, Sense, Ui, pos2, vec2};
+use eframe::egui::{self, PointerButton, Rect, Response, Sense, Ui, pos2, vec2};
 use eframe::egui_wgpu::RenderState;
 use glam::{Vec2, Vec3};
 
+use super::canvas::Canvas;
 use super::layout::Pane;
 use super::state::State;
 use super::style;
@@ -17,7 +18,6 @@ mod overlay;
 mod scene;
 
 use labels::Labels;
-use scene::Scene;
 
 /// A drag across the height of a view turns the camera by this much, radians.
 const TURN_PER_VIEW_RAD: f32 = 3.6;
@@ -27,8 +27,9 @@ const ZOOM_PER_POINT: f32 = 0.998;
 const GLIDE_PER_SEC: f32 = 14.0;
 
 /// The views and the camera that they share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Viewports {
+    /// Where there is a device to draw on.
     scenes: Option<scene::Scenes>,
     /// Where the camera is on its way to where the view wants it, for each view's own shape.
     gliding: [Option<Camera>; 3],
@@ -45,6 +46,11 @@ fn place(pane: Pane) -> usize {
 }
 
 impl Viewports {
+    /// Views on the window's device.
+    pub fn new(gpu: &RenderState, canvas: Canvas) -> Viewports {
+        Viewports { scenes: Some(scene::Scenes::new(gpu, canvas)), ..Viewports::default() }
+    }
+
     /// Moves the camera by parts of a view's height, to the right and up.
     pub fn pan(&self, state: &mut State, [right, up]: [f32; 2]) {
         let Some(shown) = &state.shown else { return };
@@ -75,7 +81,7 @@ impl Viewports {
     }
 
     /// Draws one view, as large as there is room, and obeys the pointer.
-    pub fn ui(&mut self, ui: &mut Ui, state: &mut State, pane: Pane, gpu: Option<&RenderState>) -> Option<Response> {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut State, pane: Pane) -> Option<Response> {
         let Some(shown) = &state.shown else {
             widgets::empty(ui, "Open a data set or a run, or generate a town.");
             return None;
@@ -107,11 +113,8 @@ impl Viewports {
         self.point(ui, &response, state, pane, &camera, aspect);
 
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, format!("{} view", pane.title())));
-        if let Some(gpu) = gpu
-            && let Some(texture) = self.draw(gpu, ui, state, pane, &camera, size_px)
-        {
-            let whole = Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0));
-            ui.painter().image(texture, rect, whole, Color32::WHITE);
+        if let Some(scenes) = &mut self.scenes {
+            scenes.show(ui, state, (place(pane), pane), &camera, rect, size_px);
         }
         overlay::ui(ui, rect, state, pane, &camera);
         widgets::leave_keys(&response);
@@ -199,24 +202,6 @@ impl Viewports {
         if let Some(voxel) = hit {
             overlay::tooltip(ui, response, state, voxel);
         }
-    }
-
-    fn draw(
-        &mut self,
-        gpu: &RenderState,
-        ui: &Ui,
-        state: &State,
-        pane: Pane,
-        camera: &Camera,
-        size_px: [u32; 2],
-    ) -> Option<egui::TextureId> {
-        let scenes = self.scenes.get_or_insert_with(|| scene::Scenes::new(gpu));
-        let scene: &mut Scene = scenes.of(place(pane), gpu, size_px);
-        let (texture, repaint) = scene.draw(gpu, ui, state, pane, camera)?;
-        if let Some(after) = repaint {
-            ui.ctx().request_repaint_after(after);
-        }
-        Some(texture)
     }
 }
 

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Align2, CentralPanel, FontId, Frame, Label, Margin, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder,
-    pos2, vec2,
+    self, Align2, CentralPanel, FontId, Label, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, pos2, vec2,
 };
-use eframe::egui_wgpu::RenderState;
 
 use super::App;
 use super::actions::Action;
@@ -49,12 +47,11 @@ impl Default for Memory {
 }
 
 /// Draws the page.
-pub fn ui(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
+pub fn ui(ui: &mut Ui, app: &mut App) {
     let context = ui.ctx().clone();
     let mut wanted = None;
     let mut recent = None;
-    let frame = Frame::central_panel(ui.style()).inner_margin(Margin::same(0));
-    CentralPanel::no_frame().frame(frame).show(ui, |ui| {
+    CentralPanel::no_frame().show(ui, |ui| {
         let room = ui.max_rect();
         let left = (room.width() * 0.34).clamp(330.0, 520.0);
         let column = Rect::from_min_max(
@@ -66,7 +63,7 @@ pub fn ui(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
         });
         let rest = Rect::from_min_max(pos2(column.right() + MARGIN, room.top()), room.max);
         ui.painter().vline(rest.left(), rest.y_range(), Stroke::new(1.0, style::colors(ui.visuals()).line));
-        ui.scope_builder(UiBuilder::new().max_rect(rest), |ui| comparison(ui, app, gpu));
+        ui.scope_builder(UiBuilder::new().max_rect(rest), |ui| comparison(ui, app));
     });
     if let Some(action) = wanted {
         app.perform(&context, action);
@@ -149,7 +146,7 @@ fn card(ui: &mut Ui, height: f32, (action, icon, about): (Action, Icon, &str)) -
 }
 
 /// The clip in two linked views that slowly turn, and the way to explore it.
-fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
+fn comparison(ui: &mut Ui, app: &mut App) {
     let colors = style::colors(ui.visuals());
     let room = ui.max_rect();
     let (views, foot) = room.split_top_bottom_at_y(room.bottom() - 64.0);
@@ -173,7 +170,7 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
             ui.add(Label::new(RichText::new(whose).color(colors.quiet)).truncate());
         });
     });
-    if ui.style().animation_time > 0.0 && gpu.is_some() {
+    if ui.style().animation_time > 0.0 && app.gpu.is_some() {
         let passed = ui.input(|input| input.stable_dt).min(0.1);
         app.welcome.view.orbit(TURN_RAD_PER_SEC * passed, 0.0);
         ui.ctx().request_repaint_after_secs(PICTURE_SECS);
@@ -191,7 +188,7 @@ fn comparison(ui: &mut Ui, app: &mut App, gpu: Option<&RenderState>) {
         let at = above.left_center() + vec2(20.0, 0.0);
         ui.painter().text(at, Align2::LEFT_CENTER, pane.title(), FontId::proportional(15.0), ui.visuals().text_color());
         ui.scope_builder(UiBuilder::new().max_rect(rect.shrink2(vec2(1.0, 0.0))), |ui| {
-            app.viewports.ui(ui, &mut app.state, pane, gpu);
+            app.viewports.ui(ui, &mut app.state, pane);
         });
     }
     std::mem::swap(&mut app.welcome.view, &mut app.state.view);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eframe::egui::{TextureId, Ui};
+use eframe::egui::{Rect, Ui};
 use eframe::egui_wgpu::RenderState;
+use eframe::wgpu::{BindGroup, DeviceType};
 
 use super::labels::{Labels, palette};
+use crate::app::canvas::Canvas;
 use crate::app::layout::Pane;
 use crate::app::state::State;
 use crate::app::style;
@@ -16,27 +18,47 @@ use crate::view::{Antialiasing, Camera, Look, Mesh, Offscreen, Ornaments, Theme,
 /// A software adapter smooths edges only when nothing has moved for this long.
 const STILL: Duration = Duration::from_millis(150);
 
-/// The renderer and the scene of each view.
-#[derive(Debug)]
+/// The scenes, and what draws and shows them.
 pub struct Scenes {
-    renderer: Arc<VoxelRenderer>,
+    studio: Studio,
     scenes: [Option<Scene>; 3],
+}
+
+/// What all scenes share.
+struct Studio {
+    gpu: RenderState,
+    renderer: VoxelRenderer,
+    canvas: Canvas,
     is_software: bool,
 }
 
 impl Scenes {
-    /// Builds the renderer on the window's device.
-    pub fn new(gpu: &RenderState) -> Scenes {
-        let is_software = gpu.adapter.get_info().device_type == eframe::wgpu::DeviceType::Cpu;
-        Scenes { renderer: Arc::new(VoxelRenderer::new(&gpu.device)), scenes: [None, None, None], is_software }
+    /// Builds the pipelines on the window's device; `canvas` is the window's.
+    pub fn new(gpu: &RenderState, canvas: Canvas) -> Scenes {
+        let is_software = gpu.adapter.get_info().device_type == DeviceType::Cpu;
+        let renderer = VoxelRenderer::new(&gpu.device);
+        Scenes { studio: Studio { gpu: gpu.clone(), renderer, canvas, is_software }, scenes: [None, None, None] }
     }
 
-    /// The scene of view `place`, its texture `size_px` large.
-    pub fn of(&mut self, place: usize, gpu: &RenderState, size_px: [u32; 2]) -> &mut Scene {
-        let (renderer, is_software) = (&self.renderer, self.is_software);
-        let scene = self.scenes[place].get_or_insert_with(|| Scene::new(gpu, renderer, is_software, size_px));
-        scene.resize(gpu, size_px);
-        scene
+    /// Shows view `place` of `pane` in `rect`, which is `size_px` large; drawn anew if it has changed.
+    pub fn show(
+        &mut self,
+        ui: &Ui,
+        state: &State,
+        (place, pane): (usize, Pane),
+        camera: &Camera,
+        rect: Rect,
+        size_px: [u32; 2],
+    ) {
+        let studio = &self.studio;
+        let scene = self.scenes[place].get_or_insert_with(|| Scene::new(studio, size_px));
+        scene.resize(studio, size_px);
+        if let Some(repaint) = scene.draw(studio, ui, state, pane, camera) {
+            studio.canvas.show(ui.painter(), rect, &scene.picture);
+            if let Some(after) = repaint {
+                ui.ctx().request_repaint_after(after);
+            }
+        }
     }
 }
 
@@ -63,13 +85,10 @@ struct LookKey {
 }
 
 /// One view's scene and texture.
-#[derive(Debug)]
-pub struct Scene {
-    renderer: Arc<VoxelRenderer>,
+struct Scene {
     scene: VoxelScene,
     target: Offscreen,
-    texture: TextureId,
-    is_software: bool,
+    picture: Arc<BindGroup>,
     mesh: Option<MeshKey>,
     look: Option<LookKey>,
     /// When it last changed, in the window's time, and whether edges have been smoothed since.
@@ -77,39 +96,35 @@ pub struct Scene {
 }
 
 impl Scene {
-    fn new(gpu: &RenderState, renderer: &Arc<VoxelRenderer>, is_software: bool, size_px: [u32; 2]) -> Scene {
+    fn new(Studio { gpu, renderer, canvas, .. }: &Studio, size_px: [u32; 2]) -> Scene {
         let target = Offscreen::new(&gpu.device, size_px);
-        let filter = eframe::wgpu::FilterMode::Linear;
-        let texture = gpu.renderer.write().register_native_texture(&gpu.device, target.color_view(), filter);
         Scene {
             scene: renderer.scene(&gpu.device),
-            renderer: renderer.clone(),
+            picture: canvas.picture(&gpu.device, target.color_view()),
             target,
-            texture,
-            is_software,
             mesh: None,
             look: None,
             changed: (0.0, false),
         }
     }
 
-    fn resize(&mut self, gpu: &RenderState, size_px: [u32; 2]) {
+    fn resize(&mut self, Studio { gpu, canvas, .. }: &Studio, size_px: [u32; 2]) {
         if self.target.resize(&gpu.device, size_px) {
-            let (view, filter) = (self.target.color_view(), eframe::wgpu::FilterMode::Linear);
-            gpu.renderer.write().update_egui_texture_from_wgpu_texture(&gpu.device, view, filter, self.texture);
+            self.picture = canvas.picture(&gpu.device, self.target.color_view());
             self.look = None;
         }
     }
 
-    /// Draws `pane` if it has changed; returns its texture, and when to look again.
-    pub fn draw(
+    /// Draws `pane` if it has changed; returns when to look again. `None` if there is nothing to draw.
+    fn draw(
         &mut self,
-        gpu: &RenderState,
+        studio: &Studio,
         ui: &Ui,
         state: &State,
         pane: Pane,
         camera: &Camera,
-    ) -> Option<(TextureId, Option<Duration>)> {
+    ) -> Option<Option<Duration>> {
+        let Studio { gpu, renderer, is_software, .. } = studio;
         let shown = state.shown.as_ref()?;
         let View { hidden, solo, crop, coloring, .. } = &state.view;
         let mesh = MeshKey {
@@ -132,7 +147,7 @@ impl Scene {
         let now = ui.input(|input| input.time);
         let is_new = self.mesh.as_ref() != Some(&mesh);
         let changed = is_new || self.look.as_ref() != Some(&look);
-        let mut smooth = !self.is_software;
+        let mut smooth = !is_software;
         if changed {
             // The first picture of a view is as good as it gets; only what moves is drawn in haste.
             smooth |= self.look.is_none();
@@ -141,7 +156,7 @@ impl Scene {
             let is_still = now - self.changed.0 >= STILL.as_secs_f64();
             if self.changed.1 || !is_still {
                 let left = STILL.as_secs_f64() - (now - self.changed.0);
-                return Some((self.texture, (!self.changed.1).then(|| Duration::from_secs_f64(left.max(0.001)))));
+                return Some((!self.changed.1).then(|| Duration::from_secs_f64(left.max(0.001))));
             }
             smooth = true;
             self.changed.1 = true;
@@ -165,10 +180,10 @@ impl Scene {
         self.scene.set_look(&gpu.device, &gpu.queue, &seen, self.target.size_px());
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let antialiasing = if smooth { Antialiasing::Msaa4 } else { Antialiasing::Off };
-        self.target.draw(&gpu.device, &mut encoder, &self.renderer, &self.scene, antialiasing);
+        self.target.draw(&gpu.device, &mut encoder, renderer, &self.scene, antialiasing);
         gpu.queue.submit([encoder.finish()]);
         self.look = Some(look);
-        Some((self.texture, (!smooth).then_some(STILL)))
+        Some((!smooth).then_some(STILL))
     }
 }
 
