@@ -3,8 +3,9 @@
 {% include "common/reduce.wgsl" %}
 
 struct Parameters {
-    elements: u32,
-    elements_per_invocation: u32,
+    // Vectors of four.
+    vectors: u32,
+    vectors_per_invocation: u32,
     first_group: u32,
     groups: u32,
     beta1: f32,
@@ -25,7 +26,7 @@ fn is_finite(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
 }
 
-@group(0) @binding(1) var<storage, read_write> gradients: array<f32>;
+@group(0) @binding(1) var<storage, read_write> gradients: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> partials: array<vec2<f32>>;
 
 // Sum of squares and number of elements that are not finite, of one workgroup.
@@ -37,13 +38,14 @@ fn gradient_norm_partial(
 ) {
     let group = workgroup_index(workgroup, grid);
     var sum = vec2(0.0);
-    for (var k = 0u; k < p.elements_per_invocation; k += 1u) {
-        let i = (group * p.elements_per_invocation + k) * 64u + local;
-        if i >= p.elements {
+    for (var k = 0u; k < p.vectors_per_invocation; k += 1u) {
+        let i = (group * p.vectors_per_invocation + k) * 64u + local;
+        if i >= p.vectors {
             break;
         }
         let g = gradients[i];
-        sum += vec2(g * g, select(1.0, 0.0, is_finite(g)));
+        let odd = (bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) == vec4(0x7f800000u);
+        sum += vec2(dot(g, g), dot(select(vec4(0.0), vec4(1.0), odd), vec4(1.0)));
     }
     let group_sum = workgroup_sum(sum, local);
     if local == 0u && group < p.groups {
@@ -69,11 +71,11 @@ fn gradient_norm_finish(@builtin(local_invocation_index) local: u32) {
     }
 }
 
-@group(0) @binding(2) var<storage, read_write> first: array<f32>;
-@group(0) @binding(3) var<storage, read_write> second: array<f32>;
+@group(0) @binding(2) var<storage, read_write> first: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> second: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> state: array<f32>;
-@group(0) @binding(5) var<storage, read_write> new_first: array<f32>;
-@group(0) @binding(6) var<storage, read_write> new_second: array<f32>;
+@group(0) @binding(5) var<storage, read_write> new_first: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> new_second: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn adam_moments(
@@ -82,7 +84,7 @@ fn adam_moments(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = invocation_index(workgroup, grid, local);
-    if i < p.elements {
+    if i < p.vectors {
         var m = first[i];
         var v = second[i];
         if state[1] > 0.5 {
@@ -98,10 +100,10 @@ fn adam_moments(
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> parameters: array<f32>;
+@group(0) @binding(1) var<storage, read_write> parameters: array<vec4<f32>>;
 // (learning rate, 1 - beta1^t, 1 - beta2^t, unused)
 @group(0) @binding(5) var<storage, read_write> hyper: array<f32>;
-@group(0) @binding(6) var<storage, read_write> new_parameters: array<f32>;
+@group(0) @binding(6) var<storage, read_write> new_parameters: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn adam_parameters(
@@ -110,7 +112,7 @@ fn adam_parameters(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = invocation_index(workgroup, grid, local);
-    if i < p.elements {
+    if i < p.vectors {
         var w = parameters[i];
         if state[1] > 0.5 {
             let rate = hyper[0];

@@ -181,11 +181,13 @@ fn every_kernel_is_valid_within_what_webgpu_guarantees() {
 fn every_shader_file_is_used() {
     let kernels = all_kernels();
     let files: BTreeMap<String, String> = shader_files().into_iter().collect();
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/view");
-    let view: String =
-        std::fs::read_dir(root).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut drawing = std::fs::read_to_string(sources.join("app/canvas.rs")).unwrap();
+    for file in std::fs::read_dir(sources.join("view")).unwrap() {
+        drawing += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+    }
     let mut used: BTreeSet<&str> = kernels.keys().map(|kernel| kernel.shader).collect();
-    used.extend(files.keys().map(String::as_str).filter(|name| view.contains(&format!("shaders/{name}"))));
+    used.extend(files.keys().map(String::as_str).filter(|name| drawing.contains(&format!("shaders/{name}"))));
     let mut pending: Vec<&str> = used.iter().copied().collect();
     while let Some(name) = pending.pop() {
         for include in files[name].split("{% include \"").skip(1) {

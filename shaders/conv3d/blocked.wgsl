@@ -17,85 +17,22 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 
-{% if entry is endingwith("pack") %}
-// The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
-// padded with zeros.
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
-{% if bias %}
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
-{% endif %}
-
-fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
-    if o >= p.co || i >= p.ci {
-        return 0.0;
-    }
-    {% if transposed %}
-    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
-    {% else %}
-    let value = weight[(o * p.ci + i) * taps + tap];
-    {% endif %}
-    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
-}
-
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let index = i32(invocation_index(workgroup, grid, local));
-    let within = index % {{ cb }};
-    let c = index / {{ cb }} % ((p.ci + 3) / 4);
-    let block = index / ({{ cb }} * ((p.ci + 3) / 4));
-    let o = block * {{ cb }} + within;
-    if block >= p.count {
-        return;
-    }
-    let outer = p.kx * p.ky;
-    let taps = outer * {{ kz }};
-    for (var k = 0; k < outer; k += 1) {
-        {% for z in range(kz) %}
-        {
-            let tap = k * {{ kz }} + {{ z }};
-            packed[(((block * outer + k) * ((p.ci + 3) / 4) + c) * {{ kz }} + {{ z }}) * {{ cb }} + within] = vec4(
-                weight_at(o, 4 * c, tap, taps), weight_at(o, 4 * c + 1, tap, taps),
-                weight_at(o, 4 * c + 2, tap, taps), weight_at(o, 4 * c + 3, tap, taps));
-        }
-        {% endfor %}
-    }
-    {% if bias %}
-    if c == 0 && within % 4 == 0 {
-        var b = vec4(0.0);
-        for (var k = 0; k < 4; k += 1) {
-            if o + k < p.co {
-                b[k] = bias[o + k];
-            }
-        }
-        packed[p.bias_at + o / 4] = b;
-    }
-    {% endif %}
-}
+{% if entry is endingwith("pack") or entry is endingwith("transform") %}
+{% include "conv3d/prepare.wgsl" %}
 {% endif %}
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 // One invocation: {{ by }} x {{ bz }} voxels along y and z, {{ cb }} output channels.
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
+{% if winograd %}
+// By Winograd's F(2, 3), twice as many voxels along y: four sums of products with what `transform` and `pack` have made of x and
+// the weight, r = 0..3, become two rows.
+{% endif %}
+{% include "conv3d/channels.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 {% set loaded = bz + 2 * halo %}
-// Channels 4c.. of a voxel, the first of which is at `base` (in vec4 where the channels divide by four).
-fn channels(base: i32, c: i32) -> vec4<f32> {
-    {% if vin %}
-    return vec4<f32>(xs[base]);
-    {% else %}
-    let k = vec4(4 * c) + vec4(0, 1, 2, 3);
-    let at = base + min(vec4(0, 1, 2, 3), vec4(p.ci - 1 - 4 * c));
-    return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
-    {% endif %}
-}
-
+{% set rows = 2 if winograd else by %}
 fn store(base: i32, c: i32, value: vec4<f32>) {
     {% if vout %}
     if 4 * c < p.co {
@@ -133,29 +70,48 @@ fn {{ entry }}(
     {% endfor %}
     {% else %}
     let z_blocks = (p.size.z + {{ bz - 1 }}) / {{ bz }};
-    let y_blocks = (p.size.y + {{ by - 1 }}) / {{ by }};
+    let y_blocks = (p.size.y + {{ rows - 1 }}) / {{ rows }};
     let z0 = (rest % z_blocks) * {{ bz }};
     rest = rest / z_blocks;
-    let y0 = (rest % y_blocks) * {{ by }};
+    let y_block = rest % y_blocks;
+    let y0 = y_block * {{ rows }};
     rest = rest / y_blocks;
     let x0 = rest % p.size.x;
-    let frame = (rest / p.size.x) * p.size.x * p.size.y * p.size.z;
+    let plane = (rest / p.size.x) * p.size.x;
+    let frame = plane * p.size.y * p.size.z;
+    {% if winograd %}
+    let plane_size = 4 * y_blocks * p.size.z;
+    {% endif %}
     {% for z in range(loaded if zcheck else 0) %}
     let z_{{ z }} = z0 + {{ z - halo }};
     let z_inside_{{ z }} = z_{{ z }} >= 0 && z_{{ z }} < p.size.z;
     let z_at_{{ z }} = clamp(z_{{ z }}, 0, p.size.z - 1) * stride;
     {% endfor %}
     {% endif %}
-    {% for v in range(by * bz) %}
+    {% for v in range(rows * bz) %}
     {% for o in range(cb) %}
-    var sum_{{ v }}_{{ o }} = 0.0;
+    var {{ "y" if winograd else "sum" }}_{{ v }}_{{ o }} = 0.0;
     {% endfor %}
     {% endfor %}
     {% if lanes > 1 %}
     let lane = i32(subgroup_lane) & {{ lanes - 1 }};
     {% endif %}
-    var at = co_block * {{ cb * kz }} * p.kx * p.ky * ci_vectors{{ " + lane" if lanes > 1 }};
-    {% if not pointwise %}
+    var at = co_block * {{ cb * kz }} * p.kx * {{ "4" if winograd else "p.ky" }} * ci_vectors{{ " + lane" if lanes > 1 }};
+    {% if winograd %}
+    for (var r = 0; r < 4; r += 1) {
+        {% for v in range(bz) %}
+        {% for o in range(cb) %}
+        var sum_{{ v }}_{{ o }} = 0.0;
+        {% endfor %}
+        {% endfor %}
+    for (var kx = 0; kx < p.kx; kx += 1) {
+        let x = x0 + kx - p.kx / 2;
+        let inside_0 = x >= 0 && x < p.size.x;
+        let row = (plane + select(0, x, inside_0)) * plane_size + (4 * y_block + r) * p.size.z;
+        {% for z in range(loaded) %}
+        var at_0_{{ z }} = row * stride + {{ "z_at_" ~ z if zcheck else "(z0 + " ~ z ~ ") * stride" }};
+        {% endfor %}
+    {% elif not pointwise %}
     for (var kx = 0; kx < p.kx; kx += 1) {
         let x = x0 + kx - p.kx / 2;
         let x_inside = x >= 0 && x < p.size.x;
@@ -213,7 +169,18 @@ fn {{ entry }}(
         {% endfor %}
         {% endfor %}
     }
-    {% if not pointwise %}
+    {% if winograd %}
+    }
+        let first = select(1.0, 0.0, r == 3);
+        let second = select(select(1.0, 0.0, r == 0), -1.0, r >= 2);
+        {% for v in range(bz) %}
+        {% for o in range(cb) %}
+        y_{{ v }}_{{ o }} = fma(first, sum_{{ v }}_{{ o }}, y_{{ v }}_{{ o }});
+        y_{{ bz + v }}_{{ o }} = fma(second, sum_{{ v }}_{{ o }}, y_{{ bz + v }}_{{ o }});
+        {% endfor %}
+        {% endfor %}
+    }
+    {% elif not pointwise %}
     }
     }
     {% endif %}
@@ -224,7 +191,7 @@ fn {{ entry }}(
         let bias_{{ k }} = weights[p.bias_at + c_{{ k }}];
         {% endif %}
         {% endfor %}
-        {% for y in range(by) %}
+        {% for y in range(rows) %}
         {% for z in range(bz) %}
         if {% if pointwise %}z0 + {{ z }} < p.size.z{% else %}y0 + {{ y }} < p.size.y{% if zcheck %} && z0 + {{ z }} < p.size.z{% endif %}{% endif %} {
             {% if pointwise %}
@@ -233,7 +200,7 @@ fn {{ entry }}(
             let to = (frame + (x0 * p.size.y + y0 + {{ y }}) * p.size.z + z0 + {{ z }}) * out_stride;
             {% endif %}
             {% for k in range(cb // 4) %}
-            {% set v = "sum_" ~ (y * bz + z) ~ "_" %}
+            {% set v = ("y_" if winograd else "sum_") ~ (y * bz + z) ~ "_" %}
             {
                 var value = vec4({{ v ~ (4 * k) }}, {{ v ~ (4 * k + 1) }}, {{ v ~ (4 * k + 2) }}, {{ v ~ (4 * k + 3) }});
                 {% if bias %}

@@ -5,10 +5,13 @@ use crate::graph::program::WORKGROUP;
 use crate::graph::{Block, CpuTensor, Graph, Kernel, Op, OpContext, Operand, Program, TensorId, TensorSpec};
 use crate::selftest::Case;
 
-/// Elements of one invocation of the norm.
-const ELEMENTS_PER_INVOCATION: usize = 16;
+/// Elements that kernels load at once.
+const VECTOR: usize = 4;
 
-/// Elements to which a flat block is padded, so that the second moments start at an aligned offset.
+/// Vectors of one invocation of the norm.
+const VECTORS_PER_INVOCATION: usize = 4;
+
+/// Elements to which a flat block is padded, so that the second moments start at an aligned offset and in a vector.
 const BLOCK_ALIGNMENT: usize = 64;
 
 /// What the host writes before a step and may read after it.
@@ -51,7 +54,7 @@ pub fn optimiser_step(graph: &mut Graph, adam: Adam, scale: TensorId, scaling: L
 /// A sum of squares beyond f32 counts as not finite.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `gradients` is empty.
+/// [`crate::Error::Shape`] if `gradients` is empty or no multiple of 64.
 #[derive(Debug)]
 pub struct GradientNorm;
 
@@ -100,7 +103,7 @@ impl Adam {
         [learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0]
     }
 
-    fn words(&self, elements: usize) -> Vec<u32> {
+    fn words(&self, vectors: usize) -> Vec<u32> {
         let floats = [
             self.beta1,
             self.beta2,
@@ -110,9 +113,17 @@ impl Adam {
             self.weight_decay,
             self.clip_norm.map_or(0.0, f64::from),
         ];
-        let mut words = vec![elements as u32, 0, 0, 0];
+        let mut words = vec![vectors as u32, 0, 0, 0];
         words.extend(floats.map(|v| (v as f32).to_bits()));
         words
+    }
+}
+
+fn check_block(block: &TensorSpec) -> Result<(), String> {
+    match block.elements() {
+        0 => Err("there are no parameters".to_owned()),
+        elements if elements.is_multiple_of(BLOCK_ALIGNMENT) => Ok(()),
+        _ => Err(format!("a block must be a multiple of {BLOCK_ALIGNMENT} values")),
     }
 }
 
@@ -123,8 +134,11 @@ impl Op for GradientNorm {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         match inputs {
-            [gradients, scale] if gradients.elements() > 0 && scale.elements() == 1 => Ok(vec![TensorSpec::f32(&[3])]),
-            _ => Err("needs the gradients, not empty, and the scale of the loss, [1]".to_owned()),
+            [gradients, scale] if scale.elements() == 1 => {
+                check_block(gradients)?;
+                Ok(vec![TensorSpec::f32(&[3])])
+            }
+            _ => Err("needs the gradients and the scale of the loss, [1]".to_owned()),
         }
     }
 
@@ -136,12 +150,13 @@ impl Op for GradientNorm {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let windows = context.windows(context.inputs[0].elements(), &[1])?;
-        let groups_of = |window: &std::ops::Range<usize>| window.len().div_ceil(WORKGROUP * ELEMENTS_PER_INVOCATION);
+        let groups_of =
+            |window: &std::ops::Range<usize>| window.len().div_ceil(VECTOR * WORKGROUP * VECTORS_PER_INVOCATION);
         let all_groups: usize = windows.iter().map(groups_of).sum();
         let mut program = Program::default();
         let partials = program.scratch(2 * all_groups);
-        let words = |elements: usize, first_group: usize, groups: usize| {
-            let mut words = vec![elements as u32, ELEMENTS_PER_INVOCATION as u32, first_group as u32, groups as u32];
+        let words = |vectors: usize, first_group: usize, groups: usize| {
+            let mut words = vec![vectors as u32, VECTORS_PER_INVOCATION as u32, first_group as u32, groups as u32];
             words.resize(11, 0);
             words
         };
@@ -150,7 +165,7 @@ impl Op for GradientNorm {
             let groups = groups_of(window);
             program.dispatch(
                 Kernel::new("adam.wgsl", "gradient_norm_partial"),
-                words(window.len(), first_group, groups),
+                words(window.len() / VECTOR, first_group, groups),
                 vec![context.input(0).window(window, 1), Operand::scratch(partials, 2 * all_groups)],
                 context.grid(groups),
             );
@@ -179,10 +194,8 @@ impl Op for Adam {
         let [parameters, gradients, moments, state, hyper] = inputs else {
             return Err("needs parameters, gradients, moments, state and hyper".to_owned());
         };
+        check_block(parameters)?;
         let elements = parameters.elements();
-        if elements == 0 || !elements.is_multiple_of(BLOCK_ALIGNMENT) {
-            return Err(format!("the parameters must be a multiple of {BLOCK_ALIGNMENT} values"));
-        }
         if gradients.elements() != elements || moments.elements() != 2 * elements {
             return Err("gradients must have the parameters' size, moments twice that".to_owned());
         }
@@ -224,7 +237,7 @@ impl Op for Adam {
         for window in context.windows(elements, &[1])? {
             program.dispatch(
                 Kernel::new("adam.wgsl", "adam_moments"),
-                self.words(window.len()),
+                self.words(window.len() / VECTOR),
                 vec![
                     context.input(1).window(&window, 1),
                     half(&old, 0).window(&window, 1),
@@ -233,11 +246,11 @@ impl Op for Adam {
                     half(&new, 0).window(&window, 1),
                     half(&new, 1).window(&window, 1),
                 ],
-                context.grid_for(window.len()),
+                context.grid_for(window.len() / VECTOR),
             );
             program.dispatch(
                 Kernel::new("adam.wgsl", "adam_parameters"),
-                self.words(window.len()),
+                self.words(window.len() / VECTOR),
                 vec![
                     context.input(0).window(&window, 1),
                     half(&new, 0).window(&window, 1),
@@ -246,7 +259,7 @@ impl Op for Adam {
                     context.input(4),
                     context.output(0).window(&window, 1),
                 ],
-                context.grid_for(window.len()),
+                context.grid_for(window.len() / VECTOR),
             );
         }
         Ok(program)
@@ -357,7 +370,7 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         Case::new("gradient_norm", |b| {
-            let gradients = b.constant_normal("gradients", &[70_001]);
+            let gradients = b.constant_normal("gradients", &[70_016]);
             let scale = b.values("scale", &[1], vec![4.0]);
             b.graph.push(GradientNorm, &[gradients, scale])
         })

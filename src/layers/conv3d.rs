@@ -316,6 +316,10 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         case([2, 5, 3, 4], 3, 5, [3, 3, 3]),
+        // Enough products for Winograd's algorithm.
+        case([6, 6, 9, 4], 16, 16, [3, 3, 3]).windowed(70_000),
+        case([1, 6, 8, 11], 42, 16, [3, 3, 3]),
+        case([9, 9, 7, 5], 15, 32, [1, 3, 3]),
         case([2, 4, 6, 4], 16, 16, [3, 3, 3]),
         case([50, 2, 2, 4], 4, 8, [3, 3, 3]).windowed(15_000),
         case([60, 3, 3, 2], 16, 64, [3, 3, 3]).windowed(112_000),

@@ -266,6 +266,15 @@ impl Session {
         Ok(())
     }
 
+    /// Waits for the last step where it gains nothing to go ahead of it: a CPU adapter has no time of its own, and takes a step
+    /// faster while nobody else's thread stirs (docs/rejected.md). Comes after [`Session::train_step`] in a loop.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn pace(&self) -> Result<()> {
+        if self.context().limits().is_cpu { self.context().wait() } else { Ok(()) }
+    }
+
     /// Waits for the last step and reads its losses.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
                 (Some(Case::Step(session, batch)), "step") => {
                     for _ in 0..repeat {
                         session.train_step(batch, LEARNING_RATE)?;
+                        session.pace()?;
                     }
                 }
                 (Some(Case::Conv3d([forward, data, weight])), part) => {

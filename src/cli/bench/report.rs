@@ -101,9 +101,12 @@ impl Report {
         session.report()?;
         let first_secs = start.elapsed().as_secs_f64();
 
-        // A step returns when the one before is done, so that the device always has the next one waiting, as in training.
+        // As in training, where a GPU always has the next step waiting.
         session.train_step(batch, LEARNING_RATE)?;
-        let step = Times::of(timed(steps, || session.train_step(batch, LEARNING_RATE))?);
+        let step = Times::of(timed(steps, || {
+            session.train_step(batch, LEARNING_RATE)?;
+            session.pace()
+        })?);
         let memory = context.memory_use();
         context.wait()?;
         let read_back = Times::of(timed(steps, || {

@@ -6,7 +6,7 @@ use super::Geometry;
 use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{Kernel, OpContext, Program, Slot, WORD_BYTES};
+use crate::graph::{Kernel, KernelLimits, OpContext, Program, Slot, WORD_BYTES};
 
 /// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
 pub(super) const LANES: usize = 8;
@@ -19,6 +19,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// which software Vulkan gives up.
 const MIN_CHUNK_BLOCKS: usize = 32;
 const MAX_CHUNK_BLOCKS: usize = 30_000;
+
+/// Products of a convolution from which on Winograd's algorithm is worth its launch.
+const WINOGRAD_PRODUCTS: usize = 8 << 20;
+
+/// Memory for transformed x, unless one frame alone needs more.
+const TRANSFORMED_BYTES: usize = 32 << 20;
 
 /// Workgroups of a weight gradient that keep every core busy.
 const WORKGROUPS: usize = 64;
@@ -86,44 +92,132 @@ impl Words {
     }
 }
 
+/// How the output channels of a product are cut, and by how many lanes its weights are loaded.
+struct ChannelBlocks {
+    /// Output channels of a lane.
+    width: usize,
+    count: usize,
+    lanes: usize,
+}
+
+impl ChannelBlocks {
+    /// As many output channels as waste none; more than sixteen pay only where few taps keep the code short.
+    fn new(context: &OpContext, g: &Geometry) -> ChannelBlocks {
+        let widest = if g.pointwise() { 32 } else { 16 };
+        let wastes_none = |width: &usize| *width <= widest && g.o.next_multiple_of(8).is_multiple_of(*width);
+        let width = [32, 16].into_iter().find(wastes_none).unwrap_or(8);
+        let lanes = match context.limits.min_subgroup_lanes {
+            16.. => width.min(16),
+            8.. => 8,
+            4.. => 4,
+            _ => 1,
+        };
+        ChannelBlocks { width, count: g.o.div_ceil(width), lanes }
+    }
+
+    /// Adds the kernel that rearranges the weight for so many taps; returns its place and where the bias begins, in vectors.
+    fn pack(
+        &self,
+        program: &mut Program,
+        context: &OpContext,
+        g: &Geometry,
+        pass: Pass,
+        taps: usize,
+    ) -> (Operand, usize) {
+        let vectors = self.count * self.width * taps * g.i.div_ceil(4);
+        let elements = 4 * vectors + self.count * self.width;
+        let packed = Operand::scratch(program.scratch(elements), elements);
+        let words = Words { count: self.count, bias_at: vectors, ..Words::default() };
+        let mut operands = vec![context.input(1), packed.clone()];
+        operands.extend(pass.bias.then(|| context.input(2)));
+        let kernel = pass
+            .pack_kernel(g, false)
+            .define("kz", g.kernel[2] as i64)
+            .define("cb", self.width as i64)
+            .define("winograd", i64::from(taps != g.taps()));
+        program.dispatch(kernel, words.list(g), operands, context.grid_for(self.count * self.width * g.i.div_ceil(4)));
+        (packed, vectors)
+    }
+
+    fn define(&self, kernel: Kernel) -> Kernel {
+        kernel.define("cb", self.width as i64).define("lanes", self.lanes as i64)
+    }
+}
+
 /// The forward product; see [`super::program`].
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
-    // As many output channels as waste none; more than sixteen pay only where few taps keep the code short.
-    let widest = if g.pointwise() { 32 } else { 16 };
-    let cb = [32, 16].into_iter().find(|&cb| cb <= widest && g.o.next_multiple_of(8).is_multiple_of(cb)).unwrap_or(8);
-    let block = VoxelBlock::new(g, if cb >= 16 || g.pointwise() { 4 } else { 8 });
-    let lanes = match context.limits.min_subgroup_lanes {
-        16.. => cb.min(16),
-        8.. => 8,
-        4.. => 4,
-        _ => 1,
-    };
-    let co_blocks = g.o.div_ceil(cb);
-    let vectors = co_blocks * cb * g.taps() * g.i.div_ceil(4);
-    let elements = 4 * vectors + co_blocks * cb;
-
+    let channels = ChannelBlocks::new(context, g);
+    let block = VoxelBlock::new(g, if channels.width >= 16 || g.pointwise() { 4 } else { 8 });
+    if let Some(windows) = winograd_windows(context, g, block) {
+        return Ok(winograd(context, g, pass, &channels, block, &windows));
+    }
     let mut program = Program::default();
-    let packed = program.scratch(elements);
-    let words = Words { count: co_blocks, bias_at: vectors, ..Words::default() };
-    let mut operands = vec![context.input(1), Operand::scratch(packed, elements)];
-    operands.extend(pass.bias.then(|| context.input(2)));
-    let pack = pass.pack_kernel(g, false).define("kz", g.kernel[2] as i64).define("cb", cb as i64);
-    program.dispatch(pack, words.list(g), operands, context.grid_for(co_blocks * cb * g.i.div_ceil(4)));
-
+    let (packed, bias_at) = channels.pack(&mut program, context, g, pass, g.taps());
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
-    let kernel = block.define(pass.kernel(g, false), g).define("cb", cb as i64).define("lanes", lanes as i64);
+    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("winograd", 0);
     for window in context.windows(g.n, &[from, to])? {
         let count = block.count(g, window.len());
-        let words = Words { size: g.extents(window.len()), count, bias_at: vectors, ..Words::default() };
-        let operands = vec![
-            context.input(0).window(&window, from),
-            Operand::scratch(packed, elements),
-            context.output(0).window(&window, to),
-        ];
+        let words = Words { size: g.extents(window.len()), count, bias_at, ..Words::default() };
+        let operands =
+            vec![context.input(0).window(&window, from), packed.clone(), context.output(0).window(&window, to)];
         let [x, y, _] = context.grid_for(count);
-        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, co_blocks as u32]);
+        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
     }
     Ok(program)
+}
+
+/// Elements of a frame of x after the transform: four rows for each two.
+fn transformed_elements(g: &Geometry) -> usize {
+    let [x, y, z] = g.size;
+    x * y.div_ceil(2) * 4 * z * g.i.next_multiple_of(4)
+}
+
+/// The windows in which the product is computed by Winograd's algorithm; `None` where the plain one is the faster.
+fn winograd_windows(context: &OpContext, g: &Geometry, block: VoxelBlock) -> Option<Vec<Range<usize>>> {
+    let products = g.n * g.voxels() * g.taps() * g.i * g.o;
+    if g.kernel[1] != 3 || block.y != 1 || products < WINOGRAD_PRODUCTS {
+        return None;
+    }
+    let transformed = transformed_elements(g);
+    let most = context.limits.max_storage_binding_bytes.min(TRANSFORMED_BYTES.max(WORD_BYTES * transformed));
+    let limits = KernelLimits { max_storage_binding_bytes: most, ..context.limits.clone() };
+    let within = OpContext { limits: &limits, ..*context };
+    within.windows(g.n, &[g.voxels() * g.i, g.voxels() * g.o, transformed]).ok()
+}
+
+/// The product by Winograd's F(2, 3) along y (Lavin and Gray 2016, equation 5): two thirds of the multiplications.
+fn winograd(
+    context: &OpContext,
+    g: &Geometry,
+    pass: Pass,
+    channels: &ChannelBlocks,
+    block: VoxelBlock,
+    windows: &[Range<usize>],
+) -> Program {
+    let mut program = Program::default();
+    let (packed, bias_at) = channels.pack(&mut program, context, g, pass, g.taps() / 3 * 4);
+    let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
+    let elements = windows.iter().map(Range::len).max().unwrap_or(0) * transformed_elements(g);
+    let transformed = Operand::scratch(program.scratch(elements), elements);
+    let transform = Kernel::new("conv3d.wgsl", g.names().transform)
+        .define("tiled", 0)
+        .define("vin", i64::from(g.i.is_multiple_of(4)));
+    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1).define("winograd", 1);
+    let pair = VoxelBlock { y: 2, ..block };
+    for window in windows {
+        let [x, y, z] = g.size;
+        let count = window.len() * x * y.div_ceil(2) * z;
+        let words = Words { size: g.size, count, ..Words::default() };
+        let operands = vec![context.input(0).window(window, from), transformed.clone()];
+        program.dispatch(transform.clone(), words.list(g), operands, context.grid_for(count));
+
+        let count = pair.count(g, window.len());
+        let words = Words { size: g.size, count, bias_at, ..Words::default() };
+        let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
+        let [x, y, _] = context.grid_for(count);
+        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
+    }
+    program
 }
 
 /// How the weight gradient is cut into blocks of channels.

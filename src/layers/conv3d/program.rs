@@ -2,7 +2,7 @@
 //!
 //! CPU adapters run the register-blocked family (`shaders/conv3d/blocked.wgsl`), GPUs the workgroup-tiled one
 //! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the
-//! weight in a scratch tensor, and both sum weight gradients in two stages, so that no order of execution shows in a result.
+//! weight in a scratch tensor, the blocked one also x where Winograd's algorithm saves multiplications, and both sum weight gradients in two stages, so that no order of execution shows in a result.
 
 use super::tiled::Tile;
 use super::{Geometry, blocked, tiled};
@@ -16,6 +16,8 @@ const MOST_TUNED_VOXELS: usize = 1 << 17;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     pub pack: &'static str,
+    /// Of convolutions with three taps along y.
+    pub transform: &'static str,
     pub forward: &'static str,
     pub backward_data: &'static str,
     pub backward_weight: &'static str,
@@ -24,6 +26,7 @@ pub(super) struct Names {
 
 const CONV3D: Names = Names {
     pack: "conv3d_pack",
+    transform: "conv3d_transform",
     forward: "conv3d_forward",
     backward_data: "conv3d_backward_data",
     backward_weight: "conv3d_backward_weight",
@@ -32,6 +35,7 @@ const CONV3D: Names = Names {
 
 const LINEAR: Names = Names {
     pack: "linear_pack",
+    transform: "linear_transform",
     forward: "linear_forward",
     backward_data: "linear_backward_data",
     backward_weight: "linear_backward_weight",

@@ -305,6 +305,7 @@ impl Run {
         let delivery = self.loader.next_batch()?;
         let rate = self.config().schedule().at(session.steps() as usize);
         session.train_step(&delivery.batch, rate as f32)?;
+        session.pace()?;
         self.cursor = delivery.cursor;
         self.clock.steps += 1;
         Ok(())

@@ -1,0 +1,119 @@
+// What the products of the register-blocked family read, rearranged.
+{% if entry is endingwith("pack") %}
+// The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
+// padded with zeros. For Winograd's F(2, 3), [co / cb][4][kx][ci / 4][kz][cb][4]: three taps along y become four.
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
+{% if bias %}
+@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+{% endif %}
+
+fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
+    if o >= p.co || i >= p.ci {
+        return 0.0;
+    }
+    {% if transposed %}
+    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
+    {% else %}
+    let value = weight[(o * p.ci + i) * taps + tap];
+    {% endif %}
+    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
+}
+
+fn prepared_at(o: i32, i: i32, k: i32, kz: i32, taps: i32) -> f32 {
+    {% if winograd %}
+    let first = k % p.kx * p.ky * {{ kz }} + kz;
+    let outer = weight_at(o, i, first, taps);
+    let inner = weight_at(o, i, first + {{ kz }}, taps);
+    let last = weight_at(o, i, first + {{ 2 * kz }}, taps);
+    switch k / p.kx {
+        case 0: { return outer; }
+        case 1: { return 0.5 * (outer + inner + last); }
+        case 2: { return 0.5 * (outer - inner + last); }
+        default: { return last; }
+    }
+    {% else %}
+    return weight_at(o, i, k * {{ kz }} + kz, taps);
+    {% endif %}
+}
+
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    let within = index % {{ cb }};
+    let c = index / {{ cb }} % ((p.ci + 3) / 4);
+    let block = index / ({{ cb }} * ((p.ci + 3) / 4));
+    let o = block * {{ cb }} + within;
+    if block >= p.count {
+        return;
+    }
+    let taps = p.kx * p.ky * {{ kz }};
+    let outer = p.kx * {{ "4" if winograd else "p.ky" }};
+    for (var k = 0; k < outer; k += 1) {
+        {% for z in range(kz) %}
+        {
+            packed[(((block * outer + k) * ((p.ci + 3) / 4) + c) * {{ kz }} + {{ z }}) * {{ cb }} + within] = vec4(
+                prepared_at(o, 4 * c, k, {{ z }}, taps), prepared_at(o, 4 * c + 1, k, {{ z }}, taps),
+                prepared_at(o, 4 * c + 2, k, {{ z }}, taps), prepared_at(o, 4 * c + 3, k, {{ z }}, taps));
+        }
+        {% endfor %}
+    }
+    {% if bias %}
+    if c == 0 && within % 4 == 0 {
+        var b = vec4(0.0);
+        for (var k = 0; k < 4; k += 1) {
+            if o + k < p.co {
+                b[k] = bias[o + k];
+            }
+        }
+        packed[p.bias_at + o / 4] = b;
+    }
+    {% endif %}
+}
+{% endif %}
+
+{% if entry is endingwith("transform") %}
+// x as Winograd's F(2, 3) along y needs it: of the four rows around two, [N][X][Y / 2][4][Z][ci / 4][4], padded with zeros.
+{% include "conv3d/channels.wgsl" %}
+@group(0) @binding(2) var<storage, read_write> transformed: array<vec4<f32>>;
+
+// One invocation: two voxels along y, all channels.
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    if index >= p.count {
+        return;
+    }
+    let y_blocks = (p.size.y + 1) / 2;
+    let z = index % p.size.z;
+    let column = index / p.size.z;
+    let y_block = column % y_blocks;
+    let plane = column / y_blocks;
+    let ci_vectors = (p.ci + 3) / 4;
+    let stride = {{ "ci_vectors" if vin else "p.ci" }};
+    {% for row in range(4) %}
+    let y_{{ row }} = 2 * y_block + {{ row - 1 }};
+    let inside_{{ row }} = y_{{ row }} >= 0 && y_{{ row }} < p.size.y;
+    let at_{{ row }} = ((plane * p.size.y + select(0, y_{{ row }}, inside_{{ row }})) * p.size.z + z) * stride;
+    {% endfor %}
+    let row_stride = p.size.z * ci_vectors;
+    let to = (column * 4 * p.size.z + z) * ci_vectors;
+    for (var c = 0; c < ci_vectors; c += 1) {
+        {% for row in range(4) %}
+        let d_{{ row }} = select(vec4(0.0), channels(at_{{ row }}{{ " + c" if vin else " + 4 * c" }}, c), inside_{{ row }});
+        {% endfor %}
+        transformed[to + c] = d_0 - d_2;
+        transformed[to + c + row_stride] = d_1 + d_2;
+        transformed[to + c + 2 * row_stride] = d_2 - d_1;
+        transformed[to + c + 3 * row_stride] = d_1 - d_3;
+    }
+}
+{% endif %}
