@@ -52,7 +52,7 @@ struct Timed {
 fn largest() -> Result<BTreeMap<&'static str, Timed>> {
     let config = RunConfig::preset(Preset::Base, Some(FRAMES));
     let shape = BatchShape { batch: 1, frames: FRAMES, size: SIZE };
-    let [graph, ..] = session::graphs(&config.model, &shape, &config.optimiser())?;
+    let [graph, ..] = session::graphs(&config.model, &shape, &config.step())?;
     let mut found = BTreeMap::new();
     for node in graph.nodes() {
         let work = graph.node_flops(node) + graph.node_bytes(node);

@@ -113,7 +113,7 @@ fn planned_memory_is_what_the_adapter_gives_out() {
     let batch = Batch::from_clips(&[synth::clip(&grid, 0, shape.frames)], shape.size).unwrap();
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let weights = vec![1.0; config.model.classes];
-    let mut session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0).unwrap();
+    let mut session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0).unwrap();
     session.train_step(&batch, 1e-3).unwrap();
     // Then what the first upload was staged in is gone.
     session.report().unwrap();

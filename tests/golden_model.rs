@@ -16,7 +16,7 @@ use sep4d::layers::pointwise::weighted_sum;
 use sep4d::layers::segmentation_loss::segmentation_loss;
 use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, Sep4d, build};
 use sep4d::selftest::relative_error;
-use sep4d::train::session::{LossWeights, NamedTensor, OptimiserConfig, Precision, Session, TrainingState};
+use sep4d::train::session::{LossWeights, NamedTensor, Precision, Session, StepConfig, TrainingState};
 
 const CONFIG: ModelConfig = ModelConfig { classes: 11, latent_channels: 4, plane_features: 6, hidden: 8, head: 4 };
 const SIZE: [usize; 3] = [8, 6, 4];
@@ -257,7 +257,7 @@ fn batch(golden: &Golden) -> Batch {
 /// A session that starts from the fixture's parameters.
 fn session(golden: &Golden) -> Session {
     let context = Context::open(&DeviceChoice::Best).unwrap();
-    let optimiser = OptimiserConfig {
+    let step = StepConfig {
         precision: Precision::F32,
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
         weight_decay: 0.0,
@@ -265,7 +265,7 @@ fn session(golden: &Golden) -> Session {
         memory_budget: None,
     };
     let weights = golden.f32("class_weights");
-    let mut session = Session::new(&context, &CONFIG, &shape(), &optimiser, &weights, u64::from(SEED)).unwrap();
+    let mut session = Session::new(&context, &CONFIG, &shape(), &step, &weights, u64::from(SEED)).unwrap();
     let fresh = session.export().unwrap();
     let parameters: Vec<NamedTensor> =
         fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();

@@ -9,7 +9,7 @@ use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::{LossScale, OptimiserConfig, Precision, Session, TrainingState};
+use sep4d::train::session::{LossScale, Precision, Session, StepConfig, TrainingState};
 
 const SHAPE: BatchShape = BatchShape { batch: 1, frames: 4, size: [16, 16, 8] };
 
@@ -20,9 +20,9 @@ fn context() -> Option<Arc<Context>> {
 
 fn session(context: &Arc<Context>, precision: Precision) -> Session {
     let config = RunConfig::preset(Preset::Demo, Some(SHAPE.frames));
-    let optimiser = OptimiserConfig { precision, ..config.optimiser() };
+    let step = StepConfig { precision, ..config.step() };
     let weights = vec![1.0; config.model.classes];
-    Session::new(context, &config.model, &SHAPE, &optimiser, &weights, 5).unwrap()
+    Session::new(context, &config.model, &SHAPE, &step, &weights, 5).unwrap()
 }
 
 fn batch() -> Batch {

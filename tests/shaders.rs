@@ -12,7 +12,7 @@ use sep4d::graph::{Graph, Kernel, KernelLimits, MatrixUnits};
 use sep4d::layers;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::{self, LossWeights, OptimiserConfig, Precision};
+use sep4d::train::session::{self, LossWeights, Precision, StepConfig};
 
 /// What WebGPU guarantees.
 const MAX_STORAGE_BUFFERS: usize = 8;
@@ -78,7 +78,7 @@ fn all_kernels() -> Kernels {
             }
         }
     }
-    let optimisers = [Precision::F32, Precision::F16].map(|precision| OptimiserConfig {
+    let steps = [Precision::F32, Precision::F16].map(|precision| StepConfig {
         precision,
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
         weight_decay: 0.0,
@@ -90,8 +90,7 @@ fn all_kernels() -> Kernels {
         let model = RunConfig::preset(preset, None).model;
         for (frames, size) in [(4, [32, 32, 8]), (4, [128, 128, 8]), (32, [128, 128, 8]), (4, [200, 200, 16])] {
             let shape = BatchShape { batch: 1, frames, size };
-            let [single, half] =
-                optimisers.each_ref().map(|optimiser| session::graphs(&model, &shape, optimiser).unwrap());
+            let [single, half] = steps.each_ref().map(|step| session::graphs(&model, &shape, step).unwrap());
             for mut limits in variants() {
                 limits.max_buffer_bytes = 2 << 30;
                 single.iter().chain(&half[..1]).for_each(|graph| collect(&mut kernels, graph, &limits));

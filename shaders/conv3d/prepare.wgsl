@@ -2,23 +2,8 @@
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
 // padded with zeros. For Winograd's F(2, 3), [co / cb][4][kx][ci / 4][kz][cb][4]: three taps along y become four.
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+{% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
-{% if bias %}
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
-{% endif %}
-
-fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
-    if o >= p.co || i >= p.ci {
-        return 0.0;
-    }
-    {% if transposed %}
-    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
-    {% else %}
-    let value = weight[(o * p.ci + i) * taps + tap];
-    {% endif %}
-    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
-}
 
 fn prepared_at(o: i32, i: i32, k: i32, kz: i32, taps: i32) -> f32 {
     {% if winograd %}

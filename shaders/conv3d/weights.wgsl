@@ -3,26 +3,12 @@
 {% if entry is endingwith("pack") %}
 // The weight as a matrix [taps * ci, padded][co, padded], where ci is padded to {{ 8 if half else 4 }} and all rows to a whole step; then
 // the bias in f32. Zero where padded, or without a bias.{{ " The matrix is in f16, two columns a word." if half }}
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+{% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
-{% if bias %}
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
-{% endif %}
 
 fn matrix(row: i32, o: i32) -> f32 {
     let padded = (p.ci + {{ 7 if half else 3 }}) / {{ 8 if half else 4 }} * {{ 8 if half else 4 }};
-    let taps = p.kernel.x * p.kernel.y * p.kernel.z;
-    let i = row % padded;
-    let tap = row / padded;
-    if o >= p.co || i >= p.ci || tap >= taps {
-        return 0.0;
-    }
-    {% if transposed %}
-    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
-    {% else %}
-    let value = weight[(o * p.ci + i) * taps + tap];
-    {% endif %}
-    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
+    return weight_at(o, row % padded, row / padded, p.kernel.x * p.kernel.y * p.kernel.z);
 }
 
 @compute @workgroup_size(64)

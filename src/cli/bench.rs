@@ -68,9 +68,9 @@ pub fn run(args: Args) -> Result<()> {
     let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
-    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.optimiser())?)?;
+    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.step())?)?;
     // Tells at once what does not fit, before clips are drawn.
-    preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
+    preflight(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
     let batch = Batch::from_clips(&clips, shape.size)?;
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     let ceilings = Ceilings::measure(&context)?;
 
     let weights = vec![1.0; config.model.classes];
-    let session = Session::new(&context, &config.model, &shape, &config.optimiser(), &weights, 0)?;
+    let session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0)?;
     let subject = Subject::new(&config, &shape, &context.adapter);
     let report = Report::measure(subject, ceilings, session, &batch, args.steps, args.by)?;
     match args.json {

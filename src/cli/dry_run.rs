@@ -42,7 +42,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
         let chosen = frames == config.data.frames;
         let batch = if follows_preset { preset(frames).train.batch } else { config.train.batch };
         let mut row = vec![frames.to_string(), batch.to_string()];
-        match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.optimiser(), &limits) {
+        match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.step(), &limits) {
             Ok(plan) => {
                 parameters = Some(plan.parameters);
                 row.extend([

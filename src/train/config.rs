@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
-use super::session::{LossWeights, OptimiserConfig, Precision};
+use super::session::{LossWeights, Precision, StepConfig};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
 use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
@@ -347,10 +347,10 @@ impl RunConfig {
         choice
     }
 
-    /// The optimiser's and the loss's settings.
-    pub fn optimiser(&self) -> OptimiserConfig {
+    /// How a step is taken.
+    pub fn step(&self) -> StepConfig {
         let train = &self.train;
-        OptimiserConfig {
+        StepConfig {
             precision: train.precision,
             weight_decay: train.weight_decay as f32,
             clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm as f32),

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::CheckpointFolder;
@@ -12,6 +13,7 @@ use super::events::{StepMetrics, ValidationMetrics};
 use crate::files::{
     cause, check_can_be_folder, make_folder, read_text_at_most, unreadable, unwritable, write_atomically,
 };
+use crate::gpu::AdapterSummary;
 use crate::graph::Tuning;
 use crate::{Error, Result};
 
@@ -210,11 +212,25 @@ impl RunFolder {
     /// [`Error::Data`] if it cannot be written.
     pub fn add_environment(&self, environment: Environment) -> Result<()> {
         let path = self.path.join("environment.json");
-        let mut all: Vec<serde_json::Value> =
-            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let mut all: Vec<serde_json::Value> = self.environments();
         let json = |why: serde_json::Error| Error::Data(format!("{} cannot be written: {why}", path.display()));
         all.push(serde_json::to_value(environment).map_err(json)?);
         write_atomically(&path, &serde_json::to_vec_pretty(&all).map_err(json)?)
+    }
+
+    fn environments<T: DeserializeOwned>(&self) -> Vec<T> {
+        let text = fs::read(self.path.join("environment.json")).ok();
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// The variants of kernels with which this program last ran on `adapter` here: with them a run goes on to the same bits.
+    /// Empty if the last start was another's.
+    pub fn tuning(&self, adapter: &AdapterSummary) -> Tuning {
+        let same = |last: &Environment| {
+            (last.version.as_str(), &last.adapter, &last.backend, &last.driver)
+                == (env!("CARGO_PKG_VERSION"), &adapter.name, &adapter.backend, &adapter.driver)
+        };
+        self.environments().pop().filter(same).map(|last| last.tuning).unwrap_or_default()
     }
 
     /// All rows of `metrics.jsonl`; a line that was cut off or damaged is left out.
@@ -297,6 +313,7 @@ fn json_line(row: &Row) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::KernelLimits;
     use crate::train::config::Preset;
     use crate::train::metrics::{ClipScores, Confusion, Evaluation, Scores};
 
@@ -411,22 +428,52 @@ mod tests {
     fn every_start_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
-        let environment = Environment {
-            version: "1".into(),
-            system: "linux".into(),
-            cores: 2,
-            adapter: "a".into(),
-            backend: "b".into(),
-            driver: "c".into(),
-            tuning: Tuning::new(),
-            command_line: vec!["sep4d".into()],
-            started_unix_secs: 0,
-            from_step: 0,
-        };
+        let environment = started(&adapter());
         folder.add_environment(environment.clone()).unwrap();
         folder.add_environment(Environment { from_step: 20, ..environment }).unwrap();
         let all: Vec<Environment> =
             serde_json::from_str(&fs::read_to_string(dir.path().join("environment.json")).unwrap()).unwrap();
         assert_eq!((all.len(), all[1].from_step), (2, 20));
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_kernels_it_began_with_where_they_mean_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let adapter = adapter();
+        assert!(folder.tuning(&adapter).is_empty());
+        let tuning = Tuning::from([("conv3d_forward 3x3x3 64->64".to_owned(), "128x64".to_owned())]);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        folder.add_environment(Environment { tuning: tuning.clone(), version, ..started(&adapter) }).unwrap();
+        assert_eq!(folder.tuning(&adapter), tuning);
+        assert!(folder.tuning(&AdapterSummary { driver: "c 2".into(), ..adapter.clone() }).is_empty());
+        folder.add_environment(Environment { tuning, ..started(&adapter) }).unwrap();
+        assert!(folder.tuning(&adapter).is_empty(), "another version's kernels are others");
+    }
+
+    fn adapter() -> AdapterSummary {
+        AdapterSummary {
+            name: "a".into(),
+            kind: "discrete",
+            backend: "b".into(),
+            driver: "c 1".into(),
+            limits: KernelLimits::portable(),
+            features: Vec::new(),
+        }
+    }
+
+    fn started(adapter: &AdapterSummary) -> Environment {
+        Environment {
+            version: "another".into(),
+            system: "linux".into(),
+            cores: 2,
+            adapter: adapter.name.clone(),
+            backend: adapter.backend.clone(),
+            driver: adapter.driver.clone(),
+            tuning: Tuning::new(),
+            command_line: vec!["sep4d".into()],
+            started_unix_secs: 0,
+            from_step: 0,
+        }
     }
 }

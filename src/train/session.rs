@@ -59,9 +59,9 @@ impl Precision {
     }
 }
 
-/// What is minimised, and how.
+/// What a training step minimises, how, and in how much memory.
 #[derive(Debug, Clone, PartialEq)]
-pub struct OptimiserConfig {
+pub struct StepConfig {
     /// Of activations and their gradients.
     pub precision: Precision,
     /// Weights of the loss' parts.
@@ -202,13 +202,13 @@ impl Session {
         context: &Arc<Context>,
         model: &ModelConfig,
         shape: &BatchShape,
-        optimiser: &OptimiserConfig,
+        step: &StepConfig,
         class_weights: &[f32],
         seed: u64,
     ) -> Result<Session> {
-        let train = graphs::training_graph(model, shape, optimiser)?;
+        let train = graphs::training_graph(model, shape, step)?;
         let parts = Parts::new(model, shape, class_weights, context.limits())?;
-        let (graph, plan) = graphs::plan_training(train.graph, &parts.plans(), optimiser, context.limits())?;
+        let (graph, plan) = graphs::plan_training(train.graph, &parts.plans(), step, context.limits())?;
         let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.plans()).collect();
         let preflight = Preflight::of(&graph, &plans);
         let memory = Memory::new(context, &plans)?;
@@ -224,7 +224,7 @@ impl Session {
             counters: train.optimiser.counters,
             report: train.report,
         };
-        let precision = optimiser.precision;
+        let precision = step.precision;
         let session = Session { inference, executor, ids, preflight, adam: train.adam, precision, seed };
         session.set_scaling(0, None)?;
         Ok(session)
@@ -377,9 +377,8 @@ mod tests {
         limits: &KernelLimits,
     ) -> Result<Preflight> {
         let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
-        let optimiser =
-            OptimiserConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None };
-        preflight(&MODEL, &BatchShape { batch, frames, size }, &optimiser, limits)
+        let step = StepConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None };
+        preflight(&MODEL, &BatchShape { batch, frames, size }, &step, limits)
     }
 
     #[test]

@@ -134,8 +134,8 @@ fn step(
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
     let batch = Batch::from_clips(&clips, size)?;
     let weights = vec![1.0; config.model.classes];
-    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.optimiser())?)?;
-    let mut session = Session::new(context, &config.model, &shape, &config.optimiser(), &weights, SEED)?;
+    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.step())?)?;
+    let mut session = Session::new(context, &config.model, &shape, &config.step(), &weights, SEED)?;
 
     let parameters = session.inference().export()?;
     let labels: Vec<u8> =

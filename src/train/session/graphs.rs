@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{OptimiserConfig, Precision, Preflight};
+use super::{Precision, Preflight, StepConfig};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
 use crate::graph::recompute::plan_within;
@@ -30,11 +30,7 @@ pub(super) struct TrainingGraph {
     pub report: TensorId,
 }
 
-pub(super) fn training_graph(
-    model: &ModelConfig,
-    shape: &BatchShape,
-    optimiser: &OptimiserConfig,
-) -> Result<TrainingGraph> {
+pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<TrainingGraph> {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
@@ -42,15 +38,14 @@ pub(super) fn training_graph(
     let (report, loss) = g.scope("loss", |g| {
         let (ce, lovasz) = segmentation_loss(g, built.logits, built.labels, class_weights)?;
         let kl = weighted_sum(g, &built.kl.iter().map(|&kl| (1.0, kl)).collect::<Vec<_>>())?;
-        let weights = &optimiser.weights;
+        let weights = &step.weights;
         let loss = weighted_sum(g, &[(weights.cross_entropy, ce), (weights.lovasz, lovasz), (weights.kl, kl)])?;
         Ok(([loss, ce, lovasz, kl], loss))
     })?;
     let scale = g.input("loss_scale", TensorSpec::f32(&[1]));
     g.backward(&[(loss, scale)], &[])?;
-    let precision = optimiser.precision;
-    let adam =
-        Adam { weight_decay: f64::from(optimiser.weight_decay), clip_norm: optimiser.clip_norm, ..Adam::default() };
+    let precision = step.precision;
+    let adam = Adam { weight_decay: f64::from(step.weight_decay), clip_norm: step.clip_norm, ..Adam::default() };
     let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone(), scale, precision.loss_scaling()))?;
     let report = concat(&mut g, &[report[0], report[1], report[2], report[3], optimiser.state])?;
     g.keep(report);
@@ -124,9 +119,9 @@ fn one_clip(shape: &BatchShape) -> BatchShape {
 ///
 /// # Errors
 /// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Shape`](crate::Error::Shape) otherwise.
-pub fn graphs(model: &ModelConfig, shape: &BatchShape, optimiser: &OptimiserConfig) -> Result<[Graph; 4]> {
+pub fn graphs(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<[Graph; 4]> {
     Ok([
-        training_graph(model, shape, optimiser)?.graph,
+        training_graph(model, shape, step)?.graph,
         evaluation_graph(model, shape)?.0,
         encoder_graph(model, shape)?.0,
         decoder_graph(model, shape)?.0,
@@ -141,13 +136,13 @@ pub fn graphs(model: &ModelConfig, shape: &BatchShape, optimiser: &OptimiserConf
 pub fn preflight(
     model: &ModelConfig,
     shape: &BatchShape,
-    optimiser: &OptimiserConfig,
+    step: &StepConfig,
     limits: &KernelLimits,
 ) -> Result<Preflight> {
-    let [training, others @ ..] = graphs(model, shape, optimiser)?;
+    let [training, others @ ..] = graphs(model, shape, step)?;
     let others = others.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
     let others: Vec<&Plan> = others.iter().collect();
-    let (graph, plan) = plan_training(training, &others, optimiser, limits)?;
+    let (graph, plan) = plan_training(training, &others, step, limits)?;
     Ok(Preflight::of(&graph, &[&[&plan], &others[..]].concat()))
 }
 
@@ -155,10 +150,10 @@ pub fn preflight(
 pub(super) fn plan_training(
     graph: Graph,
     others: &[&Plan],
-    optimiser: &OptimiserConfig,
+    step: &StepConfig,
     limits: &KernelLimits,
 ) -> Result<(Graph, Plan)> {
-    plan_within(graph, limits, |plan| match optimiser.memory_budget {
+    plan_within(graph, limits, |plan| match step.memory_budget {
         Some(budget) => peak_bytes(&[&[plan], others].concat()).saturating_sub(budget),
         None => 0,
     })

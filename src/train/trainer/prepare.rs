@@ -44,7 +44,7 @@ impl Blueprint {
     /// As for [`Session::new`].
     pub fn build(&self, context: &Arc<Context>) -> Result<Session> {
         let RunConfig { model, train, .. } = &self.config;
-        Session::new(context, model, &self.shape, &self.config.optimiser(), &self.class_weights, train.seed)
+        Session::new(context, model, &self.shape, &self.config.step(), &self.class_weights, train.seed)
     }
 }
 
@@ -87,12 +87,17 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         )));
     }
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
-    let context = Context::open(&config.device())?;
+    let mut context = Context::open(&config.device())?;
     if context.is_tunable() {
+        if resume {
+            let mut tuning = context.limits().tuning.clone();
+            tuning.extend(RunFolder::open(&path)?.tuning(&context.adapter));
+            context = context.with_tuning(tuning);
+        }
         port.tell(Event::Preparing(Preparing::new("measuring kernels")));
     }
-    let context = tuned(context, &graphs(&config.model, &shape, &config.optimiser())?)?;
-    let plan = preflight(&config.model, &shape, &config.optimiser(), context.limits())?;
+    let context = tuned(context, &graphs(&config.model, &shape, &config.step())?)?;
+    let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
     if let Some(budget) = config.memory_budget_bytes() {
         plan.check(budget)?;
     }

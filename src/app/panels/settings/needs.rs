@@ -14,7 +14,7 @@ use crate::gpu::{AdapterSummary, DeviceChoice, adapters, choose};
 use crate::graph::KernelLimits;
 use crate::models::sep4d::{BatchShape, ModelConfig};
 use crate::train::config::RunConfig;
-use crate::train::session::{OptimiserConfig, Preflight, preflight};
+use crate::train::session::{Preflight, StepConfig, preflight};
 
 /// The machine's adapters and the last plan.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Needs {
 }
 
 /// All that a plan depends on.
-type Question = (ModelConfig, BatchShape, OptimiserConfig, KernelLimits);
+type Question = (ModelConfig, BatchShape, StepConfig, KernelLimits);
 
 impl Needs {
     /// Draws the adapter and what the run needs of it; returns another choice of `train.device`.
@@ -67,7 +67,7 @@ impl Needs {
         let plan = match (size, limits.clone()) {
             (Some(size), Some(limits)) if config.validate().is_ok() => {
                 let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
-                let question = (config.model.clone(), shape, config.optimiser(), limits);
+                let question = (config.model.clone(), shape, config.step(), limits);
                 self.plan.get(ui.ctx(), &question, |(model, shape, optimiser, limits)| {
                     preflight(&model, &shape, &optimiser, &limits)
                 })
