@@ -99,7 +99,7 @@ fn a_kernel_that_does_not_exist_is_an_error_and_not_a_panic() {
         // Its template needs a define.
         (Kernel::new("label_table.wgsl", "label_table_forward"), "cannot be assembled"),
     ] {
-        let error = context.pipeline(&kernel, &[false, false]).unwrap_err();
+        let error = context.pipeline(&kernel, 2).unwrap_err();
         assert!(matches!(error, Error::Device(_)) && error.to_string().contains(part), "{error}");
     }
     context.check().unwrap();

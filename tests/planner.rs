@@ -166,7 +166,7 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
         let Step::Dispatch { node: time, bindings, .. } = step else { continue };
         let node = &graph.nodes()[*time];
         let own: HashSet<TensorId> = node.inputs.iter().chain(&node.outputs).map(|&id| graph.root(id)).collect();
-        for (range, _) in bindings {
+        for range in bindings {
             let within = |id: &TensorId| {
                 let place = plan.places[id];
                 overlap(range, &place) && range.offset >= place.offset && range.bytes <= place.bytes
@@ -198,7 +198,7 @@ fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
     let scratch = |node: &sep4d::graph::Node| -> usize {
         let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
         let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits }).unwrap();
-        program.scratch.iter().map(|scratch| aligned(4 * scratch.elements)).sum()
+        program.scratch.iter().map(|elements| aligned(4 * elements)).sum()
     };
     tensors + graph.nodes().iter().map(scratch).sum::<usize>()
 }

@@ -25,8 +25,8 @@ const MAX_MATRIX_WORKGROUP_BYTES: u32 = 32 << 10;
 /// How plans use one kernel.
 #[derive(Default)]
 struct Use {
-    /// The ways its bindings 1.. are bound (`true` for uniform).
-    bound: BTreeSet<Vec<bool>>,
+    /// How many operands it is given.
+    operands: BTreeSet<usize>,
     /// An adapter without subgroup operations would run it.
     without_subgroups: bool,
 }
@@ -59,7 +59,7 @@ fn collect_chosen(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
     for step in Plan::new(graph, limits).unwrap().steps {
         if let Step::Dispatch { kernel, bindings, .. } = step {
             let kernel = kernels.entry(kernel).or_default();
-            kernel.bound.insert(bindings.iter().map(|(_, uniform)| *uniform).collect());
+            kernel.operands.insert(bindings.len());
             kernel.without_subgroups |= limits.min_subgroup_lanes == 0;
         }
     }
@@ -150,12 +150,10 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
     }
     for (_, variable) in used() {
         let Some(binding) = &variable.binding else { continue };
+        let number = binding.binding as usize;
         let is_uniform = variable.space == AddressSpace::Uniform;
-        let fits = |bound: &Vec<bool>| match binding.binding {
-            0 => is_uniform,
-            binding => bound.get(binding as usize - 1) == Some(&is_uniform),
-        };
-        if binding.group != 0 || !planned.bound.iter().all(fits) {
+        let fits = |operands: &usize| number <= *operands && is_uniform == (number == 0);
+        if binding.group != 0 || !planned.operands.iter().all(fits) {
             let name = variable.name.as_deref().unwrap_or_default();
             complaints.push(format!("uses {name} at {binding:?}, which the layer does not bind so"));
         }

@@ -135,22 +135,21 @@ impl App {
             }
             ui.add_space(4.0);
             let mut entered = None;
-            egui::ScrollArea::vertical().max_height(260.0).min_scrolled_height(260.0).auto_shrink(false).show(
-                ui,
-                |ui| {
+            let rows = egui::ScrollArea::vertical().max_height(260.0).min_scrolled_height(260.0).auto_shrink(false);
+            rows.show(ui, |ui| {
+                ui.with_layout(egui::Layout::top_down_justified(egui::Align::Min), |ui| {
                     for folder in &field.offered {
                         let name =
                             folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                        let row = egui::Button::new(name).frame_when_inactive(false).truncate();
-                        if ui.add_sized([ui.available_width(), 22.0], row).clicked() {
+                        if ui.add(egui::Button::new(name).frame_when_inactive(false).truncate()).clicked() {
                             entered = Some(folder.clone());
                         }
                     }
                     if field.offered.is_empty() {
                         ui.label(RichText::new("There are no folders here.").color(style::colors(ui.visuals()).quiet));
                     }
-                },
-            );
+                });
+            });
             if let Some(folder) = entered {
                 field.text = format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR);
                 field.offered = folders(&field.text);

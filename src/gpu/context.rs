@@ -36,8 +36,8 @@ impl std::str::FromStr for DeviceChoice {
 /// Room for one element of any array that a kernel binds as storage.
 const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
 
-/// No kernel declares a larger uniform array: WebGPU guarantees no more.
-const LARGEST_UNIFORM_BYTES: usize = 64 << 10;
+/// Bytes of a kernel's parameter block, at most: the strictest uniform offset alignment.
+pub const PARAMETER_BYTES: usize = 256;
 
 /// One adapter as `sep4d devices` lists it.
 #[derive(Debug, Clone)]
@@ -126,7 +126,6 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
     let limits = adapter.limits();
     KernelLimits {
         max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
-        max_uniform_binding_bytes: limits.max_uniform_buffer_binding_size as usize,
         max_buffer_bytes: limits.max_buffer_size as usize,
         offset_alignment_bytes: 256
             .max(limits.min_storage_buffer_offset_alignment as usize)
@@ -204,8 +203,9 @@ pub struct MemoryUse {
     pub reserved_bytes: u64,
 }
 
-/// A kernel, and which of its bindings 1.. are uniform rather than storage: what one pipeline is made for.
-pub type BoundKernel = (Kernel, Vec<bool>);
+/// A kernel and the number of its operands, bound as storage from binding 1 on: what one pipeline is made for. Binding 0 is the
+/// parameter block.
+pub type BoundKernel = (Kernel, usize);
 
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
@@ -350,29 +350,26 @@ impl Context {
         }
     }
 
-    /// The pipeline of `kernel`, made on first use. `uniform[i]` says that binding `i + 1` is uniform, not storage.
+    /// The pipeline of `kernel` with so many operands, made on first use.
     ///
     /// # Errors
     /// [`Error::Device`] if the shader does not assemble or the driver refuses it.
-    pub fn pipeline(&self, kernel: &Kernel, uniform: &[bool]) -> Result<Pipeline> {
-        let key = (kernel.clone(), uniform.to_vec());
+    pub fn pipeline(&self, kernel: &Kernel, operands: usize) -> Result<Pipeline> {
+        let key = (kernel.clone(), operands);
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
         let source = render_shader(kernel)?;
         let made = self.guarded(&format!("kernel {}", kernel.entry), || {
-            let entries: Vec<_> = std::iter::once(&true)
-                .chain(uniform)
-                .enumerate()
-                .map(|(binding, &uniform)| wgpu::BindGroupLayoutEntry {
-                    binding: binding as u32,
+            let entries: Vec<_> = (0..=operands as u32)
+                .map(|binding| wgpu::BindGroupLayoutEntry {
+                    binding,
                     visibility: wgpu::ShaderStages::COMPUTE,
                     ty: wgpu::BindingType::Buffer {
-                        ty: if uniform {
-                            wgpu::BufferBindingType::Uniform
-                        } else {
-                            wgpu::BufferBindingType::Storage { read_only: false }
+                        ty: match binding {
+                            0 => wgpu::BufferBindingType::Uniform,
+                            _ => wgpu::BufferBindingType::Storage { read_only: false },
                         },
                         has_dynamic_offset: false,
                         min_binding_size: None,
@@ -421,13 +418,13 @@ impl Context {
     /// # Errors
     /// As for [`Context::pipeline`].
     pub fn build(&self, kernels: &[BoundKernel], mut proceed: impl FnMut(usize) -> bool) -> Result<bool> {
-        for (done, (kernel, uniform)) in kernels.iter().enumerate() {
+        for (done, (kernel, operands)) in kernels.iter().enumerate() {
             if !proceed(done) {
                 return Ok(false);
             }
-            let pipeline = self.pipeline(kernel, uniform)?;
+            let pipeline = self.pipeline(kernel, *operands)?;
             if self.adapter.limits.is_cpu {
-                self.launch_over_nothing(&pipeline, uniform)?;
+                self.launch_over_nothing(&pipeline, *operands)?;
             }
         }
         self.save_pipeline_cache();
@@ -435,7 +432,7 @@ impl Context {
     }
 
     /// Makes a driver compile that leaves it to the first launch, as software adapters do.
-    fn launch_over_nothing(&self, pipeline: &Pipeline, uniform: &[bool]) -> Result<()> {
+    fn launch_over_nothing(&self, pipeline: &Pipeline, operands: usize) -> Result<()> {
         let buffer = |usage, bytes: usize| {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("warm-up"),
@@ -446,16 +443,11 @@ impl Context {
         };
         self.guarded("a kernel's first launch", || {
             let storage = buffer(wgpu::BufferUsages::STORAGE, SMALLEST_STORAGE_BYTES);
-            let constant = buffer(
-                wgpu::BufferUsages::UNIFORM,
-                self.adapter.limits.max_uniform_binding_bytes.min(LARGEST_UNIFORM_BYTES),
-            );
-            let entries: Vec<_> = std::iter::once(&true)
-                .chain(uniform)
-                .enumerate()
-                .map(|(binding, &uniform)| wgpu::BindGroupEntry {
-                    binding: binding as u32,
-                    resource: if uniform { &constant } else { &storage }.as_entire_binding(),
+            let parameters = buffer(wgpu::BufferUsages::UNIFORM, PARAMETER_BYTES);
+            let entries: Vec<_> = (0..=operands as u32)
+                .map(|binding| wgpu::BindGroupEntry {
+                    binding,
+                    resource: if binding == 0 { &parameters } else { &storage }.as_entire_binding(),
                 })
                 .collect();
             let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {

@@ -4,5 +4,7 @@ mod context;
 mod shader;
 mod tuning;
 
-pub use context::{AdapterSummary, BoundKernel, Context, DeviceChoice, MemoryUse, adapters, best_for, choose};
+pub use context::{
+    AdapterSummary, BoundKernel, Context, DeviceChoice, MemoryUse, PARAMETER_BYTES, adapters, best_for, choose,
+};
 pub use shader::{render_shader, shader_files};

@@ -8,11 +8,8 @@ use wgpu::util::DeviceExt;
 
 use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
-use crate::gpu::Context;
+use crate::gpu::{Context, PARAMETER_BYTES};
 use crate::{Error, Result};
-
-/// Bytes between two parameter blocks: the strictest uniform offset alignment.
-const PARAMETER_STRIDE: usize = 256;
 
 /// Work of one submission, so that no driver's watchdog takes a long step for a hang.
 const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
@@ -70,15 +67,11 @@ impl Memory {
 }
 
 fn allocate(context: &Context, id: BufferId, bytes: usize) -> Result<wgpu::Buffer> {
-    let kind = match id {
-        BufferId::UniformArena(_) => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM,
-        _ => wgpu::BufferUsages::STORAGE,
-    };
     context.guarded(&format!("a buffer of {bytes} bytes"), || {
         context.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(&format!("{id:?}")),
             size: bytes as u64,
-            usage: kind | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         })
     })
@@ -202,17 +195,17 @@ impl Executor {
         let mut words = Vec::new();
         for step in &self.plan.steps {
             if let Step::Dispatch { parameters, kernel, .. } = step {
-                if parameters.len() * WORD_BYTES > PARAMETER_STRIDE {
+                if parameters.len() * WORD_BYTES > PARAMETER_BYTES {
                     return Err(Error::Device(format!("kernel {} has too many parameter words", kernel.entry)));
                 }
                 words.extend_from_slice(parameters);
-                words.resize(words.len().next_multiple_of(PARAMETER_STRIDE / WORD_BYTES), 0);
+                words.resize(words.len().next_multiple_of(PARAMETER_BYTES / WORD_BYTES), 0);
                 if parameters.is_empty() {
-                    words.resize(words.len() + PARAMETER_STRIDE / WORD_BYTES, 0);
+                    words.resize(words.len() + PARAMETER_BYTES / WORD_BYTES, 0);
                 }
             }
         }
-        words.resize(words.len().max(PARAMETER_STRIDE / WORD_BYTES), 0);
+        words.resize(words.len().max(PARAMETER_BYTES / WORD_BYTES), 0);
         let parameters = context.guarded("the kernels' parameters", || {
             context.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
                 label: Some("parameters"),
@@ -229,18 +222,17 @@ impl Executor {
                     bytes: place.bytes as u64,
                 },
                 Step::Dispatch { node, kernel, bindings, workgroups, .. } => {
-                    let uniform: Vec<bool> = bindings.iter().map(|(_, uniform)| *uniform).collect();
-                    let made = context.pipeline(kernel, &uniform)?;
+                    let made = context.pipeline(kernel, bindings.len())?;
                     let mut entries = vec![wgpu::BindGroupEntry {
                         binding: 0,
                         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                             buffer: &parameters,
                             offset: next_parameters,
-                            size: std::num::NonZeroU64::new(PARAMETER_STRIDE as u64),
+                            size: std::num::NonZeroU64::new(PARAMETER_BYTES as u64),
                         }),
                     }];
-                    next_parameters += PARAMETER_STRIDE as u64;
-                    for (i, (place, _)) in bindings.iter().enumerate() {
+                    next_parameters += PARAMETER_BYTES as u64;
+                    for (i, place) in bindings.iter().enumerate() {
                         entries.push(wgpu::BindGroupEntry {
                             binding: i as u32 + 1,
                             resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::program::{Launch, Operand, Slot};
 use super::{Block, DType, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId, WORD_BYTES};
+use crate::gpu::BoundKernel;
 use crate::{Error, Result};
 
 /// A buffer of the executor.
@@ -12,8 +13,6 @@ use crate::{Error, Result};
 pub enum BufferId {
     /// Transient tensors; shared by all plans of a run.
     Arena(usize),
-    /// Scratch that is also bound as uniform; shared by all plans of a run.
-    UniformArena(usize),
     /// Inputs and constants of this plan.
     Persistent(usize),
     /// A flat block.
@@ -42,8 +41,8 @@ pub enum Step {
         kernel: Kernel,
         /// Words of the parameter block.
         parameters: Vec<u32>,
-        /// Ranges bound from binding 1 on, and whether as uniform.
-        bindings: Vec<(Placement, bool)>,
+        /// Ranges bound from binding 1 on.
+        bindings: Vec<Placement>,
         /// Workgroups.
         workgroups: [u32; 3],
     },
@@ -63,8 +62,6 @@ pub struct Plan {
     pub places: HashMap<TensorId, Placement>,
     /// Bytes of each arena.
     pub arenas: Vec<usize>,
-    /// Bytes of each uniform arena.
-    pub uniform_arenas: Vec<usize>,
     /// Bytes of each persistent buffer.
     pub persistent: Vec<usize>,
     /// Bytes of the flat blocks in use.
@@ -97,8 +94,8 @@ impl Plan {
             let node = &graph.nodes()[index];
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
-            for (number, scratch) in program.scratch.iter().enumerate() {
-                lifetimes.add_scratch(time, number, scratch.elements * WORD_BYTES, scratch.uniform);
+            for (number, elements) in program.scratch.iter().enumerate() {
+                lifetimes.add_scratch(time, number, elements * WORD_BYTES);
             }
             programs.push(program);
         }
@@ -107,7 +104,6 @@ impl Plan {
             steps: Vec::new(),
             places: HashMap::new(),
             arenas: Vec::new(),
-            uniform_arenas: Vec::new(),
             persistent: Vec::new(),
             blocks: HashMap::new(),
             largest_binding: 0,
@@ -127,7 +123,7 @@ impl Plan {
                             }
                             let place = resolver.binding(operand)?;
                             plan.largest_binding = plan.largest_binding.max(place.bytes);
-                            bindings.push((place, operand.uniform));
+                            bindings.push(place);
                         }
                         Step::Dispatch {
                             node: index,
@@ -148,19 +144,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The kernel of every launch and whether its bindings 1.. are uniform.
-    pub fn kernels(&self) -> impl Iterator<Item = (Kernel, Vec<bool>)> {
+    /// The kernel of every launch, with the number of its operands.
+    pub fn kernels(&self) -> impl Iterator<Item = BoundKernel> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Dispatch { kernel, bindings, .. } => {
-                Some((kernel.clone(), bindings.iter().map(|(_, uniform)| *uniform).collect()))
-            }
+            Step::Dispatch { kernel, bindings, .. } => Some((kernel.clone(), bindings.len())),
             Step::Clear { .. } => None,
         })
     }
 
     /// Bytes of everything this plan needs on the device, kernels' parameter words excepted.
     pub fn peak_bytes(&self) -> usize {
-        let buffers = self.arenas.iter().chain(&self.uniform_arenas).chain(&self.persistent);
+        let buffers = self.arenas.iter().chain(&self.persistent);
         buffers.sum::<usize>() + self.blocks.values().sum::<usize>()
     }
 }
@@ -170,9 +164,8 @@ pub fn shared_bytes(plans: &[&Plan]) -> HashMap<BufferId, usize> {
     let mut sizes: HashMap<BufferId, usize> = HashMap::new();
     for plan in plans {
         let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
-        let uniform = plan.uniform_arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::UniformArena(i), bytes));
         let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
-        for (id, bytes) in arenas.chain(uniform).chain(blocks) {
+        for (id, bytes) in arenas.chain(blocks) {
             let size = sizes.entry(id).or_default();
             *size = bytes.max(*size);
         }
@@ -232,7 +225,7 @@ impl Resolver<'_> {
     fn binding(&self, operand: &Operand) -> Result<Placement> {
         let Resolver { graph, node, limits, .. } = self;
         let place = self.place(operand)?;
-        let limit = if operand.uniform { limits.max_uniform_binding_bytes } else { limits.max_storage_binding_bytes };
+        let limit = limits.max_storage_binding_bytes;
         if place.bytes <= limit {
             return Ok(place);
         }
@@ -274,7 +267,6 @@ pub(super) fn live_nodes(graph: &Graph) -> Vec<usize> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pool {
     Arena,
-    Uniform,
     Persistent,
 }
 
@@ -351,9 +343,9 @@ impl Lifetimes {
         self.intervals[slot].last = self.intervals[slot].last.max(time);
     }
 
-    fn add_scratch(&mut self, time: usize, number: usize, bytes: usize, uniform: bool) {
-        let pool = if uniform { Pool::Uniform } else { Pool::Arena };
-        self.intervals.push(Interval { first: time, last: time, bytes, pool, owner: Owner::Scratch(time, number) });
+    fn add_scratch(&mut self, time: usize, number: usize, bytes: usize) {
+        let owner = Owner::Scratch(time, number);
+        self.intervals.push(Interval { first: time, last: time, bytes, pool: Pool::Arena, owner });
     }
 
     fn owner_of(&self, mut root: TensorId) -> TensorId {
@@ -418,7 +410,6 @@ impl Lifetimes {
             let (buffer, offset) = loop {
                 let buffer = match interval.pool {
                     Pool::Arena => BufferId::Arena(arena),
-                    Pool::Uniform => BufferId::UniformArena(arena),
                     Pool::Persistent => BufferId::Persistent(arena),
                 };
                 let mut busy: Vec<(usize, usize)> = placed
@@ -443,7 +434,6 @@ impl Lifetimes {
             };
             let sizes = match interval.pool {
                 Pool::Arena => &mut plan.arenas,
-                Pool::Uniform => &mut plan.uniform_arenas,
                 Pool::Persistent => &mut plan.persistent,
             };
             if sizes.len() <= arena {

@@ -15,8 +15,6 @@ pub const WORKGROUP: usize = 64;
 pub struct KernelLimits {
     /// Largest range of a buffer that one storage binding may cover, in bytes.
     pub max_storage_binding_bytes: usize,
-    /// Largest uniform binding, in bytes.
-    pub max_uniform_binding_bytes: usize,
     /// Largest buffer, in bytes.
     pub max_buffer_bytes: usize,
     /// Alignment of a binding's start, in bytes.
@@ -51,7 +49,6 @@ impl KernelLimits {
     pub fn portable() -> Self {
         KernelLimits {
             max_storage_binding_bytes: 128 << 20,
-            max_uniform_binding_bytes: 64 << 10,
             max_buffer_bytes: 256 << 20,
             offset_alignment_bytes: 256,
             max_workgroups_per_dimension: 65_535,
@@ -112,8 +109,6 @@ pub struct Operand {
     pub slot: Slot,
     /// Elements bound; the start must be aligned (see [`OpContext::windows`]).
     pub elements: Range<usize>,
-    /// Bound as `var<uniform>`; only uniform scratch may be.
-    pub uniform: bool,
 }
 
 /// One dispatch, or the clearing of a range to zero.
@@ -125,7 +120,7 @@ pub enum Launch {
         kernel: Kernel,
         /// Words of the parameter block (`f32` as bits).
         parameters: Vec<u32>,
-        /// Tensors, from binding 1 on; `var<storage, read_write>` unless uniform.
+        /// Tensors, from binding 1 on; `var<storage, read_write>` all of them.
         operands: Vec<Operand>,
         /// Workgroups along x, y, z.
         workgroups: [u32; 3],
@@ -137,20 +132,11 @@ pub enum Launch {
     },
 }
 
-/// A temporary of one op.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scratch {
-    /// Number of elements.
-    pub elements: usize,
-    /// Lives in a buffer that may be bound as uniform (packed weights).
-    pub uniform: bool,
-}
-
 /// Everything an op runs, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Program {
-    /// Temporaries, alive during this op only.
-    pub scratch: Vec<Scratch>,
+    /// Elements of each temporary, alive during this op only.
+    pub scratch: Vec<usize>,
     /// Launches, in order; each sees the writes of those before it.
     pub launches: Vec<Launch>,
 }
@@ -158,13 +144,7 @@ pub struct Program {
 impl Program {
     /// Adds a temporary in storage memory and returns its slot.
     pub fn scratch(&mut self, elements: usize) -> Slot {
-        self.scratch.push(Scratch { elements, uniform: false });
-        Slot::Scratch(self.scratch.len() - 1)
-    }
-
-    /// Adds a temporary that later launches may bind as uniform.
-    pub fn uniform_scratch(&mut self, elements: usize) -> Slot {
-        self.scratch.push(Scratch { elements, uniform: true });
+        self.scratch.push(elements);
         Slot::Scratch(self.scratch.len() - 1)
     }
 
@@ -193,12 +173,12 @@ pub struct OpContext<'a> {
 impl OpContext<'_> {
     /// All of input `i`.
     pub fn input(&self, i: usize) -> Operand {
-        Operand { slot: Slot::Input(i), elements: 0..self.inputs[i].elements(), uniform: false }
+        Operand { slot: Slot::Input(i), elements: 0..self.inputs[i].elements() }
     }
 
     /// All of output `i`.
     pub fn output(&self, i: usize) -> Operand {
-        Operand { slot: Slot::Output(i), elements: 0..self.outputs[i].elements(), uniform: false }
+        Operand { slot: Slot::Output(i), elements: 0..self.outputs[i].elements() }
     }
 
     /// Splits `count` equal units (frames, rows or elements) into windows such that each tensor's part fits a binding.
@@ -256,14 +236,7 @@ impl Operand {
 
     /// All `elements` of a scratch tensor.
     pub fn scratch(slot: Slot, elements: usize) -> Self {
-        Operand { slot, elements: 0..elements, uniform: false }
-    }
-
-    /// The same, bound as uniform.
-    #[must_use]
-    pub fn as_uniform(mut self) -> Self {
-        self.uniform = true;
-        self
+        Operand { slot, elements: 0..elements }
     }
 }
 

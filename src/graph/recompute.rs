@@ -77,7 +77,7 @@ impl Schedule {
         for node in &graph.nodes {
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
-            scratch.push(program.scratch.iter().map(|s| s.elements * WORD_BYTES).sum());
+            scratch.push(program.scratch.iter().sum::<usize>() * WORD_BYTES);
         }
         Ok(Schedule::of(graph, &scratch))
     }

@@ -217,7 +217,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
 
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     let kernel = tile.define(pass.kernel(g, true), context.limits.matrices);
-    let scratch = |elements| Operand { slot: packed, elements, uniform: false };
+    let scratch = |elements| Operand { slot: packed, elements };
     for window in context.windows(g.n, &[from, to])? {
         let count = window.len() * g.voxels();
         let words = Words { size: g.extents(window.len()), count, ..packed_words };
