@@ -53,11 +53,8 @@ impl Scenes {
         let studio = &self.studio;
         let scene = self.scenes[place].get_or_insert_with(|| Scene::new(studio, size_px));
         scene.resize(studio, size_px);
-        if let Some(repaint) = scene.draw(studio, ui, state, pane, camera) {
+        if scene.draw(studio, ui, state, pane, camera).is_some() {
             studio.canvas.show(ui.painter(), rect, &scene.picture);
-            if let Some(after) = repaint {
-                ui.ctx().request_repaint_after(after);
-            }
         }
     }
 }
@@ -115,15 +112,8 @@ impl Scene {
         }
     }
 
-    /// Draws `pane` if it has changed; returns when to look again. `None` if there is nothing to draw.
-    fn draw(
-        &mut self,
-        studio: &Studio,
-        ui: &Ui,
-        state: &State,
-        pane: Pane,
-        camera: &Camera,
-    ) -> Option<Option<Duration>> {
+    /// Draws `pane` if it has changed, and asks to be called again when there is more to do; `None` if there is nothing to draw.
+    fn draw(&mut self, studio: &Studio, ui: &Ui, state: &State, pane: Pane, camera: &Camera) -> Option<()> {
         let Studio { gpu, renderer, is_software, .. } = studio;
         let shown = state.shown.as_ref()?;
         let View { hidden, solo, crop, coloring, .. } = &state.view;
@@ -155,8 +145,11 @@ impl Scene {
         } else {
             let is_still = now - self.changed.0 >= STILL.as_secs_f64();
             if self.changed.1 || !is_still {
-                let left = STILL.as_secs_f64() - (now - self.changed.0);
-                return Some((!self.changed.1).then(|| Duration::from_secs_f64(left.max(0.001))));
+                if !self.changed.1 {
+                    let left = STILL.as_secs_f64() - (now - self.changed.0);
+                    ui.ctx().request_repaint_after_secs(left.max(0.001) as f32);
+                }
+                return Some(());
             }
             smooth = true;
             self.changed.1 = true;
@@ -183,7 +176,10 @@ impl Scene {
         self.target.draw(&gpu.device, &mut encoder, renderer, &self.scene, antialiasing);
         gpu.queue.submit([encoder.finish()]);
         self.look = Some(look);
-        Some((!smooth).then_some(STILL))
+        if !smooth {
+            ui.ctx().request_repaint_after(STILL);
+        }
+        Some(())
     }
 }
 
