@@ -33,15 +33,17 @@ struct Parameters {
 
 {% set loaded = bz + 2 * halo %}
 {% set rows = 2 if winograd else by %}
+{% set mask_binding = 4 %}
+{% include "conv3d/mask.wgsl" %}
 fn store(base: i32, c: i32, value: vec4<f32>) {
     {% if vout %}
     if 4 * c < p.co {
-        ys[base + c] = vec4<{{ element[3] }}>(value);
+        ys[base + c] = vec4<{{ element[3] }}>(value{{ " * slopes(base + c)" if masked }});
     }
     {% else %}
     {% for k in range(4) %}
     if 4 * c + {{ k }} < p.co {
-        ys[base + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]);
+        ys[base + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]{{ " * slopes(base + 4 * c + " ~ k ~ ")" if masked }});
     }
     {% endfor %}
     {% endif %}

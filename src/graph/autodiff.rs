@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation: appends the backward ops of a graph to the graph itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Storage, TensorId};
+use super::{Graph, Op, Storage, TensorId};
 use crate::layers::pointwise::Pointwise;
 use crate::{Error, Result};
 
@@ -69,6 +69,8 @@ impl Graph {
             }
         }
         self.place_parameter_gradients(&gradients)?;
+        let asked = wrt.iter().filter_map(|&id| gradients.of(self, id)).map(|id| self.root(id)).collect();
+        self.absorb_masks(&asked);
         Ok(gradients)
     }
 
@@ -82,6 +84,43 @@ impl Graph {
         };
         gradients.by_root.insert(root, total);
         Ok(())
+    }
+
+    /// Lets an op that can multiply its result by the derivative of leaky ReLU do so, where a node of its own would read that
+    /// result for nothing else. Gradients that were `asked` for stay what they are.
+    fn absorb_masks(&mut self, asked: &HashSet<TensorId>) {
+        let mut readers: HashMap<TensorId, usize> = HashMap::new();
+        for &input in self.nodes.iter().flat_map(|node| &node.inputs) {
+            *readers.entry(self.root(input)).or_default() += 1;
+        }
+        let mut absorbed = HashSet::new();
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].op.name() != Pointwise::LreluBackward.name() {
+                continue;
+            }
+            let (d_y, y, d_x) =
+                (self.nodes[index].inputs[0], self.nodes[index].inputs[1], self.nodes[index].outputs[0]);
+            let root = self.root(d_y);
+            let transient = |id: TensorId| self.tensors[id.0].storage == Storage::Transient;
+            if readers[&root] > 1 || asked.contains(&root) || !transient(root) || !transient(d_x) {
+                continue;
+            }
+            let Some(producer) = self.nodes[..index].iter_mut().find(|node| node.outputs == [root]) else { continue };
+            let Some(masked) = producer.op.masked() else { continue };
+            producer.op = masked;
+            producer.inputs.push(y);
+            absorbed.insert(index);
+            for tensor in &mut self.tensors {
+                if tensor.root == d_x {
+                    tensor.root = root;
+                }
+            }
+        }
+        let mut index = 0;
+        self.nodes.retain(|_| {
+            index += 1;
+            !absorbed.contains(&(index - 1))
+        });
     }
 
     fn place_parameter_gradients(&mut self, gradients: &Gradients) -> Result<()> {
@@ -108,5 +147,36 @@ impl Graph {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Init, TensorSpec};
+    use super::*;
+    use crate::layers::linear::linear;
+
+    /// Two linear layers with leaky ReLU between them, differentiated; also the result between them if it is `asked` for.
+    fn backward_nodes(asked: bool) -> Vec<&'static str> {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorSpec::f32(&[6, 4]));
+        let [first, second] =
+            ["first", "second"].map(|name| graph.parameter(name, &[4, 4], Init::Constant(1.0)).unwrap());
+        let hidden = linear(&mut graph, x, first, None, true).unwrap();
+        let y = linear(&mut graph, hidden, second, None, false).unwrap();
+        let seed = graph.input("seed", TensorSpec::f32(&[6, 4]));
+        let forward = graph.nodes().len();
+        let wrt: &[TensorId] = if asked { &[hidden] } else { &[] };
+        let gradients = graph.backward(&[(y, seed)], wrt).unwrap();
+        assert!(!asked || gradients.of(&graph, hidden).is_some());
+        graph.nodes()[forward..].iter().map(|node| node.op.name()).collect()
+    }
+
+    #[test]
+    fn an_activation_s_derivative_costs_no_node_unless_the_gradient_before_it_is_asked_for() {
+        let mut fused = vec!["linear_backward_data", "linear_backward_weight", "linear_backward_weight"];
+        assert_eq!(backward_nodes(false), fused);
+        fused.insert(2, "lrelu_backward");
+        assert_eq!(backward_nodes(true), fused);
     }
 }

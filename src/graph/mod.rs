@@ -220,6 +220,11 @@ pub trait Op: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The op that multiplies its only result by the derivative of leaky ReLU besides, at `y`, which is one more input.
+    fn masked(&self) -> Option<Arc<dyn Op>> {
+        None
+    }
+
     /// Whether the kernels take this operand in f16 too: they load it as f32 and round what they store
     /// ([`Kernel::half_bindings`]).
     fn takes_half(&self, _operand: Slot) -> bool {

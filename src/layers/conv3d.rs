@@ -211,11 +211,11 @@ impl Op for Conv3dBackwardData {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        backward_data_program(context, &self.geometry(context), false)
+        backward_data_program(context, &self.geometry(context), Pass { transposed: true, ..Pass::default() })
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
-        backward_data_variants(context, &self.geometry(context))
+        backward_data_variants(context, &self.geometry(context), Pass { transposed: true, ..Pass::default() })
     }
 
     fn takes_half(&self, operand: Slot) -> bool {

@@ -1,12 +1,14 @@
 //! Linear layer over the channel axis; the same as a 1x1x1 convolution.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::conv3d::{self, Geometry, Pass};
-use super::pointwise::{Pointwise, lrelu};
+use super::pointwise::{Pointwise, lrelu, lrelu_slope};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
-use crate::selftest::Case;
+use crate::selftest::{Case, CaseBuilder};
 
 /// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set, or
 /// `y = act(x + x W^T + b)` where `residual` is, which costs nothing: the identity is added to the weight.
@@ -98,7 +100,7 @@ impl Op for Linear {
         if self.activation {
             d_y = graph.push_one(Pointwise::LreluBackward, &[d_y, node.outputs[0]])?;
         }
-        let data = LinearBackwardData { residual: self.residual };
+        let data = LinearBackwardData { residual: self.residual, masked: false };
         let d_x = if needs[0] { Some(graph.push_one(data, &[d_y, node.inputs[1]])?) } else { None };
         let gradients = graph.push(LinearBackwardWeight { bias: self.bias }, &[node.inputs[0], d_y])?;
         Ok(std::iter::once(d_x).chain(gradients.into_iter().map(Some)).collect())
@@ -113,11 +115,20 @@ impl Op for Linear {
     }
 }
 
-/// `d_x = d_y W`, or `d_y + d_y W`, from `d_y [.., O]` and `weight [O, I]`.
-#[derive(Debug)]
+/// `d_x = d_y W`, or `d_y + d_y W`, from `d_y [.., O]` and `weight [O, I]`; where `masked`, times `lrelu'(x)`, from the layer's
+/// input `x`, an activation, as third operand.
+#[derive(Debug, Clone)]
 pub struct LinearBackwardData {
     /// Whether `d_y` is added to the product.
     pub residual: bool,
+    /// Whether the product is multiplied by the derivative of the leaky ReLU that came before the layer.
+    pub masked: bool,
+}
+
+impl LinearBackwardData {
+    fn pass(&self) -> Pass {
+        Pass { transposed: true, residual: self.residual, masked: self.masked, ..Pass::default() }
+    }
 }
 
 impl Op for LinearBackwardData {
@@ -127,7 +138,14 @@ impl Op for LinearBackwardData {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         match inputs {
-            [d_y, w] if w.shape.len() == 2 && d_y.channels() == w.shape[0] => Ok(vec![with_channels(d_y, w.shape[1])]),
+            [d_y, w, x @ ..] if w.shape.len() == 2 && d_y.channels() == w.shape[0] => {
+                let d_x = with_channels(d_y, w.shape[1]);
+                match x {
+                    [] if !self.masked => Ok(vec![d_x]),
+                    [x] if self.masked && x.elements() == d_x.elements() => Ok(vec![d_x]),
+                    _ => Err("needs x, of the gradient's size, where it is masked, and only there".into()),
+                }
+            }
             _ => Err("needs d_y [.., O] and a weight [O, I]".into()),
         }
     }
@@ -142,19 +160,27 @@ impl Op for LinearBackwardData {
                 }
             }
         }
+        if self.masked {
+            d_x.iter_mut().zip(inputs[2].data).for_each(|(d_x, &x)| *d_x *= lrelu_slope(x));
+        }
         vec![d_x]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]), self.residual)
+        conv3d::backward_data_program(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]), self.pass())
     }
 
     fn variants(&self, context: &OpContext) -> Option<Variants> {
-        conv3d::backward_data_variants(context, &Geometry::rows(&context.outputs[0], &context.inputs[1]))
+        let g = Geometry::rows(&context.outputs[0], &context.inputs[1]);
+        conv3d::backward_data_variants(context, &g, self.pass())
+    }
+
+    fn masked(&self) -> Option<Arc<dyn Op>> {
+        (!self.masked).then(|| Arc::new(LinearBackwardData { masked: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
     fn takes_half(&self, operand: Slot) -> bool {
-        matches!(operand, Slot::Input(0) | Slot::Output(0))
+        matches!(operand, Slot::Input(0 | 2) | Slot::Output(0))
     }
 
     fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -243,13 +269,16 @@ pub fn residual_linear(graph: &mut Graph, x: TensorId, weight: TensorId, bias: T
 
 /// The layer's cases for the self-test.
 pub fn cases() -> Vec<Case> {
+    // Numbers of f16, so that the sign before an activation does not depend on whether a kernel rounds the weight to it.
+    let weight = |b: &mut CaseBuilder, name: &str, o: usize, i: usize| {
+        let values = (0..o * i).map(|_| f16::from_f64(b.rng.normal()).to_f64()).collect();
+        b.differentiable(name, &[o, i], values)
+    };
     let case = |rows: &'static [usize], i: usize, o: usize, bias: bool, activation: bool| {
         let name = format!("linear {rows:?} {i}->{o}{}", if activation { " lrelu" } else { "" });
         Case::new(name, move |b| {
             let x = b.normal("x", &[rows, &[i]].concat());
-            // Numbers of f16, so that the sign before the activation does not depend on whether a kernel rounds the weight to it.
-            let weight = (0..o * i).map(|_| f16::from_f64(b.rng.normal()).to_f64()).collect();
-            let w = b.differentiable("weight", &[o, i], weight);
+            let w = weight(b, "weight", o, i);
             let bias = bias.then(|| b.normal("bias", &[o]));
             Ok(vec![linear(&mut b.graph, x, w, bias, activation)?])
         })
@@ -261,7 +290,18 @@ pub fn cases() -> Vec<Case> {
             Ok(vec![residual_linear(&mut b.graph, x, w, bias)?])
         })
     };
+    // The second layer's data gradient takes the derivative of the first one's activation along.
+    let stacked = |rows: &'static [usize], channels: [usize; 3]| {
+        Case::new(format!("linear {rows:?} {channels:?} stacked"), move |b| {
+            let x = b.normal("x", &[rows, &channels[..1]].concat());
+            let weights = [0, 1].map(|k| weight(b, ["first", "second"][k], channels[k + 1], channels[k]));
+            let hidden = linear(&mut b.graph, x, weights[0], None, true)?;
+            Ok(vec![linear(&mut b.graph, hidden, weights[1], None, false)?])
+        })
+    };
     vec![
+        stacked(&[203], [16, 32, 8]).windowed(8192),
+        stacked(&[5, 37], [7, 13, 11]),
         residual(&[203], 16).windowed(8192),
         residual(&[2, 37], 13),
         case(&[150, 3], 7, 5, true, false).windowed(4096),

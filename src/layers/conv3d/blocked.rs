@@ -158,8 +158,9 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     for window in context.windows(g.n, &[from, to])? {
         let count = block.count(g, window.len());
         let words = Words { size: g.extents(window.len()), count, bias_at, ..Words::default() };
-        let operands =
+        let mut operands =
             vec![context.input(0).window(&window, from), packed.clone(), context.output(0).window(&window, to)];
+        operands.extend(pass.masked.then(|| context.input(2).window(&window, to)));
         let [x, y, _] = context.grid_for(count);
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
     }
@@ -213,7 +214,8 @@ fn winograd(
 
         let count = pair.count(g, window.len());
         let words = Words { size: g.size, count, bias_at, ..Words::default() };
-        let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
+        let mut operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
+        operands.extend(pass.masked.then(|| context.input(2).window(window, to)));
         let [x, y, _] = context.grid_for(count);
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
     }

@@ -51,6 +51,8 @@ pub(in crate::layers) struct Pass {
     pub activation: bool,
     /// The identity is added to the weight of a kernel of one tap, and so the input to the product.
     pub residual: bool,
+    /// Results are multiplied by the derivative of leaky ReLU at the third input.
+    pub masked: bool,
 }
 
 /// `y = act(w * x + b)`; inputs x, weight and, if `pass.bias`, bias.
@@ -61,18 +63,18 @@ pub(in crate::layers) fn forward_program(context: &OpContext, g: &Geometry, pass
 /// The variants of [`forward_program`].
 pub(in crate::layers) fn forward_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
     let g = g.normalised();
-    on_gpu(context, || multiply_tiles(context, &g, g.names().forward))
+    on_gpu(context, || multiply_tiles(context, &g, Pass::default()))
 }
 
-/// `d_x`; inputs d_y and weight.
-pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry, residual: bool) -> Result<Program> {
-    multiply(context, &g.normalised().turned(), Pass { transposed: true, residual, ..Pass::default() })
+/// `d_x`; inputs d_y, weight and, if `pass.masked`, x.
+pub(in crate::layers) fn backward_data_program(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
+    multiply(context, &g.normalised().turned(), pass)
 }
 
 /// The variants of [`backward_data_program`].
-pub(in crate::layers) fn backward_data_variants(context: &OpContext, g: &Geometry) -> Option<Variants> {
+pub(in crate::layers) fn backward_data_variants(context: &OpContext, g: &Geometry, pass: Pass) -> Option<Variants> {
     let g = g.normalised().turned();
-    on_gpu(context, || multiply_tiles(context, &g, g.names().backward_data))
+    on_gpu(context, || multiply_tiles(context, &g, pass))
 }
 
 /// `d_weight` and, if `bias`, `d_bias`; inputs x and d_y.
@@ -94,7 +96,7 @@ fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
     if context.limits.is_cpu {
         return blocked::multiply(context, g, pass);
     }
-    tiled::multiply(context, g, pass, multiply_tiles(context, g, pass.entry(g)).chosen(context))
+    tiled::multiply(context, g, pass, multiply_tiles(context, g, pass).chosen(context))
 }
 
 /// Tiles worth a try, and how a tuner knows them.
@@ -103,12 +105,14 @@ struct Tiles {
     variants: Variants,
 }
 
-fn multiply_tiles(context: &OpContext, g: &Geometry, entry: &'static str) -> Tiles {
-    Tiles::new(context, g, entry, 1, tiled::multiply_tiles(context, g))
+fn multiply_tiles(context: &OpContext, g: &Geometry, pass: Pass) -> Tiles {
+    let framed: &[_] = if pass.masked { &[(0, g.i), (2, g.o)] } else { &[(0, g.i)] };
+    let entry = format!("{}{}", pass.entry(g), if pass.masked { " masked" } else { "" });
+    Tiles::new(context, g, &entry, framed, tiled::multiply_tiles(context, g))
 }
 
 fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Tiles {
-    Tiles::new(context, g, g.names().backward_weight, 2, tiled::weight_gradient_tiles(context, g))
+    Tiles::new(context, g, g.names().backward_weight, &[(0, g.i), (1, g.o)], tiled::weight_gradient_tiles(context, g))
 }
 
 fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants> {
@@ -116,14 +120,20 @@ fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants
 }
 
 impl Tiles {
-    /// The first `framed` inputs have a vector a voxel, the others none.
-    fn new(context: &OpContext, g: &Geometry, entry: &str, framed: usize, tiles: Vec<&'static Tile>) -> Tiles {
+    /// Of the inputs, the `framed` ones have so many channels a voxel; the others have none.
+    fn new(
+        context: &OpContext,
+        g: &Geometry,
+        entry: &str,
+        framed: &[(usize, usize)],
+        tiles: Vec<&'static Tile>,
+    ) -> Tiles {
         let Geometry { n, size: [x, y, z], i, o, kernel: [kx, ky, kz] } = *g;
         let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
         let frames = n.min((MOST_TUNED_VOXELS / g.voxels()).max(1));
         let mut sample = context.inputs.to_vec();
-        for spec in sample.iter_mut().take(framed) {
-            spec.shape = vec![frames, x, y, z, spec.channels()];
+        for &(input, channels) in framed {
+            sample[input].shape = vec![frames, x, y, z, channels];
         }
         let is_half = |spec: &&TensorSpec| spec.dtype == DType::F16;
         let half = context.inputs.iter().chain(context.outputs).filter(is_half).count();
@@ -148,6 +158,7 @@ impl Pass {
         g.kernel_named(self.entry(g), tiled)
             .define("bias", i64::from(self.bias))
             .define("activation", i64::from(self.activation))
+            .define("masked", i64::from(self.masked))
     }
 
     /// The kernel that rearranges the weight before.

@@ -224,6 +224,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
         let weights = scratch(0..if tile.is_half() { matrix } else { elements });
         let mut operands = vec![context.input(0).window(&window, from), weights, context.output(0).window(&window, to)];
         operands.extend(tile.is_half().then(|| scratch(matrix..elements)));
+        operands.extend(pass.masked.then(|| context.input(2).window(&window, to)));
         let [x, y, _] = context.grid(count.div_ceil(tile.rows));
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, (co_padded / tile.columns) as u32]);
     }
