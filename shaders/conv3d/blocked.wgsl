@@ -28,7 +28,18 @@ struct Parameters {
 // the weight, r = 0..3, become two rows.
 {% endif %}
 {% include "conv3d/channels.wgsl" %}
+{% if direct %}
+// A small layer is over before its weight could be rearranged.
+{% set weight_binding, bias_binding = 2, 4 %}
+{% include "conv3d/weight.wgsl" %}
+
+fn weights_of(o: i32, c: i32) -> vec4<f32> {
+    return vec4(
+        weight_at(o, 4 * c, 0, 1), weight_at(o, 4 * c + 1, 0, 1), weight_at(o, 4 * c + 2, 0, 1), weight_at(o, 4 * c + 3, 0, 1));
+}
+{% else %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
+{% endif %}
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
 {% set loaded = bz + 2 * halo %}
@@ -98,7 +109,9 @@ fn {{ entry }}(
     {% if lanes > 1 %}
     let lane = i32(subgroup_lane) & {{ lanes - 1 }};
     {% endif %}
+    {% if not direct %}
     var at = co_block * {{ cb * kz }} * p.kx * {{ "4" if winograd else "p.ky" }} * ci_vectors{{ " + lane" if lanes > 1 }};
+    {% endif %}
     {% if winograd %}
     for (var r = 0; r < 4; r += 1) {
         {% for v in range(bz) %}
@@ -149,8 +162,12 @@ fn {{ entry }}(
         {% for kz_tap in range(kz) %}
         {% for group in range(cb // lanes) %}
         {
+            {% if direct %}
+            let w = weights_of(co_block * {{ cb }} + {{ group * lanes }}{{ " + lane" if lanes > 1 }}, c);
+            {% else %}
             let w = weights[at];
             at += {{ lanes }};
+            {% endif %}
             {% for member in range(lanes) %}
             {% set o = group * lanes + member %}
             {
@@ -190,7 +207,12 @@ fn {{ entry }}(
         {% for k in range(cb // 4) %}
         let c_{{ k }} = co_block * {{ cb // 4 }} + {{ k }};
         {% if bias %}
+        {% if direct %}
+        let o_{{ k }} = min(4 * vec4(c_{{ k }}) + vec4(0, 1, 2, 3), vec4(p.co - 1));
+        let bias_{{ k }} = vec4(bias[o_{{ k }}.x], bias[o_{{ k }}.y], bias[o_{{ k }}.z], bias[o_{{ k }}.w]);
+        {% else %}
         let bias_{{ k }} = weights[p.bias_at + c_{{ k }}];
+        {% endif %}
         {% endif %}
         {% endfor %}
         {% for y in range(rows) %}
@@ -233,7 +255,14 @@ fn {{ entry }}(
 // results are [chunk][co block][ci block][kx][tap, input][lane].
 @group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
 @group(0) @binding(2) var<storage, read_write> d_ys: array<{{ outputs | replace("f32", element[2]) if vout else element[2] }}>;
+{% if direct %}
+@group(0) @binding(3) var<storage, read_write> d_weight: array<f32>;
+{% if bias %}
+@group(0) @binding(4) var<storage, read_write> d_bias: array<f32>;
+{% endif %}
+{% else %}
 @group(0) @binding(3) var<storage, read_write> partial: array<{{ outputs }}>;
+{% endif %}
 
 {% set loaded = bz + 2 * halo %}
 {% set rows = by + ky - 1 %}
@@ -363,6 +392,26 @@ fn {{ entry }}(
         frame += select(0, volume, wraps_x);
         {% endif %}
     }
+    {% if direct %}
+    // A single chunk of a linear layer has the whole sums.
+    {% for k in range(width) %}
+    {
+        let o = d_c * {{ width }} + {{ k }};
+        if o < p.co {
+            {% for i in range(4 * civ) %}
+            if ci_block * {{ 4 * civ }} + {{ i }} < p.ci {
+                d_weight[o * p.ci + ci_block * {{ 4 * civ }} + {{ i }}] = sum_0_{{ i }}{{ "[" ~ k ~ "]" if width > 1 }};
+            }
+            {% endfor %}
+            {% if bias %}
+            if ci_block == 0 {
+                d_bias[o] = sum_bias{{ "[" ~ k ~ "]" if width > 1 }};
+            }
+            {% endif %}
+        }
+    }
+    {% endfor %}
+    {% else %}
     let ci_blocks = i32(grid.x) / p.kx;
     let base = (((chunk * i32(grid.z) + co_block) * ci_blocks + ci_block) * p.kx + kx) * {{ members * 8 }} + lane;
     {% for t in range(ky * kz) %}
@@ -371,6 +420,7 @@ fn {{ entry }}(
     {% endfor %}
     {% endfor %}
     partial[base + {{ (members - 1) * 8 }}] = sum_bias;
+    {% endif %}
 }
 {% endif %}
 

@@ -2,6 +2,7 @@
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
 // padded with zeros. For Winograd's F(2, 3), [co / cb][4][kx][ci / 4][kz][cb][4]: three taps along y become four.
+{% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
 

@@ -1,7 +1,7 @@
 // The weight as the caller has it, [co][ci][taps], or, transposed and flipped, [ci][co][taps]; zero outside.
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+@group(0) @binding({{ weight_binding }}) var<storage, read_write> weight: array<f32>;
 {% if bias %}
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+@group(0) @binding({{ bias_binding }}) var<storage, read_write> bias: array<f32>;
 {% endif %}
 
 fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {

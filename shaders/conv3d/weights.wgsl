@@ -3,6 +3,7 @@
 {% if entry is endingwith("pack") %}
 // The weight as a matrix [taps * ci, padded][co, padded], where ci is padded to {{ 8 if half else 4 }} and all rows to a whole step; then
 // the bias in f32. Zero where padded, or without a bias.{{ " The matrix is in f16, two columns a word." if half }}
+{% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
 

@@ -300,8 +300,11 @@ pub fn cases() -> Vec<Case> {
         })
     };
     vec![
+        // Few products take the weight as it is, many rearrange it first.
+        stacked(&[1111], [16, 20, 16]).windowed(32 << 10),
         stacked(&[203], [16, 32, 8]).windowed(8192),
         stacked(&[5, 37], [7, 13, 11]),
+        residual(&[1040], 16).windowed(32 << 10),
         residual(&[203], 16).windowed(8192),
         residual(&[2, 37], 13),
         case(&[150, 3], 7, 5, true, false).windowed(4096),

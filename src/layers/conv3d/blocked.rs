@@ -20,6 +20,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 const MIN_CHUNK_BLOCKS: usize = 32;
 const MAX_CHUNK_BLOCKS: usize = 30_000;
 
+/// Products of a linear layer up to which its weight is read as it is: rearranging takes a launch.
+const DIRECT_PRODUCTS: usize = 256 << 10;
+
 /// Products of a convolution from which on Winograd's algorithm is worth its launch.
 const WINOGRAD_PRODUCTS: usize = 8 << 20;
 
@@ -152,15 +155,23 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
         return Ok(winograd(context, g, pass, &channels, block, &windows));
     }
     let mut program = Program::default();
-    let (packed, bias_at) = channels.pack(&mut program, context, g, pass, g.taps());
+    let direct = g.pointwise() && g.n * g.i * g.o <= DIRECT_PRODUCTS;
+    let mut kernel = channels.define(block.define(pass.kernel(g, false), g)).define("winograd", 0);
+    kernel = kernel.define("direct", i64::from(direct));
+    let (weight, bias_at) = if direct {
+        kernel = kernel.define("transposed", i64::from(pass.transposed)).define("residual", i64::from(pass.residual));
+        (context.input(1), 0)
+    } else {
+        channels.pack(&mut program, context, g, pass, g.taps())
+    };
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
-    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("winograd", 0);
     for window in context.windows(g.n, &[from, to])? {
         let count = block.count(g, window.len());
         let words = Words { size: g.extents(window.len()), count, bias_at, ..Words::default() };
         let mut operands =
-            vec![context.input(0).window(&window, from), packed.clone(), context.output(0).window(&window, to)];
+            vec![context.input(0).window(&window, from), weight.clone(), context.output(0).window(&window, to)];
         operands.extend(pass.masked.then(|| context.input(2).window(&window, to)));
+        operands.extend((direct && pass.bias).then(|| context.input(2)));
         let [x, y, _] = context.grid_for(count);
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
     }
@@ -203,7 +214,8 @@ fn winograd(
     let transform = Kernel::new("conv3d.wgsl", g.names().transform)
         .define("tiled", 0)
         .define("vin", i64::from(g.i.is_multiple_of(4)));
-    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1).define("winograd", 1);
+    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1);
+    let kernel = kernel.define("winograd", 1).define("direct", 0);
     let pair = VoxelBlock { y: 2, ..block };
     for window in windows {
         let [x, y, z] = g.size;
@@ -284,11 +296,22 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let sets = windows.iter().map(|window| chunks_of(window.len()).2).max().unwrap_or(1);
 
     let mut program = Program::default();
-    let elements = sets * set_bytes(co_step) / WORD_BYTES;
-    let partial: Slot = program.scratch(elements);
     let gradient = g.kernel_named(names.backward_weight, false);
     let gradient = blocks.define(blocks.block.define(gradient, g), g);
     let gradient = gradient.define("vout", i64::from(g.o.is_multiple_of(blocks.width)));
+    if g.pointwise() && windows.len() == 1 && sets == 1 && co_step == blocks.co_blocks {
+        let (count, chunk, _) = chunks_of(g.n);
+        let words = Words { size: g.extents(g.n), count, chunk, ..Words::default() };
+        let mut operands = vec![context.input(0), context.input(1), context.output(0)];
+        operands.extend(bias.then(|| context.output(1)));
+        let workgroups = [blocks.ci_blocks as u32, 1, blocks.co_blocks as u32];
+        let gradient = gradient.define("direct", 1).define("bias", i64::from(bias));
+        program.dispatch(gradient, words.list(g), operands, workgroups);
+        return Ok(program);
+    }
+    let gradient = gradient.define("direct", 0);
+    let elements = sets * set_bytes(co_step) / WORD_BYTES;
+    let partial: Slot = program.scratch(elements);
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 0).define("bias", i64::from(bias));
     let reduce = blocks.define(reduce, g);
     for co_first in (0..blocks.co_blocks).step_by(co_step) {
