@@ -24,9 +24,9 @@ use prepare::Prepared;
 const COMMANDS: usize = 16;
 const EVENTS: usize = 64;
 
-/// Of a thread in the background; beside a busy thread of normal priority it gets about a tenth of a core.
+/// Of a thread in the background; beside busy threads of normal priority it gets a few percent of a core.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 15;
 
 /// What a trainer is started for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -77,9 +77,10 @@ impl Clock {
         1.0 / secs
     }
 
-    /// Leaves out the time since the last lap, when no step was under way.
-    fn skip(&mut self) {
-        self.since = Instant::now();
+    /// Leaves out the time since `began`, when no step was under way.
+    fn leave_out(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.since = (self.since + (now - began)).min(now);
     }
 }
 
@@ -221,6 +222,7 @@ impl Run {
             if report {
                 self.report(session, port, log)?;
             }
+            let reported = Instant::now();
             let improved = validate && self.validate(session, port)?;
             if save || improved {
                 self.save(session, port, improved)?;
@@ -232,8 +234,8 @@ impl Run {
                 let checkpoint = self.checkpoint(session)?;
                 self.remember(checkpoint);
             }
-            if log || save || validate || remember {
-                self.clock.skip();
+            if report {
+                self.clock.leave_out(reported);
             }
         }
         session.context().save_pipeline_cache();
@@ -247,6 +249,13 @@ impl Run {
 
     /// Carries out what was ordered; true if the run is to end.
     fn obey(&mut self, session: &mut Session, port: &mut Port) -> Result<bool> {
+        let began = Instant::now();
+        let ends = self.carry_out(session, port);
+        self.clock.leave_out(began);
+        ends
+    }
+
+    fn carry_out(&mut self, session: &mut Session, port: &mut Port) -> Result<bool> {
         loop {
             port.listen(self.paused);
             if port.closed {
@@ -274,7 +283,6 @@ impl Run {
                         // One step, then the pause that comes first in line.
                         port.pending.push_front(Command::Pause);
                         self.paused = false;
-                        self.clock.skip();
                         return Ok(false);
                     }
                     Command::Save => self.save(session, port, false)?,
@@ -293,7 +301,6 @@ impl Run {
                     #[cfg(test)]
                     Command::LoseDevice => session.context().device.destroy(),
                 }
-                self.clock.skip();
             }
             if !self.paused {
                 return Ok(false);
