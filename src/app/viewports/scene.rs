@@ -16,7 +16,7 @@ use crate::app::view::{Coloring, View};
 use crate::view::{Antialiasing, Camera, Look, Mesh, Offscreen, Ornaments, Theme, VoxelRenderer, VoxelScene};
 
 /// A software adapter smooths edges only when nothing has moved for this long.
-const STILL: Duration = Duration::from_millis(150);
+const STILL: Duration = Duration::from_millis(300);
 
 /// The scenes, and what draws and shows them.
 pub struct Scenes {
