@@ -211,7 +211,7 @@ fn winograd(
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     let elements = windows.iter().map(Range::len).max().unwrap_or(0) * transformed_elements(g);
     let transformed = Operand::scratch(program.scratch(elements), elements);
-    let transform = Kernel::new("conv3d.wgsl", g.names().transform)
+    let transform = Kernel::new("conv3d.wgsl", "conv3d_transform")
         .define("tiled", 0)
         .define("vin", i64::from(g.i.is_multiple_of(4)));
     let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1);
@@ -226,8 +226,7 @@ fn winograd(
 
         let count = pair.count(g, window.len());
         let words = Words { size: g.size, count, bias_at, ..Words::default() };
-        let mut operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
-        operands.extend(pass.masked.then(|| context.input(2).window(window, to)));
+        let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
         let [x, y, _] = context.grid_for(count);
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
     }

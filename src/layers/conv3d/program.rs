@@ -16,8 +16,6 @@ const MOST_TUNED_VOXELS: usize = 1 << 17;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     pub pack: &'static str,
-    /// Of convolutions with three taps along y.
-    pub transform: &'static str,
     pub forward: &'static str,
     pub backward_data: &'static str,
     pub backward_weight: &'static str,
@@ -26,7 +24,6 @@ pub(super) struct Names {
 
 const CONV3D: Names = Names {
     pack: "conv3d_pack",
-    transform: "conv3d_transform",
     forward: "conv3d_forward",
     backward_data: "conv3d_backward_data",
     backward_weight: "conv3d_backward_weight",
@@ -35,7 +32,6 @@ const CONV3D: Names = Names {
 
 const LINEAR: Names = Names {
     pack: "linear_pack",
-    transform: "linear_transform",
     forward: "linear_forward",
     backward_data: "linear_backward_data",
     backward_weight: "linear_backward_weight",
