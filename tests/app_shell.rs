@@ -228,6 +228,9 @@ fn a_run_whose_data_have_moved_asks_for_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = first_start([1280.0, 800.0]);
     harness.state_mut().start(None, Some(folder.path()));
+    // Else the example, whose run this is, asks for its data too, at any time.
+    wait(&mut harness, "the example", |app| app.state.shown.as_ref().is_some_and(|shown| shown.model.is_some()));
+    wait(&mut harness, "its end", |app| app.state.jobs.list().is_empty());
     let (town, run) = (folder.path().join("welcome/example-town"), folder.path().join("welcome/example-run"));
     let moved = folder.path().join("moved");
     std::fs::rename(&town, &moved).unwrap();
