@@ -182,7 +182,7 @@ fn a_model_is_shown_as_it_was_trained_and_nothing_is_written() {
     assert_eq!((showing.step, showing.clips, showing.frames, showing.grid.size), (4, 5, 2, [16, 16, 4]));
     assert_eq!((&showing.checkpoint, &showing.folder), (&checkpoint, &folder));
     #[cfg(target_os = "linux")]
-    assert!(niceness_of("trainer").contains(&10));
+    assert!(niceness_of("trainer").contains(&15));
     let shown = reconstruct(&trainer, 2);
     assert_eq!(ReconstructedClip { seconds: 0.0, ..shown }, ReconstructedClip { seconds: 0.0, ..*trained });
     trainer.send(Command::Validate);
