@@ -1,8 +1,9 @@
 //! Which kernels a convolution runs, with which blocks, and in which pieces.
 //!
 //! CPU adapters run the register-blocked family (`shaders/conv3d/blocked.wgsl`), GPUs the workgroup-tiled one
-//! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both first rearrange the
-//! weight in a scratch tensor, the blocked one also x where Winograd's algorithm saves multiplications, and both sum weight gradients in two stages, so that no order of execution shows in a result.
+//! (`shaders/conv3d/tiled.wgsl`), as do CPU adapters without subgroups for the weight gradient. Both rearrange the weight in a
+//! scratch tensor first, unless a layer is too small for that, and the blocked one also x where Winograd's algorithm saves
+//! multiplications. Weight gradients are summed in a fixed order, so that no order of execution shows in a result.
 
 use super::tiled::Tile;
 use super::{Geometry, blocked, tiled};
