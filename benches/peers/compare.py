@@ -27,7 +27,7 @@ CASES = [
     "step:demo:4:32x32x8",
     "step:demo:4:64x64x8",
 ]
-CUDA_CASES = ["step:base:4:128x128x8", "step:paper:16:128x128x8"]
+CUDA_CASES = ["step:paper:16:128x128x8", "step:paper:16:128x128x8:f16"]
 # A sample runs a part as often as it takes to last this long.
 SAMPLE_SECS = 0.3
 # Results that differ by more are not the same computation: for single precision, and for the others.
@@ -126,10 +126,10 @@ def describe(case: str) -> tuple[str, dict, list[str]]:
         inputs, outputs, size = rest
         parameters = {"inputs": int(inputs), "outputs": int(outputs)}
         return kind, parameters | {"size": sides(size)}, ["forward", "data", "weight"]
-    if kind == "step" and len(rest) == 3:
-        preset, frames, size = rest
-        return kind, {"preset": preset, "frames": int(frames), "size": sides(size)}, ["step"]
-    sys.exit(f"--case {case}: give conv3d:INPUTS:OUTPUTS:XxYxZ or step:PRESET:FRAMES:XxYxZ")
+    if kind == "step" and len(rest) == 3 + (rest[-1] == "f16"):
+        preset, frames, size, precision = rest if rest[-1] == "f16" else [*rest, "f32"]
+        return kind, {"preset": preset, "frames": int(frames), "size": sides(size), "precision": precision}, ["step"]
+    sys.exit(f"--case {case}: give conv3d:INPUTS:OUTPUTS:XxYxZ or step:PRESET:FRAMES:XxYxZ, or the latter with :f16")
 
 
 def sides(size: str) -> list[int]:
@@ -205,7 +205,8 @@ def run_case(case: str, ours: Side, peers: list[Side], rounds: int) -> list[Row]
                 continue
             able.append(peer)
             errors[peer.name] = answer["errors"]
-            wrong[peer.name] = {name for name, error in answer["errors"].items() if not error <= peer.tolerance}
+            tolerance = ROUGH_TOLERANCE if parameters.get("precision") == "f16" else peer.tolerance
+            wrong[peer.name] = {name for name, error in answer["errors"].items() if not error <= tolerance}
             for name in sorted(wrong[peer.name]):
                 say(f"{case}: {peer.name}: {name} differs from ours by {answer['errors'][name]:.2g} of its norm")
     rows = []
@@ -327,7 +328,8 @@ def main() -> None:
         peers += found
     peers = [peer for peer in peers if wanted is None or peer.name in wanted]
 
-    cases = arguments.case or CASES
+    on_cuda = any("cuda" in peer.command for peer in peers)
+    cases = arguments.case or CASES + (CUDA_CASES if on_cuda else [])
     began = time.monotonic()
     rows = []
     try:

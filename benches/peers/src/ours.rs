@@ -16,7 +16,7 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::tune::tuned;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::rng::{Rng, normal};
-use sep4d::train::config::{Preset, RunConfig};
+use sep4d::train::config::RunConfig;
 use sep4d::train::session::{Session, graphs};
 use sep4d_peers::{Request, Result, serve, write};
 use serde_json::{Value, json};
@@ -47,9 +47,10 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
             *case = Some(Case::Conv3d(ready));
             Ok(json!({ "adapter": context.adapter.name, "driver": context.adapter.driver, "flops": flops }))
         }
-        Request::Step { folder, preset, frames, size } => {
+        Request::Step { folder, preset, frames, size, precision } => {
             *case = None;
-            let (session, batch) = step(context, &folder, preset.parse()?, frames, size)?;
+            let config = RunConfig::preset(preset.parse()?, Some(frames)).with(&[format!("train.precision={precision}")])?;
+            let (session, batch) = step(context, &folder, &config, size)?;
             let flops = session.preflight().flops_per_step;
             *case = Some(Case::Step(Box::new(session), batch));
             Ok(json!({ "adapter": context.adapter.name, "driver": context.adapter.driver, "flops": flops }))
@@ -124,11 +125,10 @@ fn convolution(
 fn step(
     context: &Arc<Context>,
     folder: &Path,
-    preset: Preset,
-    frames: usize,
+    config: &RunConfig,
     size: [usize; 3],
 ) -> Result<(Session, Batch)> {
-    let config = RunConfig::preset(preset, Some(frames));
+    let frames = config.data.frames;
     let shape = BatchShape { batch: config.train.batch, frames, size };
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
