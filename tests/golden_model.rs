@@ -48,9 +48,16 @@ impl Golden {
     }
 
     /// Labels `[N, X', Y', Z', 8]`.
-    fn labels(&self) -> Vec<u32> {
-        let plain: Vec<u32> = self.tensors().tensor("labels").unwrap().data().iter().map(|&b| u32::from(b)).collect();
-        plain.chunks(SIZE.iter().product()).flat_map(|frame| to_blocked(frame, SIZE)).collect()
+    fn labels(&self) -> Vec<u8> {
+        let tensors = self.tensors();
+        let plain = tensors.tensor("labels").unwrap();
+        plain.data().chunks(SIZE.iter().product()).flat_map(|frame| to_blocked(frame, SIZE)).collect()
+    }
+
+    /// The same, four to a word.
+    fn label_words(&self) -> Vec<f64> {
+        let word = |bytes: &[u8]| f64::from(u32::from_le_bytes(bytes.try_into().unwrap()));
+        self.labels().chunks(4).map(word).collect()
     }
 
     /// Parameters whose gradient is rounding noise, because they have no effect.
@@ -158,12 +165,12 @@ fn logits_agree() {
     graph.keep(model.logits);
 
     let mut values = twin_values(&graph, &golden);
-    values.set(&graph, model.labels, golden.labels().into_iter().map(f64::from).collect());
+    values.set(&graph, model.label_bytes, golden.label_words());
     interpret::run(&graph, &mut values).unwrap();
     let twin = relative_error(values.get(&graph, model.logits).unwrap(), &expected);
 
     let (executor, _memory) = on_device(&graph, &golden);
-    executor.write(model.labels, &golden.labels()).unwrap();
+    executor.write(model.label_bytes, &golden.labels()).unwrap();
     executor.run().unwrap();
     let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
     let device = relative_error(&logits, &expected);
@@ -178,13 +185,13 @@ fn losses_and_gradients_agree() {
     let key = [SEED, 0, 0];
 
     let mut values = twin_values(&graph, &golden);
-    values.set(&graph, model.labels, golden.labels().into_iter().map(f64::from).collect());
+    values.set(&graph, model.label_bytes, golden.label_words());
     values.set(&graph, rng, key.map(f64::from).to_vec());
     values.set(&graph, class_weights, golden.f64("class_weights"));
     interpret::run(&graph, &mut values).unwrap();
 
     let (executor, memory) = on_device(&graph, &golden);
-    executor.write(model.labels, &golden.labels()).unwrap();
+    executor.write(model.label_bytes, &golden.labels()).unwrap();
     executor.write(rng, &key).unwrap();
     executor.write(class_weights, &golden.f32("class_weights")).unwrap();
     executor.run().unwrap();

@@ -8,9 +8,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Classes, `[N = B*T, X/2, Y/2, Z/2, 8]`; voxel `s = 4*(x&1) + 2*(y&1) + (z&1)` of its block.
-    pub labels: Vec<u32>,
+    pub labels: Vec<u8>,
     /// 1 where the voxel was observed, in the same order.
-    pub observed: Vec<u32>,
+    pub observed: Vec<u8>,
     /// `[B*T]`, the motion from each frame into its clip's middle frame; absent unless every clip has poses.
     pub poses: Option<Vec<[f32; 12]>>,
     /// B, the number of clips.
@@ -43,8 +43,8 @@ impl Batch {
                         frame.labels.len()
                     )));
                 }
-                push_blocked(&mut labels, &frame.labels, size, u32::from);
-                push_blocked(&mut observed, &frame.observed, size, u32::from);
+                push_blocked(&mut labels, &frame.labels, size, |label| label);
+                push_blocked(&mut observed, &frame.observed, size, u8::from);
             }
         }
         let poses: Option<Vec<&Vec<Pose>>> = clips.iter().map(|clip| clip.poses.as_ref()).collect();

@@ -20,6 +20,7 @@ pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
+pub mod unpack;
 
 use crate::selftest::Case;
 
@@ -44,6 +45,7 @@ pub fn cases() -> Vec<Case> {
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),
+        unpack::cases(),
     ]
     .into_iter()
     .flatten()

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fusion;
 use super::modules::{Kernel, LinearOptions, conv_layer, default_init, linear_layer, positional_code, residual_block};
-use crate::graph::{Graph, Init, TensorId, TensorSpec};
+use crate::graph::{Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
@@ -12,6 +12,7 @@ use crate::layers::linear::{linear, residual_linear};
 use crate::layers::permute::{permute, tile};
 use crate::layers::pointwise::Pointwise;
 use crate::layers::reparameterise::{mean, reparameterise};
+use crate::layers::unpack::unpack_bytes;
 use crate::{Error, Result};
 
 /// Widths of the model. No parameter depends on T, X, Y or Z.
@@ -141,7 +142,9 @@ pub enum Latent {
 /// The tensors of a built model.
 #[derive(Debug, Clone)]
 pub struct Sep4d {
-    /// Input: labels `u32 [N, X', Y', Z', 8]` in blocked order.
+    /// Input: the labels, a byte each, `u32 [N, X', Y', Z', 2]` in blocked order.
+    pub label_bytes: TensorId,
+    /// The same in words, `u32 [N, X', Y', Z', 8]`.
     pub labels: TensorId,
     /// `(mu, logvar)` of each plane, `[B, ., ., 2C]`.
     pub distributions: Planes,
@@ -160,7 +163,8 @@ pub struct Sep4d {
 pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: Latent) -> Result<Sep4d> {
     shape.check()?;
     let [x, y, z] = shape.cells();
-    let labels = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8]));
+    let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
+    let labels = unpack_bytes(g, label_bytes)?;
     let features = extractor(g, config, labels)?;
     let planes = g.scope("planes", |g| factorise(g, config, shape, features))?;
     let distributions = g.scope("distributions", |g| {
@@ -187,7 +191,7 @@ pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: La
     let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
     let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, config.plane_features])?;
     let logits = g.scope("decoder", |g| decoder(g, config, fused))?;
-    Ok(Sep4d { labels, distributions, latents, kl, logits })
+    Ok(Sep4d { label_bytes, labels, distributions, latents, kl, logits })
 }
 
 /// Width of the extractor before its output layer, fixed by the design.

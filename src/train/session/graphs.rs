@@ -13,6 +13,7 @@ use crate::layers::likely::likely;
 use crate::layers::metrics::{argmax, confusion};
 use crate::layers::pointwise::weighted_sum;
 use crate::layers::segmentation_loss::segmentation_loss;
+use crate::layers::unpack::unpack_bytes;
 use crate::models::sep4d::{self, BatchShape, Latent, ModelConfig};
 
 /// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
@@ -52,7 +53,7 @@ pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &Ste
     if precision == Precision::F16 {
         g.halve(SMALLEST_HALF);
     }
-    Ok(TrainingGraph { graph: g, labels: built.labels, class_weights, rng, scale, adam, optimiser, report })
+    Ok(TrainingGraph { graph: g, labels: built.label_bytes, class_weights, rng, scale, adam, optimiser, report })
 }
 
 /// Scores a batch with the latent means.
@@ -69,14 +70,15 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let built = sep4d::build(&mut g, model, shape, Latent::Mean)?;
-    let observed = g.input("observed", TensorSpec::u32(g.shape(built.labels)));
+    let observed_bytes = g.input("observed", TensorSpec::u32(g.shape(built.label_bytes)));
+    let observed = unpack_bytes(&mut g, observed_bytes)?;
     let (ce, lovasz) = g.scope("loss", |g| segmentation_loss(g, built.logits, built.labels, class_weights))?;
     let losses = concat(&mut g, &[ce, lovasz])?;
     let predicted = argmax(&mut g, built.logits)?;
     let confusion = confusion(&mut g, predicted, built.labels, observed, shape.total_frames(), model.classes)?;
     g.keep(confusion);
     g.keep(losses);
-    Ok((g, EvaluationGraph { labels: built.labels, class_weights, observed, confusion, losses }))
+    Ok((g, EvaluationGraph { labels: built.label_bytes, class_weights, observed: observed_bytes, confusion, losses }))
 }
 
 /// The latent planes of one clip.
@@ -92,7 +94,7 @@ pub(in crate::train) fn encoder_graph(model: &ModelConfig, shape: &BatchShape) -
     let built = sep4d::build(&mut g, model, &one_clip(shape), Latent::Mean)?;
     let distributions = built.distributions.all();
     distributions.into_iter().for_each(|id| g.keep(id));
-    Ok((g, EncoderGraph { labels: built.labels, distributions }))
+    Ok((g, EncoderGraph { labels: built.label_bytes, distributions }))
 }
 
 /// What latent planes of one clip mean.
