@@ -1,4 +1,9 @@
-// Kernels of src/layers/ceiling.rs: nothing but multiply-adds, and nothing but memory traffic.
+{% set matrices = entry == "ceiling_matrices" %}
+{% if matrices and matrix_units %}
+enable wgpu_cooperative_matrix;
+enable f16;
+{% endif %}
+// Kernels of src/layers/ceiling.rs: nothing but multiply-adds, of numbers or of matrices, and nothing but memory traffic.
 {% include "common/index.wgsl" %}
 alias Value = {{ "vec4<f32>" if width == 4 else "f32" }};
 
@@ -13,7 +18,91 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read_write> x: array<Value>;
 @group(0) @binding(2) var<storage, read_write> y: array<Value>;
 
-{% if width == 1 %}
+{% if matrices %}
+// A subgroup of 32 lanes squares 16 x 16 values over and over, a lane having half of a row of each sum.
+{% set half = "vec4<f16>" if matrix_units else "quantizeToF16" %}
+var<workgroup> operand: array<vec4<{{ "f16" if matrix_units else "f32" }}>, 256>;
+var<workgroup> spread: array<vec4<f32>, 256>;
+
+{% macro multiply(to, from) %}
+{% if matrix_units %}
+{{ to }} = coopMultiplyAdd(a, b, {{ from }});
+{% else %}
+{{ to }}[0] = {{ from }}[0] + square[0];
+{{ to }}[1] = {{ from }}[1] + square[1];
+{% endif %}
+{% endmacro %}
+
+@compute @workgroup_size(128)
+fn ceiling_matrices(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    {% if matrix_units %}
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+    {% endif %}
+) {
+    {% if not matrix_units %}
+    let subgroup = local / 32u;
+    let lane = local % 32u;
+    {% endif %}
+    let first = subgroup * 64u;
+    let mine = first + 2u * lane;
+    let at = workgroup_index(workgroup, grid) * 256u + mine;
+    // The last workgroup may have fewer matrices.
+    for (var i = 0u; i < 2u; i += 1u) {
+        var value = vec4(0.0);
+        if at < p.count {
+            value = x[at + i];
+        }
+        spread[mine + i] = value;
+        operand[mine + i] = {{ half }}(value);
+    }
+    workgroupBarrier();
+    {% if matrix_units %}
+    let a = coopLoadT<coop_mat16x16<f16, A>>(&operand[first], 4u);
+    let b = coopLoadT<coop_mat16x16<f16, B>>(&operand[first], 4u);
+    var c0 = coopLoadT<coop_mat16x16<f32, C>>(&spread[first], 4u);
+    {% else %}
+    var square = array<vec4<f32>, 2>();
+    for (var k = 0u; k < 16u; k += 1u) {
+        let a = operand[first + lane / 2u * 4u + k / 4u][k % 4u];
+        square[0] += a * operand[first + k * 4u + lane % 2u * 2u];
+        square[1] += a * operand[first + k * 4u + lane % 2u * 2u + 1u];
+    }
+    var c0 = array(spread[mine], spread[mine + 1u]);
+    {% endif %}
+    {% for chain in range(1, chains) %}
+    var c{{ chain }} = c{{ chain - 1 }};
+    {{ multiply("c" ~ chain, "c" ~ (chain - 1)) }}
+    {% endfor %}
+    for (var iteration = 0u; iteration < p.iterations; iteration += 1u) {
+        {% for _ in range(rounds) %}
+        {% for chain in range(chains) %}
+        {{ multiply("c" ~ chain, "c" ~ chain) }}
+        {% endfor %}
+        {% endfor %}
+    }
+    var sum = array<vec4<f32>, 2>();
+    {% for chain in range(chains) %}
+    {% if matrix_units %}
+    workgroupBarrier();
+    coopStoreT(c{{ chain }}, &spread[first], 4u);
+    workgroupBarrier();
+    sum[0] += spread[mine];
+    sum[1] += spread[mine + 1u];
+    {% else %}
+    sum[0] += c{{ chain }}[0];
+    sum[1] += c{{ chain }}[1];
+    {% endif %}
+    {% endfor %}
+    if at < p.count {
+        y[at] = sum[0];
+        y[at + 1u] = sum[1];
+    }
+}
+{% elif width == 1 %}
 // Independent chains, so that none waits for its own last result; with factor and addend they fit sixteen registers.
 @compute @workgroup_size(64)
 fn ceiling_multiply_add(

@@ -1,17 +1,19 @@
 //! The roofline of an adapter: what it computes and moves at best, measured with our own kernels, and how close an op comes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
-use crate::graph::{Graph, TensorId, TensorSpec, WORD_BYTES};
+use crate::graph::{Graph, MatrixUnits, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::ceiling;
 use crate::{Error, Result};
 
-/// Each is timed so often, and the fastest counts.
+/// Each is timed again until that long after its first run, as a GPU takes its time to raise its clock; the fastest counts.
+const WARM_UP: Duration = Duration::from_millis(500);
 const TRIES: usize = 5;
 
 /// The multiply-adds are timed once they take that long.
@@ -32,6 +34,8 @@ const COPIED_BYTES: usize = 128 << 20;
 pub struct Ceilings {
     /// Of f32 multiply-adds from registers, counted as two operations.
     pub flops_per_sec: f64,
+    /// The same of the matrix units, if there are some.
+    pub matrix_flops_per_sec: Option<f64>,
     /// Of a copy, bytes read and bytes written together.
     pub bytes_per_sec: f64,
 }
@@ -42,24 +46,33 @@ impl Ceilings {
     /// # Errors
     /// [`Error::Memory`] or [`Error::Device`] from the adapter.
     pub fn measure(context: &Arc<Context>) -> Result<Ceilings> {
-        let mut iterations = ITERATIONS.0;
-        let flops_per_sec = loop {
-            let (secs, op) = fastest(context, ROWS, |g, x| ceiling::multiply_add(g, x, iterations))?;
-            if secs >= LONG_ENOUGH_SECS || iterations >= ITERATIONS.1 {
-                break op.flops as f64 / secs;
-            }
-            iterations = (iterations * GROWTH).min(ITERATIONS.1);
-        };
+        let flops_per_sec = computing(context, ceiling::multiply_add)?;
+        let has_units = context.limits().matrices == MatrixUnits::Present;
+        let matrix_flops_per_sec = has_units.then(|| computing(context, ceiling::multiply_matrices)).transpose()?;
         let limits = context.limits();
         let bytes = COPIED_BYTES.min(limits.max_storage_binding_bytes).min(limits.max_buffer_bytes / 2);
         let (secs, op) = fastest(context, bytes / (ceiling::ROW * WORD_BYTES), ceiling::copy)?;
-        Ok(Ceilings { flops_per_sec, bytes_per_sec: op.bytes as f64 / secs })
+        Ok(Ceilings { flops_per_sec, matrix_flops_per_sec, bytes_per_sec: op.bytes as f64 / secs })
     }
 
-    /// Fewest seconds in which this adapter can compute `flops` and move `bytes`, and whether computing takes longer.
-    pub fn least_secs(&self, flops: u64, bytes: u64) -> (f64, bool) {
-        let (computing, moving) = (flops as f64 / self.flops_per_sec, bytes as f64 / self.bytes_per_sec);
+    /// Fewest seconds in which this adapter can compute `flops`, on its matrix units or not, and move `bytes`, and whether
+    /// computing takes longer.
+    pub fn least_secs(&self, flops: u64, on_matrix_units: bool, bytes: u64) -> (f64, bool) {
+        let flops_per_sec = self.matrix_flops_per_sec.filter(|_| on_matrix_units).unwrap_or(self.flops_per_sec);
+        let (computing, moving) = (flops as f64 / flops_per_sec, bytes as f64 / self.bytes_per_sec);
         (computing.max(moving), computing > moving)
+    }
+}
+
+/// Operations a second of the op that `build` appends with a number of iterations.
+fn computing(context: &Arc<Context>, build: impl Fn(&mut Graph, TensorId, usize) -> Result<TensorId>) -> Result<f64> {
+    let mut iterations = ITERATIONS.0;
+    loop {
+        let (secs, op) = fastest(context, ROWS, |g, x| build(g, x, iterations))?;
+        if secs >= LONG_ENOUGH_SECS || iterations >= ITERATIONS.1 {
+            return Ok(op.flops as f64 / secs);
+        }
+        iterations = (iterations * GROWTH).min(ITERATIONS.1);
     }
 }
 
@@ -80,7 +93,11 @@ fn fastest(
     executor.write(x, &values)?;
     executor.run()?;
     let mut best: Option<(f64, OpProfile)> = None;
-    for _ in 0..TRIES {
+    let start = Instant::now();
+    for tries in 0.. {
+        if tries >= TRIES && start.elapsed() >= WARM_UP {
+            break;
+        }
         for op in executor.profile()? {
             let secs = op.elapsed_secs();
             if secs > 0.0 && best.as_ref().is_none_or(|(least, _)| secs < *least) {

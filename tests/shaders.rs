@@ -17,10 +17,6 @@ use sep4d::train::session::{self, LossWeights, Precision, StepConfig};
 /// What WebGPU guarantees.
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_INVOCATIONS: u32 = 256;
-const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
-
-/// What adapters with matrix units have beside them.
-const MAX_MATRIX_WORKGROUP_BYTES: u32 = 32 << 10;
 
 /// How plans use one kernel.
 #[derive(Default)]
@@ -29,6 +25,8 @@ struct Use {
     operands: BTreeSet<usize>,
     /// An adapter without subgroup operations would run it.
     without_subgroups: bool,
+    /// The least workgroup memory of the adapters that would run it.
+    workgroup_bytes: Option<usize>,
 }
 
 type Kernels = BTreeMap<Kernel, Use>;
@@ -42,7 +40,9 @@ fn variants() -> Vec<KernelLimits> {
         }
     }
     for (matrices, min_subgroup_lanes) in [(MatrixUnits::Present, 32), (MatrixUnits::Emulated, 0)] {
-        variants.push(KernelLimits { matrices, min_subgroup_lanes, has_f16: true, ..KernelLimits::portable() });
+        let max_workgroup_bytes = 48 << 10;
+        let portable = KernelLimits::portable();
+        variants.push(KernelLimits { matrices, min_subgroup_lanes, max_workgroup_bytes, has_f16: true, ..portable });
     }
     variants
 }
@@ -61,6 +61,8 @@ fn collect_chosen(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
             let kernel = kernels.entry(kernel).or_default();
             kernel.operands.insert(bindings.len());
             kernel.without_subgroups |= limits.min_subgroup_lanes == 0;
+            let least = kernel.workgroup_bytes.unwrap_or(usize::MAX).min(limits.max_workgroup_bytes);
+            kernel.workgroup_bytes = Some(least);
         }
     }
 }
@@ -113,14 +115,14 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
     // The packing of f16 in words is part of WebGPU.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, !planned.without_subgroups);
-    capabilities.set(Capabilities::SHADER_FLOAT16, kernel.half_bindings != 0);
-    capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.defines.get("matrix_units") == Some(&1));
+    capabilities.set(Capabilities::SHADER_FLOAT16, kernel.half_bindings != 0 || kernel.on_matrix_units());
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.on_matrix_units());
     let info = match Validator::new(ValidationFlags::all(), capabilities).validate(&module) {
         Ok(info) => info,
         Err(why) => return vec![why.emit_to_string(&source)],
     };
     // No software adapter compiles these, so what can go wrong before the driver sees them is tried here.
-    if kernel.defines.get("matrix_units") == Some(&1) {
+    if kernel.on_matrix_units() {
         let options = naga::back::spv::Options { lang_version: (1, 4), ..Default::default() };
         if let Err(why) = naga::back::spv::write_vec(&module, &info, &options, None) {
             return vec![why.to_string()];
@@ -144,8 +146,7 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
         .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
         .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()).next_multiple_of(16))
         .sum();
-    let multiplies_matrices = kernel.defines.contains_key("matrix_units");
-    if workgroup_bytes > if multiplies_matrices { MAX_MATRIX_WORKGROUP_BYTES } else { MAX_WORKGROUP_BYTES } {
+    if planned.workgroup_bytes.is_some_and(|most| workgroup_bytes as usize > most) {
         complaints.push(format!("uses {workgroup_bytes} bytes of workgroup memory"));
     }
     for (_, variable) in used() {

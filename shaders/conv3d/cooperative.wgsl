@@ -1,24 +1,43 @@
 // The products of tiled.wgsl by cooperative matrices: a subgroup of 32 lanes multiplies 16 x 16 values of f16 at a time from
-// workgroup memory and sums in f32. Channels come eight at a time (128 bits), so they divide by eight. Where there are no
-// `matrix_units`, lanes multiply what they would (a row's half of each 16 x 16 results), so that tests without them show the
-// rest to be right.
+// workgroup memory and sums in f32. Channels come eight at a time (128 bits), so they divide by eight. Where there are no `matrix_units`, lanes multiply what they would, so that tests without them show
+// the rest to be right.
 
 struct Eight {
     @align(16) low: vec4<f16>,
     high: vec4<f16>,
 }
 
-@group(0) @binding(1) var<storage, read_write> xs: array<Eight>;
-
 const NOTHING = Eight(vec4<f16>(), vec4<f16>());
 
-// The results of a subgroup, 16 x 16 of them at a time: a lane has half of a row.
-var<workgroup> tile_y: array<vec4<f32>, 512>;
+@group(0) @binding(1) var<storage, read_write> xs: array<Eight>;
 
 {% set gradient = entry is endingwith("weight") %}
-{% set step = 32 %}
+{% set threads = 32 * subgroup_rows * subgroup_columns %}
 {% set frag_rows = tm // (16 * subgroup_rows) %}
 {% set frag_columns = tn // (16 * subgroup_columns) %}
+
+// A row of 32 channels, or of all channels of a tile, in eights, and one more, so that neighbours lie in different banks.
+{% set x_pitch = tn // 8 + 1 if gradient else 5 %}
+{% set other_pitch = tm // 8 + 1 if gradient else 5 %}
+{% set x_size = 32 * x_pitch if gradient else tm * x_pitch %}
+{% set stage_size = x_size + (32 if gradient else tn) * other_pitch %}
+// The operands of a step in each stage, x first.
+var<workgroup> tile: array<vec4<f16>, {{ 2 * stages * stage_size }}>;
+// 16 x 16 sums of each subgroup; in the end what the threads have of the bias.
+{% set sum_size = 64 %}
+var<workgroup> sums: array<vec4<f32>, {{ subgroup_rows * subgroup_columns * sum_size }}>;
+
+fn put_eight(at: i32, eight: Eight) {
+    tile[2 * at] = eight.low;
+    tile[2 * at + 1] = eight.high;
+}
+
+{% if not matrix_units %}
+// One of the eight values at `at`.
+fn value(at: i32, k: i32) -> f32 {
+    return f32(tile[2 * at + k / 4][k % 4]);
+}
+{% endif %}
 
 {% macro declare_sums() %}
 {% for i in range(frag_rows) %}
@@ -32,19 +51,24 @@ var sum_{{ i }}_{{ j }} = array<vec4<f32>, 2>();
 {% endfor %}
 {% endmacro %}
 
-// Adds the product of the operands' tiles, of which `a` has a row of the product in a {{ "column" if gradient else "row" }}.
-{% macro multiply(a, a_pitch, b, b_pitch) %}
-for (var k = 0; k < {{ step }}; k += 16) {
+// Adds the product of the operands at `a_at`, which has a row of the product in a {{ "column" if gradient else "row" }}, and `b_at`.
+{% macro multiply(a_at, a_pitch, b_at, b_pitch) %}
+{% for k in [0, 16] %}
+{
     {% if matrix_units %}
     {% for j in range(frag_columns) %}
-    let b_{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&{{ b }}[k * {{ b_pitch }} + column / 4 + {{ 4 * j }}], {{ b_pitch }}u);
+    {% if gradient %}
+    let b_{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile[2 * ({{ b_at }} + {{ k * b_pitch }} + column / 8 + {{ 2 * j }})], {{ 2 * b_pitch }}u);
+    {% else %}
+    let b_{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile[2 * ({{ b_at }} + (column + {{ 16 * j }}) * {{ b_pitch }} + {{ k // 8 }})], {{ 2 * b_pitch }}u);
+    {% endif %}
     {% endfor %}
     {% for i in range(frag_rows) %}
     {
         {% if gradient %}
-        let a = coopLoad<coop_mat16x16<f16, A>>(&{{ a }}[k * {{ a_pitch }} + row / 4 + {{ 4 * i }}], {{ a_pitch }}u);
+        let a = coopLoad<coop_mat16x16<f16, A>>(&tile[2 * ({{ a_at }} + {{ k * a_pitch }} + row / 8 + {{ 2 * i }})], {{ 2 * a_pitch }}u);
         {% else %}
-        let a = coopLoadT<coop_mat16x16<f16, A>>(&{{ a }}[(row + {{ 16 * i }}) * {{ a_pitch }} + k / 4], {{ a_pitch }}u);
+        let a = coopLoadT<coop_mat16x16<f16, A>>(&tile[2 * ({{ a_at }} + (row + {{ 16 * i }}) * {{ a_pitch }} + {{ k // 8 }})], {{ 2 * a_pitch }}u);
         {% endif %}
         {% for j in range(frag_columns) %}
         sum_{{ i }}_{{ j }} = coopMultiplyAdd(a, b_{{ j }}, sum_{{ i }}_{{ j }});
@@ -52,19 +76,24 @@ for (var k = 0; k < {{ step }}; k += 16) {
     }
     {% endfor %}
     {% else %}
-    for (var s = k; s < k + 16; s += 1) {
+    // A lane has half of a row of each 16 x 16 results.
+    for (var s = {{ k }}; s < {{ k + 16 }}; s += 1) {
         {% for i in range(frag_rows) %}
         {
-            {% if gradient %}
             let m = row + {{ 16 * i }} + lane / 2;
-            let a = f32({{ a }}[s * {{ a_pitch }} + m / 4][m % 4]);
+            {% if gradient %}
+            let a = value({{ a_at }} + s * {{ a_pitch }} + m / 8, m % 8);
             {% else %}
-            let a = f32({{ a }}[(row + {{ 16 * i }} + lane / 2) * {{ a_pitch }} + s / 4][s % 4]);
+            let a = value({{ a_at }} + m * {{ a_pitch }} + s / 8, s % 8);
             {% endif %}
             {% for j in range(frag_columns) %}
-            for (var half = 0; half < 2; half += 1) {
-                let b = {{ b }}[s * {{ b_pitch }} + column / 4 + {{ 4 * j }} + lane % 2 * 2 + half];
-                sum_{{ i }}_{{ j }}[half] += a * vec4<f32>(b);
+            for (var n = 0; n < 8; n += 1) {
+                {% if gradient %}
+                let b = value({{ b_at }} + s * {{ b_pitch }} + column / 8 + {{ 2 * j }} + lane % 2, n);
+                {% else %}
+                let b = value({{ b_at }} + (column + {{ 16 * j }} + lane % 2 * 8 + n) * {{ b_pitch }} + s / 8, s % 8);
+                {% endif %}
+                sum_{{ i }}_{{ j }}[n / 4][n % 4] += a * b;
             }
             {% endfor %}
         }
@@ -72,59 +101,93 @@ for (var k = 0; k < {{ step }}; k += 16) {
     }
     {% endif %}
 }
+{% endfor %}
 {% endmacro %}
 
-// Lets every lane have its half of a row of the sums as `tile_y[mine]` and the next one.
+// Lets every lane have its half of a row of 16 x 16 sums as `sums[mine]` and the next one.
 {% macro spread(sum) %}
 {% if matrix_units %}
-coopStoreT({{ sum }}, &tile_y[subgroup * 64], 4u);
+coopStoreT({{ sum }}, &sums[subgroup * {{ sum_size }}], 4u);
 {% else %}
-tile_y[mine] = {{ sum }}[0];
-tile_y[mine + 1] = {{ sum }}[1];
+sums[mine] = {{ sum }}[0];
+sums[mine + 1] = {{ sum }}[1];
 {% endif %}
 workgroupBarrier();
 {% endmacro %}
 
+{% macro place() %}
+{% if matrix_units %}
+let subgroup = i32(subgroup_index);
+let lane = i32(lane_index);
+{% else %}
+let subgroup = local / 32;
+let lane = local % 32;
+{% endif %}
+let row = subgroup / {{ subgroup_columns }} * {{ 16 * frag_rows }};
+let column = subgroup % {{ subgroup_columns }} * {{ 16 * frag_columns }};
+let mine = subgroup * {{ sum_size }} + 2 * lane;
+{% endmacro %}
+
+// Copies what this thread has loaded into the tiles of a stage: x and {{ "d_y" if gradient else "the weight" }}.
+{% macro put(stage, loads, other, other_loads) %}
+{% for j in range(loads) %}
+put_eight({{ stage * stage_size }} + slot_{{ j }}, x_{{ j }});
+{% endfor %}
+{% for j in range(other_loads) %}
+{% if gradient %}
+{{ "if lane_in_row < " ~ tm // 8 if tm // 8 < threads // 32 }} {
+{% else %}
+{{ "if local < " ~ tn * 4 if tn * 4 < threads }} {
+{% endif %}
+    put_eight({{ stage * stage_size }} + {{ other }}_slot_{{ j }}, {{ other }}_{{ j }});
+}
+{% endfor %}
+{% endmacro %}
+
 {% if not gradient %}
 // A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, 32 of the inner dimension a step.
-{% set loads = tm * 4 // 256 %}
-{% set w_loads = (tn * 4 + 255) // 256 %}
+{% set loads = tm * 4 // threads %}
+{% set w_units = tn * 4 %}
+{% set w_loads = [w_units // threads, 1] | max %}
+{% set w_rows = threads // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<Eight>;
 {% include "conv3d/store.wgsl" %}
 
 @group(0) @binding(4) var<storage, read_write> biases: array<vec4<f32>>;
 
-// Rows of 32 channels, or of output channels, and eight of padding, so that neighbours lie in different banks.
-{% set x_pitch = 10 %}
-{% set w_pitch = tn // 4 + 2 %}
-var<workgroup> tile_x: array<vec4<f16>, {{ tm * x_pitch }}>;
-var<workgroup> tile_w: array<vec4<f16>, {{ 32 * w_pitch }}>;
-
 {% macro load() %}
+{% if not pointwise %}
+let bits = tap_bits(tap);
+let shift = distance(tap - half) * vectors + c;
+{% endif %}
 {% for j in range(loads) %}
 x_{{ j }} = NOTHING;
 {% if pointwise %}
 if c < vectors {
-    x_{{ j }} = xs[voxel_{{ j }} * vectors + c];
+    x_{{ j }} = xs[from_{{ j }} + c];
 }
 {% else %}
-if tap.x <= half.x && inside(position_{{ j }} + tap) {
-    x_{{ j }} = xs[(voxel_{{ j }} + distance(tap)) * vectors + c];
+if (taps_{{ j }} & bits) == bits {
+    x_{{ j }} = xs[from_{{ j }} + shift];
 }
 {% endif %}
 {% endfor %}
 {% for j in range(w_loads) %}
-{% if tn < 64 %}
-if local < {{ tn * 4 }} {
-    w_{{ j }} = weights[w_at];
+{{ "if local < " ~ w_units if w_units < threads }} {
+    w_{{ j }} = weights[w_at + {{ j * w_rows }} * w_vectors];
 }
-{% else %}
-w_{{ j }} = weights[w_at + {{ j * 256 // (tn // 8) }} * co_vectors];
-{% endif %}
 {% endfor %}
+w_at += 4;
+c += 4;
+{% if not pointwise %}
+while c >= vectors {
+    c -= vectors;
+    tap = next_tap(tap);
+}
+{% endif %}
 {% endmacro %}
 
-@compute @workgroup_size(256)
+@compute @workgroup_size({{ threads }})
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
@@ -135,35 +198,28 @@ fn {{ entry }}(
     {% endif %}
 ) {
     let local = i32(local_index);
-    {% if matrix_units %}
-    let subgroup = i32(subgroup_index);
-    let lane = i32(lane_index);
-    {% else %}
-    let subgroup = local / 32;
-    let lane = local % 32;
-    {% endif %}
-    let row = subgroup / {{ subgroup_columns }} * {{ 16 * frag_rows }};
-    let column = subgroup % {{ subgroup_columns }} * {{ 16 * frag_columns }};
-    let mine = subgroup * 64 + 2 * lane;
+    {{ place() }}
     let first = i32(workgroup_index(workgroup, grid)) * {{ tm }};
     let co_first = i32(workgroup.z) * {{ tn }};
-    let co_vectors = p.co_padded / 8;
     let vectors = p.ci / 8;
 
     // What this thread loads: eight channels of some voxels, and of some rows of the weight.
     var c = local % 4;
     {% for j in range(loads) %}
-    let load_row_{{ j }} = local / 4 + {{ j * 64 }};
-    let slot_{{ j }} = load_row_{{ j }} * {{ x_pitch }} + 2 * (local % 4);
+    let load_row_{{ j }} = local / 4 + {{ j * threads // 4 }};
+    let slot_{{ j }} = load_row_{{ j }} * {{ x_pitch }} + local % 4;
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
+    let from_{{ j }} = voxel_{{ j }} * vectors;
     {% if not pointwise %}
-    let position_{{ j }} = position_of(voxel_{{ j }});
+    let taps_{{ j }} = taps_inside(position_of(voxel_{{ j }}));
     {% endif %}
     var x_{{ j }} = NOTHING;
     {% endfor %}
-    var w_at = local / {{ tn // 8 }} * co_vectors + co_first / 8 + local % {{ tn // 8 }};
+    // Eights of an output channel, of which the matrix has p.bias_at in all.
+    let w_vectors = p.bias_at / p.co_padded;
+    var w_at = (co_first + local / 4) * w_vectors + local % 4;
     {% for j in range(w_loads) %}
-    let w_slot_{{ j }} = (local / {{ tn // 8 }} + {{ j * 256 // (tn // 8) }}) * {{ w_pitch }} + 2 * (local % {{ tn // 8 }});
+    let w_slot_{{ j }} = {{ x_size }} + (local / 4 + {{ j * w_rows }}) * {{ other_pitch }} + local % 4;
     var w_{{ j }} = NOTHING;
     {% endfor %}
     {% if pointwise %}
@@ -171,41 +227,42 @@ fn {{ entry }}(
     {% else %}
     let inner = p.kernel.x * p.kernel.y * p.kernel.z * vectors;
     let half = p.kernel / 2;
-    var tap = -half;
+    var tap = vec3(0);
     while c >= vectors {
         c -= vectors;
-        tap = next_tap(tap, half);
+        tap = next_tap(tap);
     }
     {% endif %}
     {{ declare_sums() }}
 
-    {{ load() }}
-    for (var q = 0; q < inner; q += 4) {
-        {% for j in range(loads) %}
-        tile_x[slot_{{ j }}] = x_{{ j }}.low;
-        tile_x[slot_{{ j }} + 1] = x_{{ j }}.high;
-        {% endfor %}
-        {% for j in range(w_loads) %}
-        {{ "if local < " ~ tn * 4 if tn < 64 }} {
-            tile_w[w_slot_{{ j }}] = w_{{ j }}.low;
-            tile_w[w_slot_{{ j }} + 1] = w_{{ j }}.high;
+    {
+        {{ load() }}
+        {{ put(0, loads, "w", w_loads) }}
+    }
+    workgroupBarrier();
+    for (var q = 0; q < inner; q += {{ 4 * stages }}) {
+        {% for stage in range(stages) %}
+        {% if stage %}
+        if q + 4 >= inner {
+            break;
         }
-        {% endfor %}
-        workgroupBarrier();
-        // The next step's operands come while this one's are multiplied.
-        if q + 4 < inner {
-            w_at += 32 * co_vectors;
-            c += 4;
-            {% if not pointwise %}
-            while c >= vectors {
-                c -= vectors;
-                tap = next_tap(tap, half);
+        {% endif %}
+        {
+            // The next step's operands come while this one's are multiplied.
+            let more = q + {{ 4 * stage + 4 }} < inner;
+            if more {
+                {{ load() }}
             }
+            {{ multiply(stage * stage_size, x_pitch, stage * stage_size + x_size, other_pitch) }}
+            {% if stages == 1 %}
+            workgroupBarrier();
             {% endif %}
-            {{ load() }}
+            if more {
+                {{ put((stage + 1) % stages, loads, "w", w_loads) }}
+            }
+            workgroupBarrier();
         }
-        {{ multiply("tile_x", x_pitch, "tile_w", w_pitch) }}
-        workgroupBarrier();
+        {% endfor %}
     }
     {% for i in range(frag_rows) %}
     {% for j in range(frag_columns) %}
@@ -213,8 +270,8 @@ fn {{ entry }}(
         {{ spread("sum_" ~ i ~ "_" ~ j) }}
         let voxel = first + row + {{ 16 * i }} + lane / 2;
         let c_out = (co_first + column) / 4 + {{ 4 * j }} + lane % 2 * 2;
-        store(voxel, c_out, tile_y[mine] + biases[c_out]);
-        store(voxel, c_out + 1, tile_y[mine + 1] + biases[c_out + 1]);
+        store(voxel, c_out, sums[mine] + biases[c_out]);
+        store(voxel, c_out + 1, sums[mine + 1] + biases[c_out + 1]);
         workgroupBarrier();
     }
     {% endfor %}
@@ -223,35 +280,47 @@ fn {{ entry }}(
 {% else %}
 // A tile of {{ tm }} output channels x {{ tn }} columns (tap, channel) a workgroup, 32 voxels a step, one chunk of voxels; the results are
 // those of tiled.wgsl.
-{% set loads = tn * 4 // 256 %}
-{% set d_loads = (tm * 4 + 255) // 256 %}
-{% set d_threads = [256, 4 * tm] | min %}
+// A thread loads parts of one voxel.
+{% set lanes = threads // 32 %}
+{% set loads = tn // 8 // lanes %}
+{% set d_loads = [tm // 8 // lanes, 1] | max %}
+{% set d_lanes = [lanes, tm // 8] | min %}
 @group(0) @binding(2) var<storage, read_write> d_ys: array<Eight>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
-{% set x_pitch = tn // 4 + 2 %}
-{% set d_pitch = tm // 4 + 2 %}
-var<workgroup> tile_x: array<vec4<f16>, {{ 32 * x_pitch }}>;
-var<workgroup> tile_d: array<vec4<f16>, {{ 32 * d_pitch }}>;
-
 {% macro load() %}
+{% if not pointwise %}
+let inside = select(0u, taps_inside(position), voxel < end);
+{% endif %}
 {% for j in range(loads) %}
 x_{{ j }} = NOTHING;
-if voxel_{{ j }} < end && {{ "c < vectors" if pointwise else "tap.x <= half.x && inside(position_" ~ j ~ " + tap)" }} {
-    x_{{ j }} = xs[(voxel_{{ j }}{{ " + offset" if not pointwise }}) * vectors + c];
+{% if pointwise %}
+if voxel < end && c_{{ j }} < vectors {
+    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
 }
+{% else %}
+if (inside & bits_{{ j }}) == bits_{{ j }} {
+    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
+}
+{% endif %}
 {% endfor %}
 {% for j in range(d_loads) %}
 d_{{ j }} = NOTHING;
-if d_voxel_{{ j }} < end && c_d < p.co / 8{{ " && local < " ~ 4 * tm if tm < 64 }} {
-    d_{{ j }} = d_ys[d_voxel_{{ j }} * (p.co / 8) + c_d];
+if voxel < end && c_d + {{ j * lanes }} < p.co / 8{{ " && lane_in_row < " ~ tm // 8 if tm // 8 < lanes }} {
+    d_{{ j }} = d_ys[voxel * (p.co / 8) + c_d + {{ j * lanes }}];
 }
-bias_low += vec4<f32>(d_{{ j }}.low);
-bias_high += vec4<f32>(d_{{ j }}.high);
+if workgroup.x == 0u {
+    bias_{{ j }}[0] += vec4<f32>(d_{{ j }}.low);
+    bias_{{ j }}[1] += vec4<f32>(d_{{ j }}.high);
+}
 {% endfor %}
+voxel += 32;
+{% if not pointwise %}
+position = moved(position, step);
+{% endif %}
 {% endmacro %}
 
-@compute @workgroup_size(256)
+@compute @workgroup_size({{ threads }})
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local_index: u32,
@@ -261,77 +330,64 @@ fn {{ entry }}(
     {% endif %}
 ) {
     let local = i32(local_index);
-    {% if matrix_units %}
-    let subgroup = i32(subgroup_index);
-    let lane = i32(lane_index);
-    {% else %}
-    let subgroup = local / 32;
-    let lane = local % 32;
-    {% endif %}
-    let row = subgroup / {{ subgroup_columns }} * {{ 16 * frag_rows }};
-    let column = subgroup % {{ subgroup_columns }} * {{ 16 * frag_columns }};
-    let mine = subgroup * 64 + 2 * lane;
+    {{ place() }}
     let vectors = p.ci / 8;
     let columns = 2 * p.kernel.x * p.kernel.y * p.kernel.z * vectors + 1;
     let co_first = i32(workgroup.z) * {{ tm }};
     let start = i32(workgroup.y) * p.chunk;
     let end = min(p.count, start + p.chunk);
 
-    // What this thread loads: eight columns of x at some voxels, and eight channels of d_y at some.
-    let load_q = i32(workgroup.x) * {{ tn // 8 }} + local % {{ tn // 8 }};
-    let c_d = co_first / 8 + local % {{ tm // 8 }};
-    {% if pointwise %}
-    let c = load_q;
-    {% else %}
-    let c = load_q % vectors;
+    // What this thread loads: some eights of columns of x, and some of channels of d_y, at one voxel.
+    let load_row = local / {{ lanes }};
+    let lane_in_row = local % {{ lanes }};
+    var voxel = start + load_row;
+    {% if not pointwise %}
     let half = p.kernel / 2;
-    let tap_number = load_q / vectors;
-    let tap = vec3(
-        tap_number / (p.kernel.y * p.kernel.z), tap_number / p.kernel.z % p.kernel.y, tap_number % p.kernel.z
-    ) - half;
-    let offset = distance(tap);
     let step = position_of(32);
+    var position = position_of(voxel);
     {% endif %}
     {% for j in range(loads) %}
-    let load_row_{{ j }} = local / {{ tn // 8 }} + {{ j * 256 // (tn // 8) }};
-    let slot_{{ j }} = load_row_{{ j }} * {{ x_pitch }} + 2 * (local % {{ tn // 8 }});
-    var voxel_{{ j }} = start + load_row_{{ j }};
-    {% if not pointwise %}
-    var position_{{ j }} = position_of(voxel_{{ j }});
+    let q_{{ j }} = i32(workgroup.x) * {{ tn // 8 }} + lane_in_row + {{ j * lanes }};
+    {% if pointwise %}
+    let c_{{ j }} = q_{{ j }};
+    {% else %}
+    let tap_{{ j }} = tap_of(q_{{ j }} / vectors);
+    let bits_{{ j }} = bits_of(tap_{{ j }});
+    let c_{{ j }} = distance(tap_{{ j }} - half) * vectors + q_{{ j }} % vectors;
     {% endif %}
+    let slot_{{ j }} = load_row * {{ x_pitch }} + lane_in_row + {{ j * lanes }};
     var x_{{ j }} = NOTHING;
     {% endfor %}
+    let c_d = co_first / 8 + lane_in_row;
     {% for j in range(d_loads) %}
-    let d_row_{{ j }} = local / {{ tm // 8 }} + {{ j * 256 // (tm // 8) }};
-    let d_slot_{{ j }} = d_row_{{ j }} * {{ d_pitch }} + 2 * (local % {{ tm // 8 }});
-    var d_voxel_{{ j }} = start + d_row_{{ j }};
+    let d_slot_{{ j }} = {{ x_size }} + load_row * {{ other_pitch }} + lane_in_row + {{ j * lanes }};
     var d_{{ j }} = NOTHING;
+    var bias_{{ j }} = array<vec4<f32>, 2>();
     {% endfor %}
-    var bias_low = vec4(0.0);
-    var bias_high = vec4(0.0);
     {{ declare_sums() }}
 
-    {{ load() }}
-    for (var first = start; first < end; first += 32) {
-        {% for j in range(loads) %}
-        tile_x[slot_{{ j }}] = x_{{ j }}.low;
-        tile_x[slot_{{ j }} + 1] = x_{{ j }}.high;
-        voxel_{{ j }} += 32;
-        {% if not pointwise %}
-        position_{{ j }} = moved(position_{{ j }}, step);
-        {% endif %}
-        {% endfor %}
-        {% for j in range(d_loads) %}
-        {{ "if local < " ~ tm * 4 if tm < 64 }} {
-            tile_d[d_slot_{{ j }}] = d_{{ j }}.low;
-            tile_d[d_slot_{{ j }} + 1] = d_{{ j }}.high;
-        }
-        d_voxel_{{ j }} += 32;
-        {% endfor %}
-        workgroupBarrier();
+    {
         {{ load() }}
-        {{ multiply("tile_d", d_pitch, "tile_x", x_pitch) }}
-        workgroupBarrier();
+        {{ put(0, loads, "d", d_loads) }}
+    }
+    workgroupBarrier();
+    for (var first = start; first < end; first += {{ 32 * stages }}) {
+        {% for stage in range(stages) %}
+        {% if stage %}
+        if first + 32 >= end {
+            break;
+        }
+        {% endif %}
+        {
+            {{ load() }}
+            {{ multiply(stage * stage_size + x_size, other_pitch, stage * stage_size, x_pitch) }}
+            {% if stages == 1 %}
+            workgroupBarrier();
+            {% endif %}
+            {{ put((stage + 1) % stages, loads, "d", d_loads) }}
+            workgroupBarrier();
+        }
+        {% endfor %}
     }
     let base = i32(workgroup.y) * p.co;
     {% for i in range(frag_rows) %}
@@ -341,26 +397,29 @@ fn {{ entry }}(
         let o = co_first + row + {{ 16 * i }} + lane / 2;
         let q = i32(workgroup.x) * {{ tn // 4 }} + column / 4 + {{ 4 * j }} + lane % 2 * 2;
         if o < p.co && q + 1 < columns {
-            partial[(base + o) * columns + q] = tile_y[mine];
-            partial[(base + o) * columns + q + 1] = tile_y[mine + 1];
+            partial[(base + o) * columns + q] = sums[mine];
+            partial[(base + o) * columns + q + 1] = sums[mine + 1];
         }
         workgroupBarrier();
     }
     {% endfor %}
     {% endfor %}
-    tile_y[2 * local] = bias_low;
-    tile_y[2 * local + 1] = bias_high;
+    // The threads of a row of the first columns add up what the others have of their channels.
+    {% for j in range(d_loads) %}
+    sums[2 * local] = bias_{{ j }}[0];
+    sums[2 * local + 1] = bias_{{ j }}[1];
     workgroupBarrier();
-    if workgroup.x == 0u && local < {{ tm // 8 }} && c_d < p.co / 8 {
-        for (var other = local + {{ tm // 8 }}; other < {{ d_threads }}; other += {{ tm // 8 }}) {
-            bias_low += tile_y[2 * other];
-            bias_high += tile_y[2 * other + 1];
+    if workgroup.x == 0u && local < {{ d_lanes }} && c_d + {{ j * lanes }} < p.co / 8 {
+        for (var other = local + {{ lanes }}; other < {{ threads }}; other += {{ lanes }}) {
+            bias_{{ j }}[0] += sums[2 * other];
+            bias_{{ j }}[1] += sums[2 * other + 1];
         }
-        for (var k = 0; k < 4; k += 1) {
-            let o = base + 8 * c_d + k;
-            partial[(o + 1) * columns - 1] = vec4(bias_low[k], 0.0, 0.0, 0.0);
-            partial[(o + 5) * columns - 1] = vec4(bias_high[k], 0.0, 0.0, 0.0);
+        for (var k = 0; k < 8; k += 1) {
+            let o = base + 8 * (c_d + {{ j * lanes }}) + k;
+            partial[(o + 1) * columns - 1] = vec4(bias_{{ j }}[k / 4][k % 4], 0.0, 0.0, 0.0);
         }
     }
+    workgroupBarrier();
+    {% endfor %}
 }
 {% endif %}

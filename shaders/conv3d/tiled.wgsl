@@ -28,7 +28,7 @@ fn thread_row(local: i32) -> i32 {
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 // A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, {{ rm }} x {{ rn }} of them a thread, 16 of the inner
-// dimension a step. With `prefetch` a thread loads its part of the next step's operands while it multiplies.
+// dimension a step.
 {% set down = tm // rm %}
 {% set threads = down * across %}
 {% set loads = tm * 4 // threads %}
@@ -46,6 +46,10 @@ fn bank(row: i32, vector: i32) -> i32 {
 }
 
 {% macro load() %}
+{% if not pointwise %}
+let bits = tap_bits(tap);
+let shift = distance(tap - half);
+{% endif %}
 {% for j in range(loads) %}
 x_{{ j }} = vec4(0.0);
 {% if pointwise %}
@@ -53,8 +57,8 @@ if c < vectors {
     x_{{ j }} = channels(voxel_{{ j }}, c);
 }
 {% else %}
-if tap.x <= half.x && inside(position_{{ j }} + tap) {
-    x_{{ j }} = channels(voxel_{{ j }} + distance(tap), c);
+if (taps_{{ j }} & bits) == bits {
+    x_{{ j }} = channels(voxel_{{ j }} + shift, c);
 }
 {% endif %}
 {% endfor %}
@@ -67,15 +71,12 @@ if local < {{ tn * 4 }} {
 }
 {% endif %}
 {% endfor %}
-{% endmacro %}
-
-{% macro advance() %}
 w_at += 16 * co_vectors;
 c += 4;
 {% if not pointwise %}
 while c >= vectors {
     c -= vectors;
-    tap = next_tap(tap, half);
+    tap = next_tap(tap);
 }
 {% endif %}
 {% endmacro %}
@@ -101,7 +102,7 @@ fn {{ entry }}(
     let slot_{{ j }} = load_row_{{ j }} * 4 + bank(load_row_{{ j }}, local % 4);
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
     {% if not pointwise %}
-    let position_{{ j }} = position_of(voxel_{{ j }});
+    let taps_{{ j }} = taps_inside(position_of(voxel_{{ j }}));
     {% endif %}
     var x_{{ j }} = vec4(0.0);
     {% endfor %}
@@ -114,10 +115,10 @@ fn {{ entry }}(
     {% else %}
     let inner = p.kernel.x * p.kernel.y * p.kernel.z * vectors;
     let half = p.kernel / 2;
-    var tap = -half;
+    var tap = vec3(0);
     while c >= vectors {
         c -= vectors;
-        tap = next_tap(tap, half);
+        tap = next_tap(tap);
     }
     {% endif %}
     {% for r in range(rm) %}
@@ -126,14 +127,8 @@ fn {{ entry }}(
     {% endfor %}
     {% endfor %}
 
-    {% if prefetch %}
-    {{ load() }}
-    {% endif %}
     for (var q = 0; q < inner; q += 4) {
-        {% if not prefetch %}
         {{ load() }}
-        {{ advance() }}
-        {% endif %}
         {% for j in range(loads) %}
         tile_x[slot_{{ j }}] = x_{{ j }};
         {% endfor %}
@@ -147,12 +142,6 @@ fn {{ entry }}(
         {% endif %}
         {% endfor %}
         workgroupBarrier();
-        {% if prefetch %}
-        if q + 4 < inner {
-            {{ advance() }}
-            {{ load() }}
-        }
-        {% endif %}
         for (var k = 0; k < 4; k += 1) {
             {% for s in range(4) %}
             {% for n in range(vectors_out) %}
@@ -227,9 +216,6 @@ if d_voxel_{{ j }} < end{{ " && local < " ~ 4 * tm if 4 * tm < threads }} {
 }
 bias += d_{{ j }};
 {% endfor %}
-{% endmacro %}
-
-{% macro advance() %}
 {% for j in range(loads) %}
 voxel_{{ j }} += 16;
 {% if not pointwise %}
@@ -262,10 +248,7 @@ fn {{ entry }}(
     {% else %}
     let c = load_q % vectors;
     let half = p.kernel / 2;
-    let tap_number = load_q / vectors;
-    let tap = vec3(
-        tap_number / (p.kernel.y * p.kernel.z), tap_number / p.kernel.z % p.kernel.y, tap_number % p.kernel.z
-    ) - half;
+    let tap = tap_of(load_q / vectors) - half;
     let offset = distance(tap);
     let step = position_of(16);
     {% endif %}
@@ -287,14 +270,8 @@ fn {{ entry }}(
     {% endfor %}
     {% endfor %}
 
-    {% if prefetch %}
-    {{ load() }}
-    {% endif %}
     for (var first = start; first < end; first += 16) {
-        {% if not prefetch %}
         {{ load() }}
-        {{ advance() }}
-        {% endif %}
         {% for j in range(loads) %}
         tile_x[local + {{ j * threads }}] = x_{{ j }};
         {% endfor %}
@@ -308,10 +285,6 @@ fn {{ entry }}(
         {% endif %}
         {% endfor %}
         workgroupBarrier();
-        {% if prefetch %}
-        {{ advance() }}
-        {{ load() }}
-        {% endif %}
         for (var k = 0; k < 16; k += 1) {
             {% for n in range(rq) %}
             let x_{{ n }}_k = tile_x[k * {{ tq }} + column + {{ n * across }}];

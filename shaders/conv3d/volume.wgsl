@@ -29,15 +29,43 @@ fn inside(position: vec3<i32>) -> bool {
     return all(vec3<u32>(position) < vec3<u32>(p.size));
 }
 
-// Taps are offsets in the order of the weight; past the last one, x is beyond `half.x`.
-fn next_tap(tap: vec3<i32>, half: vec3<i32>) -> vec3<i32> {
-    if tap.z < half.z {
+// One bit for each tap of an axis under which a voxel `at` that place has a neighbour.
+fn taps_along(at: i32, size: i32, taps: i32) -> u32 {
+    let first = max(taps / 2 - at, 0);
+    let last = min(taps / 2 - at + size, taps) - 1;
+    return (2u << u32(last)) - (1u << u32(first));
+}
+
+// The same for all axes: those of x from bit 0 on, of y from 12, of z from 22. An axis has at most 7 taps.
+fn taps_inside(position: vec3<i32>) -> u32 {
+    return taps_along(position.x, p.size.x, p.kernel.x)
+        | (taps_along(position.y, p.size.y, p.kernel.y) << 12u)
+        | (taps_along(position.z, p.size.z, p.kernel.z) << 22u);
+}
+
+// The bits that `taps_inside` has if this tap is inside.
+fn tap_bits(tap: vec3<i32>) -> u32 {
+    return (1u << u32(tap.x)) | (1u << u32(tap.y + 12)) | (1u << u32(tap.z + 22));
+}
+
+// The tap of that number, and the bits that `taps_inside` has if it is inside; those of taps past the last one are never set.
+fn tap_of(number: i32) -> vec3<i32> {
+    return vec3(number / (p.kernel.y * p.kernel.z), number / p.kernel.z % p.kernel.y, number % p.kernel.z);
+}
+
+fn bits_of(tap: vec3<i32>) -> u32 {
+    return select(1u << 11u, tap_bits(tap), tap.x < p.kernel.x);
+}
+
+// Taps come in the order of the weight; at most four past the last one are asked for, and have bits of their own.
+fn next_tap(tap: vec3<i32>) -> vec3<i32> {
+    if tap.z + 1 < p.kernel.z {
         return vec3(tap.xy, tap.z + 1);
     }
-    if tap.y < half.y {
-        return vec3(tap.x, tap.y + 1, -half.z);
+    if tap.y + 1 < p.kernel.y {
+        return vec3(tap.x, tap.y + 1, 0);
     }
-    return vec3(tap.x + 1, -half.yz);
+    return vec3(tap.x + 1, 0, 0);
 }
 
 // The position `step` voxels on, where both are positions; the frame does not matter.

@@ -1,8 +1,8 @@
 // The weight before the products for GPUs, and the sum of its partial gradients after them.
 
 {% if entry is endingwith("pack") %}
-// The weight as a matrix [taps * ci, padded][co, padded], where ci is padded to {{ 8 if half else 4 }} and all rows to a whole step; then
-// the bias in f32. Zero where padded, or without a bias.{{ " The matrix is in f16, two columns a word." if half }}
+// The weight as a matrix {{ "[co, padded][taps * ci, padded], two values of f16 a word" if half else "[taps * ci, padded][co, padded]" }}, where ci is padded to {{ 8 if half else 4 }} and
+// all taps to a whole step; then the bias in f32. Zero where padded, or without a bias.
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
@@ -24,9 +24,10 @@ fn {{ entry }}(
     }
     if index < 4 * p.bias_at {
         {% if half %}
-        let row = index / (p.co_padded / 2);
-        let o = 2 * (index % (p.co_padded / 2));
-        packed[index] = pack2x16float(vec2(matrix(row, o), matrix(row, o + 1)));
+        let rows = 8 * p.bias_at / p.co_padded;
+        let row = 2 * index % rows;
+        let o = 2 * index / rows;
+        packed[index] = pack2x16float(vec2(matrix(row, o), matrix(row + 1, o)));
         {% else %}
         packed[index] = matrix(index / p.co_padded, index % p.co_padded);
         {% endif %}
@@ -44,33 +45,44 @@ fn {{ entry }}(
 {% endif %}
 
 {% if entry is endingwith("reduce_weight") %}
-// Adds the chunks in a fixed order; one invocation has the four input channels of one column.
+// Adds the chunks in a fixed order: a workgroup has {{ columns }} columns of four input channels, of which an invocation adds every
+// {{ slices }}th chunk.
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
 {% if bias %}
 @group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
 {% endif %}
 
-@compute @workgroup_size(64)
+var<workgroup> sums: array<vec4<f32>, {{ columns * slices }}>;
+
+@compute @workgroup_size({{ columns * slices }})
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    @builtin(local_invocation_index) local_index: u32,
 ) {
-    let index = i32(invocation_index(workgroup, grid, local));
-    if index >= p.count {
+    let local = i32(local_index);
+    let index = i32(workgroup_index(workgroup, grid)) * {{ columns }} + local % {{ columns }};
+    var sum = vec4(0.0);
+    if index < p.count {
+        for (var part = local / {{ columns }}; part < p.parts; part += {{ slices }}) {
+            sum += partial[part * p.count + index];
+        }
+    }
+    sums[local] = sum;
+    workgroupBarrier();
+    if local >= {{ columns }} || index >= p.count {
         return;
     }
-    var sum = vec4(0.0);
-    for (var part = 0; part < p.parts; part += 1) {
-        sum += partial[part * p.count + index];
+    for (var slice = 1; slice < {{ slices }}; slice += 1) {
+        sum += sums[slice * {{ columns }} + local];
     }
     let vectors = (p.ci + 3) / 4;
     let taps = p.kernel.x * p.kernel.y * p.kernel.z;
-    let columns = taps * vectors + 1;
-    let o = index / columns;
-    let q = index % columns;
-    if q == columns - 1 {
+    let row = taps * vectors + 1;
+    let o = index / row;
+    let q = index % row;
+    if q == row - 1 {
         {% if bias %}
         d_bias[o] = sum.x + select(0.0, d_bias[o], p.accumulate == 1u);
         {% endif %}

@@ -102,9 +102,6 @@ pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>)
     })
 }
 
-/// Workgroup memory of the kernels that multiply matrices; the others keep to what WebGPU guarantees.
-const MATRIX_WORKGROUP_BYTES: u32 = 32 << 10;
-
 /// Whether the adapter has the matrices for which there are kernels.
 fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
     let info = adapter.get_info();
@@ -117,7 +114,6 @@ fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
     };
     let has_units = adapter.features().contains(needed)
         && [info.subgroup_min_size, info.subgroup_max_size] == [32; 2]
-        && adapter.limits().max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
         && adapter.cooperative_matrix_properties().iter().any(fits);
     if has_units { MatrixUnits::Present } else { MatrixUnits::None }
 }
@@ -131,6 +127,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             .max(limits.min_storage_buffer_offset_alignment as usize)
             .max(limits.min_uniform_buffer_offset_alignment as usize),
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
+        max_workgroup_bytes: limits.max_compute_workgroup_storage_size as usize,
         is_cpu: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
         min_subgroup_lanes: if adapter.features().contains(wgpu::Features::SUBGROUP) {
             adapter.get_info().subgroup_min_size as usize
@@ -356,10 +353,11 @@ impl Context {
     /// [`Error::Device`] if the shader does not assemble or the driver refuses it.
     pub fn pipeline(&self, kernel: &Kernel, operands: usize) -> Result<Pipeline> {
         let key = (kernel.clone(), operands);
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(&key) {
+        let pipelines = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines().get(&key) {
             return Ok(pipeline.clone());
         }
+        // The map is free meanwhile, so that several threads can each make one.
         let source = render_shader(kernel)?;
         let made = self.guarded(&format!("kernel {}", kernel.entry), || {
             let entries: Vec<_> = (0..=operands as u32)
@@ -409,7 +407,7 @@ impl Context {
             });
             Pipeline { pipeline, layout }
         })?;
-        pipelines.insert(key, made.clone());
+        pipelines().insert(key, made.clone());
         Ok(made)
     }
 

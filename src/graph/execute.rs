@@ -1,10 +1,9 @@
 //! The executor: pipelines, buffers and bind groups are made once; a step only encodes dispatches.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-use wgpu::util::DeviceExt;
 
 use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
@@ -13,6 +12,10 @@ use crate::{Error, Result};
 
 /// Work of one submission, so that no driver's watchdog takes a long step for a hang.
 const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
+
+/// Threads that encode a submission for a GPU, and launches for which a thread is worth its start.
+const ENCODERS: usize = 4;
+const LEAST_ENCODED: usize = 64;
 
 /// Launches timed at once: wgpu's query sets hold 4,096 stamps, two a launch.
 const LAUNCHES_PER_QUERY_SET: usize = 2048;
@@ -110,6 +113,7 @@ enum Encoded {
     Dispatch {
         node: usize,
         entry: &'static str,
+        on_matrix_units: bool,
         pipeline: wgpu::ComputePipeline,
         bind_group: wgpu::BindGroup,
         workgroups: [u32; 3],
@@ -132,14 +136,25 @@ pub struct OpProfile {
     pub flops: u64,
     /// Bytes of its operands and results, by [`Graph::node_bytes`].
     pub bytes: u64,
-    /// Entry point and seconds of each of its launches.
-    pub launches: Vec<(&'static str, f64)>,
+    /// Its launches.
+    pub launches: Vec<LaunchProfile>,
+}
+
+/// What one launch took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchProfile {
+    /// Entry point.
+    pub kernel: &'static str,
+    /// Whether it multiplies by matrix units.
+    pub on_matrix_units: bool,
+    /// Seconds.
+    pub secs: f64,
 }
 
 impl OpProfile {
     /// Seconds of all its launches.
     pub fn elapsed_secs(&self) -> f64 {
-        self.launches.iter().map(|(_, secs)| secs).sum()
+        self.launches.iter().map(|launch| launch.secs).sum()
     }
 }
 
@@ -207,11 +222,14 @@ impl Executor {
         }
         words.resize(words.len().max(PARAMETER_BYTES / WORD_BYTES), 0);
         let parameters = context.guarded("the kernels' parameters", || {
-            context.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            let buffer = context.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("parameters"),
-                contents: bytemuck::cast_slice(&words),
-                usage: wgpu::BufferUsages::UNIFORM,
-            })
+                size: (words.len() * WORD_BYTES) as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+            buffer
         })?;
         let mut next_parameters = 0;
         for step in &self.plan.steps {
@@ -252,6 +270,7 @@ impl Executor {
                     Encoded::Dispatch {
                         node: *node,
                         entry: kernel.entry,
+                        on_matrix_units: kernel.on_matrix_units(),
                         pipeline: made.pipeline,
                         bind_group,
                         workgroups: *workgroups,
@@ -326,15 +345,31 @@ impl Executor {
     pub fn run(&self) -> Result<()> {
         let mut last = None;
         for steps in self.submissions() {
-            let mut encoder = self.context.device.create_command_encoder(&Default::default());
-            encode(&mut encoder, steps);
-            last = Some(self.context.queue.submit([encoder.finish()]));
+            last = Some(self.context.queue.submit(self.encode_at_once(steps)));
         }
         let before = std::mem::replace(&mut *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner), last);
         if let Some(before) = before {
             self.context.wait_for(Some(before))?;
         }
         self.context.check()
+    }
+
+    /// `steps` in several command buffers, each made by a thread of its own: what a GPU does in a few milliseconds takes one
+    /// thread a millisecond or two to encode.
+    fn encode_at_once(&self, steps: &[Encoded]) -> Vec<wgpu::CommandBuffer> {
+        let one = |steps: &[Encoded]| {
+            let mut encoder = self.context.device.create_command_encoder(&Default::default());
+            encode(&mut encoder, steps);
+            encoder.finish()
+        };
+        let threads = if self.context.limits().is_cpu { 1 } else { ENCODERS.min(steps.len().div_ceil(LEAST_ENCODED)) };
+        let mut parts = steps.chunks(steps.len().div_ceil(threads).max(1));
+        let first = parts.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts.map(|steps| scope.spawn(move || one(steps))).collect();
+            let joined = others.into_iter().map(|thread| thread.join().unwrap_or_else(|why| resume_unwind(why)));
+            std::iter::once(one(first)).chain(joined).collect()
+        })
     }
 
     /// The launches of a step, split where a submission has work enough.
@@ -394,11 +429,11 @@ impl Executor {
         let mut last_node = None;
         for steps in self.encoded.chunks(if stamped { LAUNCHES_PER_QUERY_SET } else { 1 }) {
             let seconds = if stamped { self.stamped(steps)? } else { vec![self.clocked(steps)?] };
-            for (step, elapsed_secs) in steps.iter().zip(seconds) {
-                let Encoded::Dispatch { node, entry, .. } = step else { continue };
-                if last_node != Some(*node) {
-                    last_node = Some(*node);
-                    let node = &self.graph.nodes()[*node];
+            for (step, secs) in steps.iter().zip(seconds) {
+                let &Encoded::Dispatch { node, entry: kernel, on_matrix_units, .. } = step else { continue };
+                if last_node != Some(node) {
+                    last_node = Some(node);
+                    let node = &self.graph.nodes()[node];
                     profiles.push(OpProfile {
                         op: node.op.name(),
                         scope: node.scope.clone(),
@@ -408,7 +443,7 @@ impl Executor {
                     });
                 }
                 if let Some(profile) = profiles.last_mut() {
-                    profile.launches.push((*entry, elapsed_secs));
+                    profile.launches.push(LaunchProfile { kernel, on_matrix_units, secs });
                 }
             }
         }

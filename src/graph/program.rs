@@ -21,6 +21,8 @@ pub struct KernelLimits {
     pub offset_alignment_bytes: usize,
     /// Largest number of workgroups along one dimension.
     pub max_workgroups_per_dimension: usize,
+    /// Workgroup memory, in bytes.
+    pub max_workgroup_bytes: usize,
     /// The adapter is a CPU (software Vulkan): the register-blocked kernels run instead of the tiled ones.
     pub is_cpu: bool,
     /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
@@ -52,6 +54,7 @@ impl KernelLimits {
             max_buffer_bytes: 256 << 20,
             offset_alignment_bytes: 256,
             max_workgroups_per_dimension: 65_535,
+            max_workgroup_bytes: 16 << 10,
             is_cpu: false,
             min_subgroup_lanes: 0,
             tuning: Tuning::new(),
@@ -81,6 +84,11 @@ impl Kernel {
     /// A kernel without template values.
     pub fn new(shader: &'static str, entry: &'static str) -> Self {
         Kernel { shader, entry, defines: BTreeMap::new(), half_bindings: 0 }
+    }
+
+    /// Whether it multiplies by matrix units.
+    pub fn on_matrix_units(&self) -> bool {
+        self.defines.get("matrix_units") == Some(&1)
     }
 
     /// The same with the template value `name = value`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use half::f16;
+use rayon::prelude::*;
 
 use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
@@ -56,11 +57,15 @@ impl Graph {
     }
 }
 
-/// Runs of each variant that are timed; the fastest counts.
-const TIMED_RUNS: usize = 3;
+/// Rounds in which the variants of a problem are timed one after the other: a GPU changes its clock from one moment to the next,
+/// so that only what is timed together can be compared.
+const ROUNDS: usize = 5;
+
+/// A variant that takes so many times as long as the fastest in the first round is not timed in the others.
+const SLOW: f64 = 2.0;
 
 /// Time for measuring, after which the defaults do.
-const TIME: Duration = Duration::from_secs(10);
+const TIME: Duration = Duration::from_secs(20);
 
 /// `context` with the fastest variants of what `graphs` run, measured now where they never were on this adapter.
 ///
@@ -114,44 +119,84 @@ fn fastest(
     limits: &KernelLimits,
 ) -> Result<usize> {
     let outputs = graph.specs(&node.outputs);
-    let run = |name: &str| {
-        let tuning = Tuning::from([(variants.problem.clone(), name.to_owned())]);
-        Trial::new(node, &variants.sample, &outputs)?.run(context, &KernelLimits { tuning, ..limits.clone() })
-    };
-    let expected = run(variants.names[0])?;
+    let values = Values::new();
+    // Drivers take long to compile a kernel, and can compile several at once.
+    let mut trials = variants
+        .names
+        .par_iter()
+        .map(|name| {
+            let tuning = Tuning::from([(variants.problem.clone(), (*name).to_owned())]);
+            Trial::new(context, node, &variants.sample, &outputs, &KernelLimits { tuning, ..limits.clone() }, &values)
+        })
+        .collect::<Vec<_>>()
+        .into_iter();
+    let default = trials.next().ok_or_else(|| Error::Shape(format!("{} has no variant", variants.problem)))??;
+    let expected = default.run()?;
     let is_half = |spec: &TensorSpec| spec.dtype == DType::F16;
     // Variants may round their other operands to f16 where one is.
     let tolerance = if variants.sample.iter().chain(&outputs).any(is_half) { 1e-3 } else { 1e-5 };
-    let mut best = (0, expected.elapsed_secs);
-    for (i, name) in variants.names.iter().enumerate().skip(1) {
+    let mut agreeing = vec![(0, default)];
+    for (i, trial) in (1..).zip(trials) {
         // One that the driver refuses is not chosen, unless the device is gone with it.
-        match run(name) {
-            Ok(outcome) if outcome.agrees(&expected, tolerance) && outcome.elapsed_secs < best.1 => {
-                best = (i, outcome.elapsed_secs)
-            }
+        match trial.and_then(|trial| Ok((trial.run()?, trial))) {
+            Ok((outcome, trial)) if agree(&outcome, &expected, tolerance) => agreeing.push((i, trial)),
             Ok(_) => {}
             Err(_) => context.check()?,
         }
     }
-    Ok(best.0)
+    let mut elapsed = Vec::new();
+    for (i, trial) in agreeing {
+        elapsed.push((i, vec![trial.time()?], trial));
+    }
+    let least = elapsed.iter().map(|(_, secs, _)| secs[0]).fold(f64::INFINITY, f64::min);
+    elapsed.retain(|(_, secs, _)| secs[0] <= SLOW * least);
+    for _ in 1..ROUNDS {
+        for (_, secs, trial) in &mut elapsed {
+            secs.push(trial.time()?);
+        }
+    }
+    // As multiples of what the first one took in the same round.
+    let first = elapsed.first().map(|(_, secs, _)| secs.clone()).unwrap_or_default();
+    let median = |secs: Vec<f64>| {
+        let mut ratios: Vec<f64> = secs.iter().zip(&first).map(|(secs, first)| secs / first).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    };
+    let medians = elapsed.into_iter().map(|(i, secs, _)| (i, median(secs)));
+    Ok(medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(i, _)| i))
 }
 
-/// One op by itself, its inputs and its outputs.
+/// Inputs of trials: enough values that no tile has the same as its neighbour.
+struct Values {
+    single: Vec<f32>,
+    half: Vec<u16>,
+}
+
+impl Values {
+    fn new() -> Values {
+        let mut rng = Rng::new(3, 0);
+        let single: Vec<f32> = (0..4099).map(|_| rng.normal() as f32).collect();
+        let half = single.iter().map(|&value| f16::from_f32(value).to_bits()).collect();
+        Values { single, half }
+    }
+}
+
+/// One op by itself, ready to run, and its outputs.
 struct Trial {
-    graph: Graph,
-    inputs: Vec<TensorId>,
+    executor: Executor,
     outputs: Vec<TensorId>,
-}
-
-/// What a variant gave, and how long it took.
-struct Outcome {
-    outputs: Vec<Vec<f32>>,
-    elapsed_secs: f64,
 }
 
 impl Trial {
     /// The op of `node` on inputs like `sample`, its outputs being of the element types of `outputs`.
-    fn new(node: &Node, sample: &[TensorSpec], outputs: &[TensorSpec]) -> Result<Trial> {
+    fn new(
+        context: &Arc<Context>,
+        node: &Node,
+        sample: &[TensorSpec],
+        outputs: &[TensorSpec],
+        limits: &KernelLimits,
+        values: &Values,
+    ) -> Result<Trial> {
         let mut graph = Graph::new();
         let inputs: Vec<TensorId> =
             sample.iter().enumerate().map(|(i, spec)| graph.input(&format!("input{i}"), spec.clone())).collect();
@@ -160,59 +205,61 @@ impl Trial {
             graph.tensors[id.0].spec.dtype = spec.dtype;
             graph.keep(id);
         }
-        Ok(Trial { graph, inputs, outputs: made })
-    }
-
-    fn run(self, context: &Arc<Context>, limits: &KernelLimits) -> Result<Outcome> {
-        let plan = Plan::new(&self.graph, limits)?;
+        let plan = Plan::new(&graph, limits)?;
         let memory = Memory::new(context, &[&plan])?;
-        let executor = Executor::new(context, self.graph, plan, &memory)?;
-        let mut rng = Rng::new(3, 0);
-        // Enough values that no tile has the same as its neighbour.
-        let values: Vec<f32> = (0..4099).map(|_| rng.normal() as f32).collect();
-        let half: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
-        for &id in &self.inputs {
-            let spec = executor.graph().tensor(id).spec.clone();
+        let executor = Executor::new(context, graph, plan, &memory)?;
+        for (id, spec) in inputs.into_iter().zip(sample) {
             match spec.dtype {
-                DType::F16 => {
-                    let bits: Vec<u16> =
-                        half.iter().cycle().take(spec.bytes() / 2).map(|value| value.to_bits()).collect();
-                    executor.write(id, &bits)?;
-                }
-                DType::F32 => {
-                    executor.write(id, &values.iter().cycle().take(spec.elements()).copied().collect::<Vec<f32>>())?;
-                }
+                DType::F16 => executor.write(id, &repeated(&values.half, spec.bytes() / 2))?,
+                DType::F32 => executor.write(id, &repeated(&values.single, spec.elements()))?,
                 DType::U32 => return Err(Error::Shape("only products of floats have variants".into())),
             }
         }
-        executor.run()?;
-        let mut outputs = Vec::new();
-        for &id in &self.outputs {
-            outputs.push(match executor.graph().tensor(id).spec.dtype {
-                DType::F16 => executor.read::<u16>(id)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-                _ => executor.read::<f32>(id)?,
-            });
-        }
-        let mut elapsed_secs = f64::INFINITY;
-        for _ in 0..TIMED_RUNS {
-            let ops = executor.profile()?;
-            elapsed_secs = elapsed_secs.min(ops.iter().map(OpProfile::elapsed_secs).sum());
-        }
-        Ok(Outcome { outputs, elapsed_secs })
+        Ok(Trial { executor, outputs: made })
+    }
+
+    /// What it gives.
+    fn run(&self) -> Result<Vec<Vec<f32>>> {
+        self.executor.run()?;
+        let read = |&id: &TensorId| match self.executor.graph().tensor(id).spec.dtype {
+            DType::F16 => {
+                Ok(self.executor.read::<u16>(id)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())
+            }
+            _ => self.executor.read::<f32>(id),
+        };
+        self.outputs.iter().map(read).collect()
+    }
+
+    /// Seconds that it takes.
+    fn time(&self) -> Result<f64> {
+        Ok(self.executor.profile()?.iter().map(OpProfile::elapsed_secs).sum())
     }
 }
 
-impl Outcome {
-    /// Whether every output is that of `expected` up to a relative error.
-    fn agrees(&self, expected: &Outcome, tolerance: f64) -> bool {
-        self.outputs.iter().zip(&expected.outputs).all(|(given, expected)| {
-            let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-            let difference = square(&mut given.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
-            let norm = square(&mut expected.iter().map(|&value| f64::from(value)));
-            // Not so if anything is not a number.
-            difference <= tolerance * tolerance * norm
-        })
+fn repeated<T: Copy>(values: &[T], count: usize) -> Vec<T> {
+    let mut all = Vec::with_capacity(count + values.len());
+    while all.len() < count {
+        all.extend_from_slice(values);
     }
+    all.truncate(count);
+    all
+}
+
+/// Whether every output is that of `expected` up to a relative error.
+fn agree(given: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f64) -> bool {
+    given.iter().zip(expected).all(|(given, expected)| {
+        let (difference, norm) = given
+            .par_chunks(1 << 16)
+            .zip(expected.par_chunks(1 << 16))
+            .map(|(given, expected)| {
+                given.iter().zip(expected).fold((0.0, 0.0), |(difference, norm), (&a, &b)| {
+                    (difference + f64::from(a - b).powi(2), norm + f64::from(b).powi(2))
+                })
+            })
+            .reduce(|| (0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+        // Not so if anything is not a number.
+        difference <= tolerance * tolerance * norm
+    })
 }
 
 #[cfg(test)]
@@ -293,13 +340,13 @@ mod tests {
         let x = graph.input("x", TensorSpec::f32(&[100]));
         graph.push_one(Doubling, &[x]).unwrap();
         let run = |name: &str| {
-            let tuning = Tuning::from([("doubling".to_owned(), name.to_owned())]);
-            let outputs = graph.specs(&graph.nodes[0].outputs);
-            let trial = Trial::new(&graph.nodes[0], &[TensorSpec::f32(&[100])], &outputs).unwrap();
-            trial.run(&context, &KernelLimits { tuning, ..gpu(&context) }).unwrap()
+            let limits =
+                KernelLimits { tuning: Tuning::from([("doubling".to_owned(), name.to_owned())]), ..gpu(&context) };
+            let (node, sample) = (&graph.nodes[0], [TensorSpec::f32(&[100])]);
+            Trial::new(&context, node, &sample, &sample, &limits, &Values::new()).unwrap().run().unwrap()
         };
         let (doubles, triples) = (run("doubles"), run("triples"));
-        assert!(doubles.agrees(&run("doubles"), 1e-5) && !triples.agrees(&doubles, 1e-3));
+        assert!(agree(&doubles, &run("doubles"), 1e-5) && !agree(&triples, &doubles, 1e-3));
         let tuning = tune(&context, &[graph], &gpu(&context), ENOUGH).unwrap();
         assert_eq!(tuning["doubling"], "doubles");
     }

@@ -41,8 +41,8 @@ pub struct Row {
     pub bytes: u64,
     /// Fewest seconds that the adapter's ceilings allow for them.
     pub least_secs: f64,
-    /// Whether computing, rather than moving bytes, sets these.
-    pub computes: bool,
+    /// Of these, what computing sets rather than moving bytes.
+    pub computing_secs: f64,
 }
 
 /// Profiles a step; the rows come longest first.
@@ -64,8 +64,8 @@ pub fn median_of(mut values: Vec<f64>) -> f64 {
 fn median(profiles: Vec<Vec<OpProfile>>) -> Vec<OpProfile> {
     let mut result = profiles.first().cloned().unwrap_or_default();
     for (i, op) in result.iter_mut().enumerate() {
-        for (j, (_, secs)) in op.launches.iter_mut().enumerate() {
-            *secs = median_of(profiles.iter().map(|profile| profile[i].launches[j].1).collect());
+        for (j, launch) in op.launches.iter_mut().enumerate() {
+            launch.secs = median_of(profiles.iter().map(|profile| profile[i].launches[j].secs).collect());
         }
     }
     result
@@ -74,26 +74,24 @@ fn median(profiles: Vec<Vec<OpProfile>>) -> Vec<OpProfile> {
 fn rows(ops: &[OpProfile], ceilings: &Ceilings, by: By) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for op in ops {
-        let longest = (0..op.launches.len()).max_by(|&a, &b| op.launches[a].1.total_cmp(&op.launches[b].1));
-        for (i, (kernel, secs)) in op.launches.iter().enumerate() {
+        let longest = (0..op.launches.len()).max_by(|&a, &b| op.launches[a].secs.total_cmp(&op.launches[b].secs));
+        for (i, launch) in op.launches.iter().enumerate() {
             let name = match by {
-                By::Kernel => (*kernel).to_owned(),
+                By::Kernel => launch.kernel.to_owned(),
                 By::Op => op.op.to_owned(),
                 // Gradients of a tensor with several uses are added up outside any part.
                 By::Part if op.scope.is_empty() => "no part".to_owned(),
                 By::Part => op.scope.split('.').take(2).collect::<Vec<_>>().join("."),
             };
             let (flops, bytes) = if Some(i) == longest { (op.flops, op.bytes) } else { (0, 0) };
-            let (least_secs, computes) = ceilings.least_secs(flops, bytes);
-            let launch = Row { name, launches: 1, secs: *secs, flops, bytes, least_secs, computes };
+            let (least_secs, computes) = ceilings.least_secs(flops, launch.on_matrix_units, bytes);
+            let computing_secs = if computes { least_secs } else { 0.0 };
+            let launch = Row { name, launches: 1, secs: launch.secs, flops, bytes, least_secs, computing_secs };
             match rows.iter_mut().find(|row| row.name == launch.name) {
                 Some(row) => row.add(&launch),
                 None => rows.push(launch),
             }
         }
-    }
-    for row in &mut rows {
-        row.computes = ceilings.least_secs(row.flops, row.bytes).1;
     }
     rows.sort_by(|a, b| b.secs.total_cmp(&a.secs));
     rows
@@ -106,11 +104,12 @@ impl Row {
         self.flops += other.flops;
         self.bytes += other.bytes;
         self.least_secs += other.least_secs;
+        self.computing_secs += other.computing_secs;
     }
 
     /// `rows` in one, named `name`.
     fn sum(name: String, rows: &[Row]) -> Row {
-        let mut sum = Row { name, launches: 0, secs: 0.0, flops: 0, bytes: 0, least_secs: 0.0, computes: false };
+        let mut sum = Row { name, launches: 0, secs: 0.0, flops: 0, bytes: 0, least_secs: 0.0, computing_secs: 0.0 };
         rows.iter().for_each(|row| sum.add(row));
         sum
     }
@@ -134,7 +133,7 @@ pub fn render(rows: &[Row], by: By) -> String {
             format!("{:.1}", rate(row.flops)),
             format!("{:.1}", rate(row.bytes)),
             percent(row.least_secs, row.secs),
-            if row.computes { "compute" } else { "memory" }.into(),
+            if 2.0 * row.computing_secs > row.least_secs { "compute" } else { "memory" }.into(),
         ]
     };
     let mut lines: Vec<Vec<String>> = large.iter().map(cells).collect();
@@ -155,12 +154,16 @@ pub fn render(rows: &[Row], by: By) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sep4d::graph::execute::LaunchProfile;
+
     use super::*;
 
-    const CEILINGS: Ceilings = Ceilings { flops_per_sec: 100.0, bytes_per_sec: 10.0 };
+    const CEILINGS: Ceilings =
+        Ceilings { flops_per_sec: 100.0, matrix_flops_per_sec: Some(400.0), bytes_per_sec: 10.0 };
 
     fn op(scope: &str, flops: u64, bytes: u64, launches: &[(&'static str, f64)]) -> OpProfile {
-        OpProfile { op: "conv", scope: scope.into(), flops, bytes, launches: launches.to_vec() }
+        let launch = |&(kernel, secs)| LaunchProfile { kernel, on_matrix_units: kernel == "matrices", secs };
+        OpProfile { op: "conv", scope: scope.into(), flops, bytes, launches: launches.iter().map(launch).collect() }
     }
 
     #[test]
@@ -168,19 +171,25 @@ mod tests {
         let ops =
             [op("decoder.res3.a", 200, 5, &[("pack", 1.0), ("multiply", 4.0)]), op("loss", 0, 10, &[("pack", 2.0)])];
         let found = rows(&ops, &CEILINGS, By::Kernel);
-        let row = |name: &str, secs, flops, bytes, least_secs, computes| Row {
+        let row = |name: &str, secs, flops, bytes, least_secs, computing_secs| Row {
             name: name.into(),
             launches: if name == "pack" { 2 } else { 1 },
             secs,
             flops,
             bytes,
             least_secs,
-            computes,
+            computing_secs,
         };
-        assert_eq!(found, [row("multiply", 4.0, 200, 5, 2.0, true), row("pack", 3.0, 0, 10, 1.0, false)]);
+        assert_eq!(found, [row("multiply", 4.0, 200, 5, 2.0, 2.0), row("pack", 3.0, 0, 10, 1.0, 0.0)]);
         let names = |by| rows(&ops, &CEILINGS, by).into_iter().map(|row| row.name).collect::<Vec<_>>();
         assert_eq!(names(By::Op), ["conv"]);
         assert_eq!(names(By::Part), ["decoder.res3", "loss"]);
+    }
+
+    #[test]
+    fn matrix_units_have_a_ceiling_of_their_own() {
+        let found = rows(&[op("a", 200, 1, &[("matrices", 4.0)])], &CEILINGS, By::Kernel);
+        assert_eq!((found[0].least_secs, found[0].computing_secs), (0.5, 0.5));
     }
 
     #[test]

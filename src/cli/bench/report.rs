@@ -162,9 +162,10 @@ impl Report {
             format!("{used} used ({more:+.1} %), {reserved} reserved by the driver")
         });
         say!("memory    {} planned, {used}", bytes(self.planned_bytes))?;
-        let Ceilings { flops_per_sec, bytes_per_sec } = self.ceilings;
-        let rates = [flops_per_sec, bytes_per_sec].map(|rate| rate * 1e-9);
-        say!("ceilings  {:.0} GFLOP/s multiply-add, {:.1} GB/s copy", rates[0], rates[1])?;
+        let Ceilings { flops_per_sec, matrix_flops_per_sec, bytes_per_sec } = self.ceilings;
+        let giga = |rate: f64| rate * 1e-9;
+        let units = matrix_flops_per_sec.map_or(String::new(), |rate| format!(" ({:.0} by matrix units)", giga(rate)));
+        say!("ceilings  {:.0} GFLOP/s multiply-add{units}, {:.1} GB/s copy", giga(flops_per_sec), giga(bytes_per_sec))?;
         let ms = |secs: f64| secs * 1e3;
         say!(
             "step      {:.1} ms median, {:.1} ms fastest of {}; {:.1} GFLOP/s; the first took {:.2} s",

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::graph::{DType, Kernel, OpContext, Program, TensorSpec, Variants};
 
 /// Voxels from which on more of them make no difference to a tuner.
-const MOST_TUNED_VOXELS: usize = 1 << 17;
+const MOST_TUNED_VOXELS: usize = 1 << 16;
 
 /// The kernels' names, after the layer that runs them.
 #[derive(Debug, Clone, Copy)]

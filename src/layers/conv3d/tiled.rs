@@ -3,17 +3,23 @@
 use super::Geometry;
 use super::program::Pass;
 use crate::Result;
-use crate::graph::program::{Operand, WORKGROUP};
+use crate::graph::program::Operand;
 use crate::graph::{DType, Kernel, MatrixUnits, OpContext, Program, WORD_BYTES};
 
 /// Workgroups that fill any GPU; the voxels of a weight gradient are cut in chunks until there are as many.
 const WORKGROUPS: usize = 1024;
 
-/// Voxels of a chunk: fewest, so that partial results cost little, and most, so that no loop is long.
-const CHUNK_VOXELS: (usize, usize) = (512, 32_768);
+/// Voxels of a chunk: fewest, so that a workgroup has something to do, and most, so that no loop is long.
+const CHUNK_VOXELS: (usize, usize) = (64, 32_768);
 
-/// Memory for partial weight gradients, unless one set alone needs more.
+/// Partial weight gradients take at most so much memory, unless one set alone needs more, and at most a part of what x and
+/// d_y take, so that they cost little, unless that is next to nothing.
 const PARTIAL_BYTES: usize = 64 << 20;
+const PARTIAL_SHARE: usize = 8;
+const LITTLE_BYTES: usize = 4 << 20;
+
+/// Columns that a workgroup of the reduction has, and how many invocations share one.
+const REDUCED: (usize, usize) = (32, 8);
 
 /// What a workgroup computes: `rows x columns` results, the columns being output channels of a product, or channels of x of
 /// a weight gradient, whose rows are output channels.
@@ -29,62 +35,79 @@ pub(super) struct Tile {
 /// How a tile is shared out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Work {
-    /// Results of a thread, along both dimensions; with `prefetch` it loads for the next step while it multiplies.
-    Threads { rows: usize, columns: usize, prefetch: bool },
-    /// Subgroups along both dimensions, eight in all, that multiply matrices.
-    Matrices { rows: usize, columns: usize },
+    /// Results of a thread, along both dimensions.
+    Threads { rows: usize, columns: usize },
+    /// Subgroups along both dimensions, that multiply matrices. With two stages there are two tiles of the operands, one of
+    /// which is filled while the other is multiplied.
+    Matrices { rows: usize, columns: usize, stages: usize },
 }
 
-const fn tile(name: &'static str, [rows, columns]: [usize; 2], thread: [usize; 2], prefetch: bool) -> Tile {
-    Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1], prefetch } }
+const fn tile(name: &'static str, [rows, columns]: [usize; 2], thread: [usize; 2]) -> Tile {
+    Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1] } }
 }
 
-const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2]) -> Tile {
-    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1] } }
+const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2], stages: usize) -> Tile {
+    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1], stages } }
 }
 
-const MULTIPLY: [Tile; 8] = [
-    tile("128x128", [128, 128], [8, 8], false),
-    tile("128x128 prefetch", [128, 128], [8, 8], true),
-    tile("128x64", [128, 64], [8, 4], false),
-    tile("128x64 prefetch", [128, 64], [8, 4], true),
-    tile("64x64", [64, 64], [4, 4], false),
-    tile("128x32", [128, 32], [4, 4], false),
-    tile("64x32", [64, 32], [4, 4], false),
-    tile("128x16", [128, 16], [4, 4], false),
+const MULTIPLY: [Tile; 7] = [
+    tile("128x128 by 16x8", [128, 128], [16, 8]),
+    tile("128x128 by 8x8", [128, 128], [8, 8]),
+    tile("128x64 by 8x4", [128, 64], [8, 4]),
+    tile("64x64 by 4x4", [64, 64], [4, 4]),
+    tile("128x32 by 4x4", [128, 32], [4, 4]),
+    tile("64x32 by 4x4", [64, 32], [4, 4]),
+    tile("128x16 by 4x4", [128, 16], [4, 4]),
 ];
 
-const MULTIPLY_MATRICES: [Tile; 5] = [
-    matrices("128x128 matrices", [128, 128], [2, 4]),
-    matrices("128x64 matrices", [128, 64], [4, 2]),
-    matrices("64x64 matrices", [64, 64], [2, 4]),
-    matrices("128x32 matrices", [128, 32], [4, 2]),
-    matrices("128x16 matrices", [128, 16], [8, 1]),
+const MULTIPLY_MATRICES: [Tile; 15] = [
+    matrices("256x128 matrices by 4x2", [256, 128], [4, 2], 1),
+    matrices("128x128 matrices by 2x2", [128, 128], [2, 2], 1),
+    matrices("128x128 matrices by 2x2, twice", [128, 128], [2, 2], 2),
+    matrices("256x64 matrices by 4x1", [256, 64], [4, 1], 1),
+    matrices("256x64 matrices by 4x1, twice", [256, 64], [4, 1], 2),
+    matrices("128x64 matrices by 4x2", [128, 64], [4, 2], 1),
+    matrices("128x64 matrices by 2x2", [128, 64], [2, 2], 1),
+    matrices("128x64 matrices by 2x2, twice", [128, 64], [2, 2], 2),
+    matrices("64x64 matrices by 2x2", [64, 64], [2, 2], 1),
+    matrices("256x32 matrices by 4x1", [256, 32], [4, 1], 1),
+    matrices("128x32 matrices by 4x1", [128, 32], [4, 1], 1),
+    matrices("128x32 matrices by 4x1, twice", [128, 32], [4, 1], 2),
+    matrices("64x32 matrices by 2x2", [64, 32], [2, 2], 1),
+    matrices("128x16 matrices by 4x1", [128, 16], [4, 1], 1),
+    matrices("64x16 matrices by 4x1", [64, 16], [4, 1], 1),
 ];
 
-const WEIGHT_GRADIENT: [Tile; 7] = [
-    tile("128x128", [128, 128], [8, 8], false),
-    tile("128x128 prefetch", [128, 128], [8, 8], true),
-    tile("64x128", [64, 128], [8, 8], false),
-    tile("64x128 prefetch", [64, 128], [4, 8], true),
-    tile("64x64", [64, 64], [4, 4], false),
-    tile("32x128", [32, 128], [4, 4], false),
-    tile("16x128", [16, 128], [4, 4], false),
+const WEIGHT_GRADIENT: [Tile; 8] = [
+    tile("128x128 by 16x8", [128, 128], [16, 8]),
+    tile("128x128 by 8x8", [128, 128], [8, 8]),
+    tile("64x128 by 8x8", [64, 128], [8, 8]),
+    tile("64x64 by 4x4", [64, 64], [4, 4]),
+    tile("32x128 by 4x4", [32, 128], [4, 4]),
+    tile("32x64 by 4x4", [32, 64], [4, 4]),
+    tile("16x128 by 4x4", [16, 128], [4, 4]),
+    tile("16x64 by 4x4", [16, 64], [4, 4]),
 ];
 
-const WEIGHT_GRADIENT_MATRICES: [Tile; 4] = [
-    matrices("128x128 matrices", [128, 128], [2, 4]),
-    matrices("64x128 matrices", [64, 128], [2, 4]),
-    matrices("32x128 matrices", [32, 128], [2, 4]),
-    matrices("16x128 matrices", [16, 128], [1, 8]),
+const WEIGHT_GRADIENT_MATRICES: [Tile; 10] = [
+    matrices("128x128 matrices by 2x2", [128, 128], [2, 2], 1),
+    matrices("128x128 matrices by 2x2, twice", [128, 128], [2, 2], 2),
+    matrices("64x128 matrices by 2x4", [64, 128], [2, 4], 1),
+    matrices("64x128 matrices by 2x2", [64, 128], [2, 2], 1),
+    matrices("64x128 matrices by 1x4", [64, 128], [1, 4], 1),
+    matrices("32x128 matrices by 2x4", [32, 128], [2, 4], 1),
+    matrices("32x128 matrices by 1x4", [32, 128], [1, 4], 1),
+    matrices("32x64 matrices by 2x2", [32, 64], [2, 2], 1),
+    matrices("16x128 matrices by 1x4", [16, 128], [1, 4], 1),
+    matrices("16x64 matrices by 1x4", [16, 64], [1, 4], 1),
 ];
 
 impl Tile {
     /// Results that are summed at once for each load from workgroup memory: `a` x `b` for `a + b` loads.
     fn shared(&self) -> [usize; 2] {
         match self.work {
-            Work::Threads { rows, columns, .. } => [rows, columns],
-            Work::Matrices { rows, columns } => [self.rows / rows / 16, self.columns / columns / 16],
+            Work::Threads { rows, columns } => [rows, columns],
+            Work::Matrices { rows, columns, .. } => [self.rows / rows / 16, self.columns / columns / 16],
         }
     }
 
@@ -112,15 +135,29 @@ impl Tile {
         results * (a * b + 2 * (a + b)) / (a * b)
     }
 
+    /// Bytes of workgroup memory of a product, or of a weight gradient.
+    fn workgroup_bytes(&self, gradient: bool) -> usize {
+        let (rows, columns) = (self.rows, self.columns);
+        match self.work {
+            Work::Threads { .. } => (rows + columns) * self.step() * WORD_BYTES,
+            Work::Matrices { rows: down, columns: across, stages } => {
+                const EIGHT: usize = 16;
+                let padded = |channels: usize| self.step() * (channels / 8 + 1);
+                let operands =
+                    if gradient { padded(rows) + padded(columns) } else { (rows + columns) * (self.step() / 8 + 1) };
+                EIGHT * (stages * operands + down * across * 64)
+            }
+        }
+    }
+
     fn define(&self, kernel: Kernel, units: MatrixUnits) -> Kernel {
         let kernel = kernel.define("tm", self.rows as i64).define("tn", self.columns as i64);
         match self.work {
-            Work::Threads { rows, columns, prefetch } => {
-                kernel.define("rm", rows as i64).define("rn", columns as i64).define("prefetch", i64::from(prefetch))
-            }
-            Work::Matrices { rows, columns } => kernel
+            Work::Threads { rows, columns } => kernel.define("rm", rows as i64).define("rn", columns as i64),
+            Work::Matrices { rows, columns, stages } => kernel
                 .define("subgroup_rows", rows as i64)
                 .define("subgroup_columns", columns as i64)
+                .define("stages", stages as i64)
                 .define("matrix_units", i64::from(units == MatrixUnits::Present)),
         }
     }
@@ -167,6 +204,7 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
         let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
         let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
         tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
+        tiles.retain(|tile| tile.workgroup_bytes(false) <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.n * g.voxels(), g.o, 1));
         tiles
     };
@@ -180,6 +218,7 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
     let columns = g.taps() * g.i.next_multiple_of(4);
     let candidates = |tiles: &'static [Tile]| {
         let mut tiles = narrow(tiles, g.o, |tile| tile.rows);
+        tiles.retain(|tile| tile.workgroup_bytes(true) <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.o, columns, split));
         tiles
     };
@@ -240,9 +279,11 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
     let windows = context.windows(g.n, &[x, y])?;
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
-    let most_sets = (limit / (set * WORD_BYTES)).max(1);
+    let frame_bytes = x * context.inputs[0].dtype.bytes() + y * context.inputs[1].dtype.bytes();
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
+        let share = (frames * frame_bytes / PARTIAL_SHARE).max(LITTLE_BYTES);
+        let most_sets = (limit.min(share) / (set * WORD_BYTES)).max(1);
         let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
         let chunk = count.div_ceil(wanted).next_multiple_of(tile.step()).min(CHUNK_VOXELS.1);
         (count, chunk, count.div_ceil(chunk))
@@ -254,7 +295,11 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let partial = program.scratch(elements);
     let names = g.names();
     let gradient = tile.define(g.kernel_named(names.backward_weight, true), context.limits.matrices);
-    let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 1).define("bias", i64::from(bias));
+    let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight)
+        .define("tiled", 1)
+        .define("bias", i64::from(bias))
+        .define("columns", REDUCED.0 as i64)
+        .define("slices", REDUCED.1 as i64);
     for (number, window) in windows.iter().enumerate() {
         let (count, chunk, chunks) = chunks_of(window.len());
         let words = Words { size: g.extents(window.len()), count, chunk, ..Words::default() };
@@ -269,7 +314,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
         let words = Words { count, parts: chunks, accumulate: number > 0, ..Words::default() };
         let mut operands = vec![Operand::scratch(partial, elements), context.output(0)];
         operands.extend(bias.then(|| context.output(1)));
-        program.dispatch(reduce.clone(), words.list(g), operands, context.grid(count.div_ceil(WORKGROUP)));
+        program.dispatch(reduce.clone(), words.list(g), operands, context.grid(count.div_ceil(REDUCED.0)));
     }
     Ok(program)
 }
