@@ -135,17 +135,14 @@ impl Tile {
         results * (a * b + 2 * (a + b)) / (a * b)
     }
 
-    /// Bytes of workgroup memory of a product, or of a weight gradient.
-    fn workgroup_bytes(&self, gradient: bool) -> usize {
-        let (rows, columns) = (self.rows, self.columns);
+    /// Bytes of workgroup memory.
+    fn workgroup_bytes(&self) -> usize {
+        let rows = self.rows + self.columns;
         match self.work {
-            Work::Threads { .. } => (rows + columns) * self.step() * WORD_BYTES,
+            Work::Threads { .. } => rows * self.step() * WORD_BYTES,
             Work::Matrices { rows: down, columns: across, stages } => {
-                const EIGHT: usize = 16;
-                let padded = |channels: usize| self.step() * (channels / 8 + 1);
-                let operands =
-                    if gradient { padded(rows) + padded(columns) } else { (rows + columns) * (self.step() / 8 + 1) };
-                EIGHT * (stages * operands + down * across * 64)
+                let (value_bytes, sum_bytes) = (WORD_BYTES / 2, 16 * 16 * WORD_BYTES);
+                stages * rows * (self.step() + self.vector()) * value_bytes + down * across * sum_bytes
             }
         }
     }
@@ -204,7 +201,7 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
         let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
         let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
         tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
-        tiles.retain(|tile| tile.workgroup_bytes(false) <= context.limits.max_workgroup_bytes);
+        tiles.retain(|tile| tile.workgroup_bytes() <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.n * g.voxels(), g.o, 1));
         tiles
     };
@@ -218,7 +215,7 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
     let columns = g.taps() * g.i.next_multiple_of(4);
     let candidates = |tiles: &'static [Tile]| {
         let mut tiles = narrow(tiles, g.o, |tile| tile.rows);
-        tiles.retain(|tile| tile.workgroup_bytes(true) <= context.limits.max_workgroup_bytes);
+        tiles.retain(|tile| tile.workgroup_bytes() <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.o, columns, split));
         tiles
     };
