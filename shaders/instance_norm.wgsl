@@ -1,5 +1,6 @@
 // Kernels of src/layers/instance_norm.rs. x is [N, S, C]. An invocation owns one channel, or four (width = 4), of a run of
-// consecutive rows of one frame, so that neighbours touch neighbouring channels. The merges own one channel.
+// consecutive rows of one frame, so that neighbours touch neighbouring channels. The merges own one channel. Where `slices` is
+// more than one, so many invocations of a workgroup share what one owns: each adds every `slices`th term.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
 {% set gated = post and residual %}
@@ -88,6 +89,39 @@ fn stats_of(run: Run) -> Two {
     return {{ pairs("stats", "(p.first_frame + run.frame) * p.channels + run.channel") }};
 }
 
+var<workgroup> shared_sums: array<Two, {{ owners * slices }}>;
+
+// What the invocations that share add up to; all of a workgroup call it.
+fn sum_of_slices(sum: Two, local: u32) -> Two {
+{% if slices == 1 %}
+    return sum;
+{% else %}
+    workgroupBarrier();
+    shared_sums[local] = sum;
+    workgroupBarrier();
+    var total = shared_sums[local % {{ owners }}u];
+    for (var slice = 1u; slice < {{ slices }}u; slice += 1u) {
+        total.x += shared_sums[local % {{ owners }}u + slice * {{ owners }}u].x;
+        total.y += shared_sums[local % {{ owners }}u + slice * {{ owners }}u].y;
+    }
+    return total;
+{% endif %}
+}
+
+{% macro shared_kernel(entry, count) %}
+@compute @workgroup_size({{ owners * slices }})
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // The last workgroup's invocations without a task of their own do another's, and store nothing.
+    let task = workgroup_index(workgroup, grid) * {{ owners }}u + local % {{ owners }}u;
+    let i = min(task, {{ count }} - 1u);
+    let slice = local / {{ owners }}u;
+    let stores = task < {{ count }} && slice == 0u;
+{% endmacro %}
+
 {% macro kernel(entry) %}
 @compute @workgroup_size(64)
 fn {{ entry }}(
@@ -99,50 +133,47 @@ fn {{ entry }}(
 {% endmacro %}
 // Mean, less the frame's first value, and sum of squared deviations of each run. Sums are taken about the run's own
 // first value, so that a mean far above the deviation costs no digits.
-{{ kernel("instance_norm_statistics") }}
-    if i >= p.frames * p.runs * p.channels {
-        return;
-    }
+{{ shared_kernel("instance_norm_statistics", "p.frames * p.runs * p.channels") }}
     let run = run_of(i);
     let pivot = Value(x[run.first]);
-    var sum = Value(0.0);
-    var squares = Value(0.0);
-    var e = run.first;
-    for (var k = 1u; k < run.rows; k += 1u) {
-        e += p.channels;
-        let deviation = Value(x[e]) - pivot;
-        sum += deviation;
-        squares += deviation * deviation;
+    var own = Two(Value(0.0), Value(0.0));
+    for (var k = slice; k < run.rows; k += {{ slices }}u) {
+        let deviation = Value(x[run.first + k * p.channels]) - pivot;
+        own.x += deviation;
+        own.y += deviation * deviation;
     }
-    let mean = sum / f32(run.rows);
+    let sums_of_run = sum_of_slices(own, local);
+    let mean = sums_of_run.x / f32(run.rows);
     let frame_pivot = Value(x[run.frame * p.rows * p.channels + run.channel]);
     let from_pivot = (pivot - frame_pivot) + mean;
-    let deviations = max(squares - sum * mean, Value(0.0));
+    let deviations = max(sums_of_run.y - sums_of_run.x * mean, Value(0.0));
+    if stores {
 {{ store_pairs("sums", "i", "from_pivot", "deviations") }}
+    }
 }
 
 {% if width == 1 %}
 // Mean and rstd of each frame and channel from those of its runs (Chan, Golub and LeVeque 1979).
-{{ kernel("instance_norm_merge") }}
-    if i >= p.frames * p.channels {
-        return;
-    }
+{{ shared_kernel("instance_norm_merge", "p.frames * p.channels") }}
     let channel = i % p.channels;
     let frame = i / p.channels;
     let first = frame * p.runs * p.channels + channel;
     var total = 0.0;
-    for (var run = 0u; run < p.runs; run += 1u) {
+    for (var run = slice; run < p.runs; run += {{ slices }}u) {
         total += f32(min(p.run, p.rows - run * p.run)) * sums[first + run * p.channels].x;
     }
-    let mean = total / f32(p.rows);
+    let mean = sum_of_slices(Two(total, 0.0), local).x / f32(p.rows);
     var squares = 0.0;
-    for (var run = 0u; run < p.runs; run += 1u) {
+    for (var run = slice; run < p.runs; run += {{ slices }}u) {
         let part = sums[first + run * p.channels];
         let deviation = part.x - mean;
         squares += part.y + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
     }
+    squares = sum_of_slices(Two(squares, 0.0), local).x;
     let pivot = f32(x[frame * p.rows * p.channels + channel]);
-    stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
+    if stores {
+        stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
+    }
 }
 {% endif %}
 
@@ -190,37 +221,36 @@ fn d_sum_of(e: u32) -> Value {
 }
 
 // Sums of d and d * normalised over each run.
-{{ kernel("instance_norm_backward_sums") }}
-    if i >= p.frames * p.runs * p.channels {
-        return;
-    }
+{{ shared_kernel("instance_norm_backward_sums", "p.frames * p.runs * p.channels") }}
     let run = run_of(i);
     let stat = stats_of(run);
-    var sum = Value(0.0);
-    var product_sum = Value(0.0);
-    var e = run.first;
-    for (var k = 0u; k < run.rows; k += 1u) {
+    var own = Two(Value(0.0), Value(0.0));
+    for (var k = slice; k < run.rows; k += {{ slices }}u) {
+        let e = run.first + k * p.channels;
         let normalised = (Value(x[e]) - stat.x) * stat.y;
         let d = d_normalised(d_sum_of(e), normalised);
-        sum += d;
-        product_sum += d * normalised;
-        e += p.channels;
+        own.x += d;
+        own.y += d * normalised;
     }
-{{ store_pairs("sums", "i", "sum", "product_sum") }}
+    let sums_of_run = sum_of_slices(own, local);
+    if stores {
+{{ store_pairs("sums", "i", "sums_of_run.x", "sums_of_run.y") }}
+    }
 }
 
 {% if width == 1 %}
 // Means over each frame and channel of what the runs have summed.
-{{ kernel("instance_norm_backward_merge") }}
-    if i >= p.frames * p.channels {
-        return;
-    }
+{{ shared_kernel("instance_norm_backward_merge", "p.frames * p.channels") }}
     let first = (i / p.channels) * p.runs * p.channels + i % p.channels;
-    var sum = vec2(0.0);
-    for (var run = 0u; run < p.runs; run += 1u) {
-        sum += run_sums[first + run * p.channels];
+    var own = Two(0.0, 0.0);
+    for (var run = slice; run < p.runs; run += {{ slices }}u) {
+        own.x += run_sums[first + run * p.channels].x;
+        own.y += run_sums[first + run * p.channels].y;
     }
-    sums[i] = sum / f32(p.rows);
+    let sum = sum_of_slices(own, local);
+    if stores {
+        sums[i] = vec2(sum.x, sum.y) / f32(p.rows);
+    }
 }
 {% endif %}
 

@@ -3,6 +3,7 @@
 use super::pointwise::{Pointwise, lrelu, lrelu_slope};
 use super::reduce::run_length;
 use crate::Result;
+use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 
@@ -11,6 +12,9 @@ pub const EPS: f64 = 1e-5;
 
 /// Rows that an invocation of the pointwise stages handles, to load its channel's statistics once for all of them.
 const POINTWISE_RUN: usize = 32;
+
+/// Sums that a workgroup of a GPU makes, and the invocations that share in each.
+const SHARED: (usize, usize) = (32, 8);
 
 /// Appends [`InstanceNorm`] and returns `y = post(residual + pre((x - mean) * rstd))`.
 ///
@@ -101,9 +105,14 @@ impl Window {
         let merges = kernel.entry.ends_with("_merge");
         let width = if channels.is_multiple_of(4) && !merges { 4 } else { 1 };
         let (kernel, channels) = (kernel.define("width", width as i64), channels / width);
-        let invocations = self.frames.len() * channels * if merges { 1 } else { runs };
+        // A GPU needs many invocations; a CPU adapter has but a few lanes.
+        let (owners, slices) = if context.limits.is_cpu { (WORKGROUP, 1) } else { SHARED };
+        let kernel = kernel.define("owners", owners as i64).define("slices", slices as i64);
+        let owned = self.frames.len() * channels * if merges { 1 } else { runs };
+        let shares = merges || ["instance_norm_statistics", "instance_norm_backward_sums"].contains(&kernel.entry);
+        let grid = context.grid(owned.div_ceil(if shares { owners } else { WORKGROUP }));
         let words = [self.frames.len(), rows, channels, run, runs, self.frames.start].map(|word| word as u32);
-        program.dispatch(kernel, words.to_vec(), operands, context.grid_for(invocations));
+        program.dispatch(kernel, words.to_vec(), operands, grid);
     }
 
     /// Elements of the runs' sums.
