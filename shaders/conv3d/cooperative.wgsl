@@ -1,6 +1,6 @@
 // The products of tiled.wgsl by cooperative matrices: a subgroup of 32 lanes multiplies 16 x 16 values of f16 at a time from
-// workgroup memory and sums in f32. Channels come eight at a time (128 bits), so they divide by eight. Where there are no `matrix_units`, lanes multiply what they would, so that tests without them show
-// the rest to be right.
+// workgroup memory and sums in f32. Channels come eight at a time (128 bits), so they divide by eight. Where there are no
+// `matrix_units`, lanes multiply what they would, so that tests without them show the rest to be right.
 
 struct Eight {
     @align(16) low: vec4<f16>,
@@ -16,19 +16,25 @@ const NOTHING = Eight(vec4<f16>(), vec4<f16>());
 {% set frag_rows = tm // (16 * subgroup_rows) %}
 {% set frag_columns = tn // (16 * subgroup_columns) %}
 
-// Both operands have a row for each row or column of the product: 32 values of the inner dimension, a step, and eight more, so that
-// neighbours lie in different banks. In each stage the rows of the product come first.
-{% set pitch = 10 %}
-{% set stage_size = (tm + tn) * pitch %}
-var<workgroup> tile: array<vec4<f16>, {{ stages * stage_size }}>;
+// A row of 32 channels, or of all channels of a tile, in eights, and one more, so that neighbours lie in different banks.
+{% set x_pitch = tn // 8 + 1 if gradient else 5 %}
+{% set other_pitch = tm // 8 + 1 if gradient else 5 %}
+{% set x_size = 32 * x_pitch if gradient else tm * x_pitch %}
+// The operands of a step, x first.
+var<workgroup> tile: array<vec4<f16>, {{ 2 * (x_size + (32 if gradient else tn) * other_pitch) }}>;
 // 16 x 16 sums of each subgroup; in the end what the threads have of the bias.
 {% set sum_size = 64 %}
 var<workgroup> sums: array<vec4<f32>, {{ subgroup_rows * subgroup_columns * sum_size }}>;
 
+fn put_eight(at: i32, eight: Eight) {
+    tile[2 * at] = eight.low;
+    tile[2 * at + 1] = eight.high;
+}
+
 {% if not matrix_units %}
-// Value `k` of a row.
-fn value(row: i32, k: i32) -> f32 {
-    return f32(tile[row * {{ pitch }} + k / 4][k % 4]);
+// One of the eight values at `at`.
+fn value(at: i32, k: i32) -> f32 {
+    return f32(tile[2 * at + k / 4][k % 4]);
 }
 {% endif %}
 
@@ -44,18 +50,24 @@ var sum_{{ i }}_{{ j }} = array<vec4<f32>, 2>();
 {% endfor %}
 {% endmacro %}
 
-// Adds the product of the operands of a stage.
-{% macro multiply(stage) %}
-{% set at = stage * stage_size %}
-{% for k in [0, 16] %}
-{
+// Adds the product of the operands, of which `a`, at `a_at`, has a row of the product in a {{ "column" if gradient else "row" }}.
+{% macro multiply(a_at, a_pitch, b_at, b_pitch) %}
+for (var k = 0; k < 32; k += 16) {
     {% if matrix_units %}
     {% for j in range(frag_columns) %}
-    let b_{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile[{{ at + k // 4 + (tm + 16 * j) * pitch }} + column * {{ pitch }}], {{ pitch }}u);
+    {% if gradient %}
+    let b_{{ j }} = coopLoadT<coop_mat16x16<f16, B>>(&tile[2 * ({{ b_at + 2 * j }} + k * {{ b_pitch }} + column / 8)], {{ 2 * b_pitch }}u);
+    {% else %}
+    let b_{{ j }} = coopLoad<coop_mat16x16<f16, B>>(&tile[2 * ({{ b_at + 16 * j * b_pitch }} + column * {{ b_pitch }} + k / 8)], {{ 2 * b_pitch }}u);
+    {% endif %}
     {% endfor %}
     {% for i in range(frag_rows) %}
     {
-        let a = coopLoadT<coop_mat16x16<f16, A>>(&tile[{{ at + k // 4 + 16 * i * pitch }} + row * {{ pitch }}], {{ pitch }}u);
+        {% if gradient %}
+        let a = coopLoad<coop_mat16x16<f16, A>>(&tile[2 * ({{ a_at + 2 * i }} + k * {{ a_pitch }} + row / 8)], {{ 2 * a_pitch }}u);
+        {% else %}
+        let a = coopLoadT<coop_mat16x16<f16, A>>(&tile[2 * ({{ a_at + 16 * i * a_pitch }} + row * {{ a_pitch }} + k / 8)], {{ 2 * a_pitch }}u);
+        {% endif %}
         {% for j in range(frag_columns) %}
         sum_{{ i }}_{{ j }} = coopMultiplyAdd(a, b_{{ j }}, sum_{{ i }}_{{ j }});
         {% endfor %}
@@ -63,13 +75,22 @@ var sum_{{ i }}_{{ j }} = array<vec4<f32>, 2>();
     {% endfor %}
     {% else %}
     // A lane has half of a row of each 16 x 16 results.
-    for (var s = {{ k }}; s < {{ k + 16 }}; s += 1) {
+    for (var s = k; s < k + 16; s += 1) {
         {% for i in range(frag_rows) %}
         {
-            let a = value({{ stage * (tm + tn) + 16 * i }} + row + lane / 2, s);
+            let m = row + {{ 16 * i }} + lane / 2;
+            {% if gradient %}
+            let a = value({{ a_at }} + s * {{ a_pitch }} + m / 8, m % 8);
+            {% else %}
+            let a = value({{ a_at }} + m * {{ a_pitch }} + s / 8, s % 8);
+            {% endif %}
             {% for j in range(frag_columns) %}
             for (var n = 0; n < 8; n += 1) {
-                let b = value({{ stage * (tm + tn) + tm + 16 * j }} + column + lane % 2 * 8 + n, s);
+                {% if gradient %}
+                let b = value({{ b_at + 2 * j }} + s * {{ b_pitch }} + column / 8 + lane % 2, n);
+                {% else %}
+                let b = value({{ b_at }} + (column + {{ 16 * j }} + lane % 2 * 8 + n) * {{ b_pitch }} + s / 8, s % 8);
+                {% endif %}
                 sum_{{ i }}_{{ j }}[n / 4][n % 4] += a * b;
             }
             {% endfor %}
@@ -78,7 +99,6 @@ var sum_{{ i }}_{{ j }} = array<vec4<f32>, 2>();
     }
     {% endif %}
 }
-{% endfor %}
 {% endmacro %}
 
 // Lets every lane have its half of a row of 16 x 16 sums as `sums[mine]` and the next one.
@@ -105,6 +125,22 @@ let column = subgroup % {{ subgroup_columns }} * {{ 16 * frag_columns }};
 let mine = subgroup * {{ sum_size }} + 2 * lane;
 {% endmacro %}
 
+// Copies what this thread has loaded into the tiles: x and {{ "d_y" if gradient else "the weight" }}.
+{% macro put(loads, other, other_loads) %}
+{% for j in range(loads) %}
+put_eight(slot_{{ j }}, x_{{ j }});
+{% endfor %}
+{% for j in range(other_loads) %}
+{% if gradient %}
+{{ "if lane_in_row < " ~ tm // 8 if tm // 8 < threads // 32 }} {
+{% else %}
+{{ "if local < " ~ tn * 4 if tn * 4 < threads }} {
+{% endif %}
+    put_eight({{ other }}_slot_{{ j }}, {{ other }}_{{ j }});
+}
+{% endfor %}
+{% endmacro %}
+
 {% if not gradient %}
 // A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, 32 of the inner dimension a step.
 {% set loads = tm * 4 // threads %}
@@ -115,19 +151,6 @@ let mine = subgroup * {{ sum_size }} + 2 * lane;
 {% include "conv3d/store.wgsl" %}
 
 @group(0) @binding(4) var<storage, read_write> biases: array<vec4<f32>>;
-
-{% macro put(stage) %}
-{% for j in range(loads) %}
-tile[{{ stage * stage_size }} + slot_{{ j }}] = x_{{ j }}.low;
-tile[{{ stage * stage_size + 1 }} + slot_{{ j }}] = x_{{ j }}.high;
-{% endfor %}
-{% for j in range(w_loads) %}
-{{ "if local < " ~ w_units if w_units < threads }} {
-    tile[{{ stage * stage_size }} + w_slot_{{ j }}] = w_{{ j }}.low;
-    tile[{{ stage * stage_size + 1 }} + w_slot_{{ j }}] = w_{{ j }}.high;
-}
-{% endfor %}
-{% endmacro %}
 
 {% macro load() %}
 {% if not pointwise %}
@@ -181,7 +204,7 @@ fn {{ entry }}(
     var c = local % 4;
     {% for j in range(loads) %}
     let load_row_{{ j }} = local / 4 + {{ j * threads // 4 }};
-    let slot_{{ j }} = load_row_{{ j }} * {{ pitch }} + local % 4 * 2;
+    let slot_{{ j }} = load_row_{{ j }} * {{ x_pitch }} + local % 4;
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
     let from_{{ j }} = voxel_{{ j }} * vectors;
     {% if not pointwise %}
@@ -193,7 +216,7 @@ fn {{ entry }}(
     let w_vectors = p.bias_at / p.co_padded;
     var w_at = (co_first + local / 4) * w_vectors + local % 4;
     {% for j in range(w_loads) %}
-    let w_slot_{{ j }} = ({{ tm + j * w_rows }} + local / 4) * {{ pitch }} + local % 4 * 2;
+    let w_slot_{{ j }} = {{ x_size }} + (local / 4 + {{ j * w_rows }}) * {{ other_pitch }} + local % 4;
     var w_{{ j }} = NOTHING;
     {% endfor %}
     {% if pointwise %}
@@ -211,32 +234,21 @@ fn {{ entry }}(
 
     {
         {{ load() }}
-        {{ put(0) }}
+        {{ put(loads, "w", w_loads) }}
     }
     workgroupBarrier();
-    for (var q = 0; q < inner; q += {{ 4 * stages }}) {
-        {% for stage in range(stages) %}
-        {% if stage %}
-        if q + 4 >= inner {
-            break;
+    for (var q = 0; q < inner; q += 4) {
+        // The next step's operands come while this one's are multiplied.
+        let more = q + 4 < inner;
+        if more {
+            {{ load() }}
         }
-        {% endif %}
-        {
-            // The next step's operands come while this one's are multiplied.
-            let more = q + {{ 4 * stage + 4 }} < inner;
-            if more {
-                {{ load() }}
-            }
-            {{ multiply(stage) }}
-            {% if stages == 1 %}
-            workgroupBarrier();
-            {% endif %}
-            if more {
-                {{ put((stage + 1) % stages) }}
-            }
-            workgroupBarrier();
+        {{ multiply(0, x_pitch, x_size, other_pitch) }}
+        workgroupBarrier();
+        if more {
+            {{ put(loads, "w", w_loads) }}
         }
-        {% endfor %}
+        workgroupBarrier();
     }
     {% for i in range(frag_rows) %}
     {% for j in range(frag_columns) %}
@@ -253,68 +265,44 @@ fn {{ entry }}(
 }
 {% else %}
 // A tile of {{ tm }} output channels x {{ tn }} columns (tap, channel) a workgroup, 32 voxels a step, one chunk of voxels; the results are
-// those of tiled.wgsl.
-// A thread loads eights of channels at four voxels, one below the other, and turns them.
-{% set x_loads = [tn // threads, 1] | max %}
-{% set d_loads = [tm // threads, 1] | max %}
-{% set d_first = [threads - tm, 0] | max %}
+// those of tiled.wgsl. A thread loads parts of one voxel.
+{% set lanes = threads // 32 %}
+{% set loads = tn // 8 // lanes %}
+{% set d_loads = [tm // 8 // lanes, 1] | max %}
+{% set d_lanes = [lanes, tm // 8] | min %}
 @group(0) @binding(2) var<storage, read_write> d_ys: array<Eight>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
-{% macro put(stage) %}
-{% for j in range(x_loads) %}
-{{ "if local < " ~ tn if tn < threads }} {
-    {{ turn("x_" ~ j, stage * stage_size, "x_slot_" ~ j) }}
+{% macro load() %}
+{% if not pointwise %}
+let inside = select(0u, taps_inside(position), voxel < end);
+{% endif %}
+{% for j in range(loads) %}
+x_{{ j }} = NOTHING;
+{% if pointwise %}
+if voxel < end && c_{{ j }} < vectors {
+    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
 }
+{% else %}
+if (inside & bits_{{ j }}) == bits_{{ j }} {
+    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
+}
+{% endif %}
 {% endfor %}
 {% for j in range(d_loads) %}
-{{ "if local >= " ~ d_first if tm < threads }} {
-    {{ turn("d_" ~ j, stage * stage_size, "d_slot_" ~ j) }}
+d_{{ j }} = NOTHING;
+if voxel < end && c_d + {{ j * lanes }} < p.co / 8{{ " && lane_in_row < " ~ tm // 8 if tm // 8 < lanes }} {
+    d_{{ j }} = d_ys[voxel * (p.co / 8) + c_d + {{ j * lanes }}];
 }
-{% endfor %}
-{% endmacro %}
-
-// Channels of an odd eight are stored in another order, so that neighbours lie in different banks.
-{% macro turn(name, at, slot) %}
-{% for i in range(4) %}
-{
-    let low = vec4({% for k in range(4) %}{{ name }}_{{ k }}.low[{{ i }}]{{ ", " if k < 3 }}{% endfor %});
-    let high = vec4({% for k in range(4) %}{{ name }}_{{ k }}.high[{{ i }}]{{ ", " if k < 3 }}{% endfor %});
-    tile[{{ at + i * pitch }} + {{ slot }} + swapped] = select(low, high, is_odd);
-    tile[{{ at + (4 + i) * pitch }} + {{ slot }} - swapped] = select(high, low, is_odd);
-}
-{% endfor %}
-{% endmacro %}
-
-{% macro load() %}
-{% for k in range(4) %}
-{
-    let here = voxel + {{ k }};
-    {% if not pointwise %}
-    let inside = select(0u, taps_inside(position_{{ k }}), here < end);
-    {% endif %}
-    {% for j in range(x_loads) %}
-    x_{{ j }}_{{ k }} = NOTHING;
-    if {{ "here < end && c_" ~ j ~ " < vectors" if pointwise else "(inside & bits_" ~ j ~ ") == bits_" ~ j }}{{ " && local < " ~ tn if tn < threads }} {
-        x_{{ j }}_{{ k }} = xs[here * vectors + c_{{ j }}];
-    }
-    {% endfor %}
-    {% for j in range(d_loads) %}
-    d_{{ j }}_{{ k }} = NOTHING;
-    if here < end && c_d_{{ j }} < p.co / 8{{ " && local >= " ~ d_first if tm < threads }} {
-        d_{{ j }}_{{ k }} = d_ys[here * (p.co / 8) + c_d_{{ j }}];
-    }
-    if workgroup.x == 0u {
-        bias_{{ j }}[0] += vec4<f32>(d_{{ j }}_{{ k }}.low);
-        bias_{{ j }}[1] += vec4<f32>(d_{{ j }}_{{ k }}.high);
-    }
-    {% endfor %}
-    {% if not pointwise %}
-    position_{{ k }} = moved(position_{{ k }}, step);
-    {% endif %}
+if workgroup.x == 0u {
+    bias_{{ j }}[0] += vec4<f32>(d_{{ j }}.low);
+    bias_{{ j }}[1] += vec4<f32>(d_{{ j }}.high);
 }
 {% endfor %}
 voxel += 32;
+{% if not pointwise %}
+position = moved(position, step);
+{% endif %}
 {% endmacro %}
 
 @compute @workgroup_size({{ threads }})
@@ -334,21 +322,17 @@ fn {{ entry }}(
     let start = i32(workgroup.y) * p.chunk;
     let end = min(p.count, start + p.chunk);
 
-    // What this thread loads: eights of columns of x and of channels of d_y, at four voxels.
-    let quad = local % 8;
-    var voxel = start + 4 * quad;
-    let is_odd = local / 8 % 2 == 1;
-    let swapped = select(0, {{ 4 * pitch }}, is_odd);
+    // What this thread loads: some eights of columns of x, and some of channels of d_y, at one voxel.
+    let load_row = local / {{ lanes }};
+    let lane_in_row = local % {{ lanes }};
+    var voxel = start + load_row;
     {% if not pointwise %}
     let half = p.kernel / 2;
     let step = position_of(32);
-    {% for k in range(4) %}
-    var position_{{ k }} = position_of(voxel + {{ k }});
-    {% endfor %}
+    var position = position_of(voxel);
     {% endif %}
-    {% for j in range(x_loads) %}
-    let unit_{{ j }} = local / 8 + {{ j * threads // 8 }};
-    let q_{{ j }} = i32(workgroup.x) * {{ tn // 8 }} + unit_{{ j }};
+    {% for j in range(loads) %}
+    let q_{{ j }} = i32(workgroup.x) * {{ tn // 8 }} + lane_in_row + {{ j * lanes }};
     {% if pointwise %}
     let c_{{ j }} = q_{{ j }};
     {% else %}
@@ -356,44 +340,28 @@ fn {{ entry }}(
     let bits_{{ j }} = bits_of(tap_{{ j }});
     let c_{{ j }} = distance(tap_{{ j }} - half) * vectors + q_{{ j }} % vectors;
     {% endif %}
-    let x_slot_{{ j }} = ({{ tm }} + 8 * unit_{{ j }}) * {{ pitch }} + quad;
-    {% for k in range(4) %}
-    var x_{{ j }}_{{ k }} = NOTHING;
+    let slot_{{ j }} = load_row * {{ x_pitch }} + lane_in_row + {{ j * lanes }};
+    var x_{{ j }} = NOTHING;
     {% endfor %}
-    {% endfor %}
+    let c_d = co_first / 8 + lane_in_row;
     {% for j in range(d_loads) %}
-    let d_unit_{{ j }} = (local - {{ d_first }}) / 8 + {{ j * threads // 8 }};
-    let c_d_{{ j }} = co_first / 8 + d_unit_{{ j }};
-    let d_slot_{{ j }} = 8 * d_unit_{{ j }} * {{ pitch }} + quad;
-    {% for k in range(4) %}
-    var d_{{ j }}_{{ k }} = NOTHING;
-    {% endfor %}
+    let d_slot_{{ j }} = {{ x_size }} + load_row * {{ other_pitch }} + lane_in_row + {{ j * lanes }};
+    var d_{{ j }} = NOTHING;
     var bias_{{ j }} = array<vec4<f32>, 2>();
     {% endfor %}
     {{ declare_sums() }}
 
     {
         {{ load() }}
-        {{ put(0) }}
+        {{ put(loads, "d", d_loads) }}
     }
     workgroupBarrier();
-    for (var first = start; first < end; first += {{ 32 * stages }}) {
-        {% for stage in range(stages) %}
-        {% if stage %}
-        if first + 32 >= end {
-            break;
-        }
-        {% endif %}
-        {
-            {{ load() }}
-            {{ multiply(stage) }}
-            {% if stages == 1 %}
-            workgroupBarrier();
-            {% endif %}
-            {{ put((stage + 1) % stages) }}
-            workgroupBarrier();
-        }
-        {% endfor %}
+    for (var first = start; first < end; first += 32) {
+        {{ load() }}
+        {{ multiply(x_size, other_pitch, 0, x_pitch) }}
+        workgroupBarrier();
+        {{ put(loads, "d", d_loads) }}
+        workgroupBarrier();
     }
     let base = i32(workgroup.y) * p.co;
     {% for i in range(frag_rows) %}
@@ -410,18 +378,18 @@ fn {{ entry }}(
     }
     {% endfor %}
     {% endfor %}
-    // One thread of the eight that share channels adds up what they have.
+    // The threads of a row of the first columns add up what the others have of their channels.
     {% for j in range(d_loads) %}
     sums[2 * local] = bias_{{ j }}[0];
     sums[2 * local + 1] = bias_{{ j }}[1];
     workgroupBarrier();
-    if workgroup.x == 0u && quad == 0 && c_d_{{ j }} < p.co / 8{{ " && local >= " ~ d_first if tm < threads }} {
-        for (var other = local + 1; other < local + 8; other += 1) {
+    if workgroup.x == 0u && local < {{ d_lanes }} && c_d + {{ j * lanes }} < p.co / 8 {
+        for (var other = local + {{ lanes }}; other < {{ threads }}; other += {{ lanes }}) {
             bias_{{ j }}[0] += sums[2 * other];
             bias_{{ j }}[1] += sums[2 * other + 1];
         }
         for (var k = 0; k < 8; k += 1) {
-            let o = base + 8 * c_d_{{ j }} + k;
+            let o = base + 8 * (c_d + {{ j * lanes }}) + k;
             partial[(o + 1) * columns - 1] = vec4(bias_{{ j }}[k / 4][k % 4], 0.0, 0.0, 0.0);
         }
     }

@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Result<()> {
     let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
-    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.step())?)?;
+    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.step())?, |_, _| true)?;
     // Tells at once what does not fit, before clips are drawn.
     preflight(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;

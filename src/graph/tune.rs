@@ -65,18 +65,34 @@ const ROUNDS: usize = 5;
 const SLOW: f64 = 2.0;
 
 /// Time for measuring, after which the defaults do.
-const TIME: Duration = Duration::from_secs(20);
+const TIME: Duration = Duration::from_secs(60);
 
-/// `context` with the fastest variants of what `graphs` run, measured now where they never were on this adapter.
+/// `context` with the fastest variants of what `graphs` run, measured now where they never were on this adapter. Before each
+/// problem, `proceed(done, all)` is asked; if it says no, `context` comes back as it was.
 ///
 /// # Errors
 /// As [`tune`].
-pub fn tuned(context: Arc<Context>, graphs: &[Graph]) -> Result<Arc<Context>> {
+pub fn tuned(
+    context: Arc<Context>,
+    graphs: &[Graph],
+    mut proceed: impl FnMut(usize, usize) -> bool,
+) -> Result<Arc<Context>> {
     if !context.is_tunable() {
         return Ok(context);
     }
-    let tuning = tune(&context, graphs, context.limits(), TIME)?;
-    if tuning == context.limits().tuning {
+    let (start, mut stopped) = (Instant::now(), false);
+    let tuning = tune(&context, graphs, context.limits(), |done, all| {
+        stopped |= !proceed(done, all);
+        !stopped && start.elapsed() < TIME
+    })
+    .map_err(|why| match context.check() {
+        Ok(()) => why,
+        Err(_) => Error::Device(format!(
+            "{} was lost while kernels were measured ({why}); update its driver, or set SEP4D_AUTOTUNE=0 to run the plain ones",
+            context.adapter.name
+        )),
+    })?;
+    if stopped || tuning == context.limits().tuning {
         return Ok(context);
     }
     let context = context.with_tuning(tuning);
@@ -85,27 +101,33 @@ pub fn tuned(context: Arc<Context>, graphs: &[Graph]) -> Result<Arc<Context>> {
 }
 
 /// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no
-/// choice yet. The costliest problems come first; what is left after `time` gets the default, so that every choice is made
-/// once.
+/// choice yet, the costliest first. `measure(done, all)` is asked before each; those for which it says no get the default, so
+/// that every choice is made once.
 ///
 /// # Errors
 /// [`Error::Device`] or [`Error::Memory`] if a default cannot run.
-pub fn tune(context: &Arc<Context>, graphs: &[Graph], limits: &KernelLimits, time: Duration) -> Result<Tuning> {
+pub fn tune(
+    context: &Arc<Context>,
+    graphs: &[Graph],
+    limits: &KernelLimits,
+    mut measure: impl FnMut(usize, usize) -> bool,
+) -> Result<Tuning> {
     let mut tuning = limits.tuning.clone();
     let mut problems: Vec<(u64, &Graph, &Node, Variants)> = Vec::new();
     for graph in graphs {
         problems.extend(graph.variants(limits).map(|(node, variants)| (graph.node_flops(node), graph, node, variants)));
     }
     problems.sort_by_key(|(flops, ..)| std::cmp::Reverse(*flops));
-    let start = Instant::now();
-    for (_, graph, node, variants) in problems {
-        if tuning.contains_key(&variants.problem) {
-            continue;
-        }
-        let in_time = start.elapsed() < time;
-        let fastest =
-            if in_time && variants.names.len() > 1 { fastest(context, graph, node, &variants, limits)? } else { 0 };
-        tuning.insert(variants.problem, variants.names[fastest].to_owned());
+    let mut seen = BTreeSet::new();
+    problems.retain(|(.., variants)| !tuning.contains_key(&variants.problem) && seen.insert(variants.problem.clone()));
+    let all = problems.len();
+    for (done, (_, graph, node, variants)) in problems.into_iter().enumerate() {
+        let chosen = if measure(done, all) && variants.names.len() > 1 {
+            fastest(context, graph, node, &variants, limits)?
+        } else {
+            0
+        };
+        tuning.insert(variants.problem, variants.names[chosen].to_owned());
     }
     Ok(tuning)
 }
@@ -270,8 +292,6 @@ mod tests {
     use crate::layers::conv3d::conv3d;
     use crate::layers::pointwise::Pointwise;
 
-    const ENOUGH: Duration = Duration::from_secs(1 << 20);
-
     fn gpu(context: &Context) -> KernelLimits {
         KernelLimits { is_cpu: false, ..context.limits().clone() }
     }
@@ -291,7 +311,13 @@ mod tests {
     fn every_problem_gets_a_choice_once() {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let (graph, limits) = (convolution(), gpu(&context));
-        let tuning = tune(&context, std::slice::from_ref(&graph), &limits, ENOUGH).unwrap();
+        let mut asked = Vec::new();
+        let tuning = tune(&context, std::slice::from_ref(&graph), &limits, |done, all| {
+            asked.push((done, all));
+            true
+        })
+        .unwrap();
+        assert_eq!(asked, [(0, 3), (1, 3), (2, 3)]);
         let variants: Vec<Variants> = graph.variants(&limits).map(|(_, variants)| variants).collect();
         assert_eq!((variants.len(), tuning.len()), (3, 3), "{tuning:?}");
         for Variants { problem, names, .. } in &variants {
@@ -300,8 +326,9 @@ mod tests {
         // What is known is not measured again, and what there is no time for gets the default.
         let other = variants.iter().map(|variants| (variants.problem.clone(), variants.names[1].to_owned())).collect();
         let limits = KernelLimits { tuning: other, ..limits };
-        assert_eq!(tune(&context, std::slice::from_ref(&graph), &limits, ENOUGH).unwrap(), limits.tuning);
-        let tuning = tune(&context, &[graph], &gpu(&context), Duration::ZERO).unwrap();
+        let unasked = |_, _| panic!("nothing is left to measure");
+        assert_eq!(tune(&context, std::slice::from_ref(&graph), &limits, unasked).unwrap(), limits.tuning);
+        let tuning = tune(&context, &[graph], &gpu(&context), |_, _| false).unwrap();
         assert!(variants.iter().all(|variants| tuning[&variants.problem] == variants.names[0]), "{tuning:?}");
     }
 
@@ -347,7 +374,7 @@ mod tests {
         };
         let (doubles, triples) = (run("doubles"), run("triples"));
         assert!(agree(&doubles, &run("doubles"), 1e-5) && !agree(&triples, &doubles, 1e-3));
-        let tuning = tune(&context, &[graph], &gpu(&context), ENOUGH).unwrap();
+        let tuning = tune(&context, &[graph], &gpu(&context), |_, _| true).unwrap();
         assert_eq!(tuning["doubling"], "doubles");
     }
 }

@@ -49,7 +49,8 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
         }
         Request::Step { folder, preset, frames, size, precision } => {
             *case = None;
-            let config = RunConfig::preset(preset.parse()?, Some(frames)).with(&[format!("train.precision={precision}")])?;
+            let config =
+                RunConfig::preset(preset.parse()?, Some(frames)).with(&[format!("train.precision={precision}")])?;
             let (session, batch) = step(context, &folder, &config, size)?;
             let flops = session.preflight().flops_per_step;
             *case = Some(Case::Step(Box::new(session), batch));
@@ -122,19 +123,14 @@ fn convolution(
 }
 
 /// A session that has taken its first steps, and the batch that it took them with.
-fn step(
-    context: &Arc<Context>,
-    folder: &Path,
-    config: &RunConfig,
-    size: [usize; 3],
-) -> Result<(Session, Batch)> {
+fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize; 3]) -> Result<(Session, Batch)> {
     let frames = config.data.frames;
     let shape = BatchShape { batch: config.train.batch, frames, size };
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
     let batch = Batch::from_clips(&clips, size)?;
     let weights = vec![1.0; config.model.classes];
-    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.step())?)?;
+    let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.step())?, |_, _| true)?;
     let mut session = Session::new(context, &config.model, &shape, &config.step(), &weights, SEED)?;
 
     let parameters = session.inference().export()?;
@@ -147,8 +143,7 @@ fn step(
     for step in 0..STEPS {
         for (stream, cells) in planes.iter().enumerate() {
             let count = shape.batch * cells * config.model.latent_channels;
-            let noise: Vec<f32> =
-                (0..count as u32).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
+            let noise: Vec<f32> = (0..count as u32).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
             write(folder, &format!("noise.{step}.{stream}"), &noise)?;
         }
     }

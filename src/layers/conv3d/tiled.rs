@@ -12,11 +12,11 @@ const WORKGROUPS: usize = 1024;
 /// Voxels of a chunk: fewest, so that a workgroup has something to do, and most, so that no loop is long.
 const CHUNK_VOXELS: (usize, usize) = (64, 32_768);
 
-/// Partial weight gradients take at most so much memory, unless one set alone needs more, and at most a part of what x and
-/// d_y take, so that they cost little, unless that is next to nothing.
+/// Most chunks, so that their partial results cost little beside reading x and d_y.
+const MOST_CHUNKS: usize = 512;
+
+/// Memory for partial weight gradients, unless one set alone needs more.
 const PARTIAL_BYTES: usize = 64 << 20;
-const PARTIAL_SHARE: usize = 8;
-const LITTLE_BYTES: usize = 4 << 20;
 
 /// Columns that a workgroup of the reduction has, and how many invocations share one.
 const REDUCED: (usize, usize) = (32, 8);
@@ -37,69 +37,52 @@ pub(super) struct Tile {
 enum Work {
     /// Results of a thread, along both dimensions.
     Threads { rows: usize, columns: usize },
-    /// Subgroups along both dimensions, that multiply matrices. With two stages there are two tiles of the operands, one of
-    /// which is filled while the other is multiplied.
-    Matrices { rows: usize, columns: usize, stages: usize },
+    /// Subgroups along both dimensions, that multiply matrices.
+    Matrices { rows: usize, columns: usize },
 }
 
 const fn tile(name: &'static str, [rows, columns]: [usize; 2], thread: [usize; 2]) -> Tile {
     Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1] } }
 }
 
-const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2], stages: usize) -> Tile {
-    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1], stages } }
+const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2]) -> Tile {
+    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1] } }
 }
 
-const MULTIPLY: [Tile; 7] = [
+const MULTIPLY: [Tile; 6] = [
     tile("128x128 by 16x8", [128, 128], [16, 8]),
     tile("128x128 by 8x8", [128, 128], [8, 8]),
-    tile("128x64 by 8x4", [128, 64], [8, 4]),
     tile("64x64 by 4x4", [64, 64], [4, 4]),
     tile("128x32 by 4x4", [128, 32], [4, 4]),
     tile("64x32 by 4x4", [64, 32], [4, 4]),
     tile("128x16 by 4x4", [128, 16], [4, 4]),
 ];
 
-const MULTIPLY_MATRICES: [Tile; 15] = [
-    matrices("256x128 matrices by 4x2", [256, 128], [4, 2], 1),
-    matrices("128x128 matrices by 2x2", [128, 128], [2, 2], 1),
-    matrices("128x128 matrices by 2x2, twice", [128, 128], [2, 2], 2),
-    matrices("256x64 matrices by 4x1", [256, 64], [4, 1], 1),
-    matrices("256x64 matrices by 4x1, twice", [256, 64], [4, 1], 2),
-    matrices("128x64 matrices by 4x2", [128, 64], [4, 2], 1),
-    matrices("128x64 matrices by 2x2", [128, 64], [2, 2], 1),
-    matrices("128x64 matrices by 2x2, twice", [128, 64], [2, 2], 2),
-    matrices("64x64 matrices by 2x2", [64, 64], [2, 2], 1),
-    matrices("256x32 matrices by 4x1", [256, 32], [4, 1], 1),
-    matrices("128x32 matrices by 4x1", [128, 32], [4, 1], 1),
-    matrices("128x32 matrices by 4x1, twice", [128, 32], [4, 1], 2),
-    matrices("64x32 matrices by 2x2", [64, 32], [2, 2], 1),
-    matrices("128x16 matrices by 4x1", [128, 16], [4, 1], 1),
-    matrices("64x16 matrices by 4x1", [64, 16], [4, 1], 1),
+const MULTIPLY_MATRICES: [Tile; 6] = [
+    matrices("256x128 matrices by 4x2", [256, 128], [4, 2]),
+    matrices("128x128 matrices by 2x2", [128, 128], [2, 2]),
+    matrices("128x64 matrices by 4x2", [128, 64], [4, 2]),
+    matrices("128x32 matrices by 4x1", [128, 32], [4, 1]),
+    matrices("64x32 matrices by 2x2", [64, 32], [2, 2]),
+    matrices("128x16 matrices by 4x1", [128, 16], [4, 1]),
 ];
 
-const WEIGHT_GRADIENT: [Tile; 8] = [
+const WEIGHT_GRADIENT: [Tile; 7] = [
     tile("128x128 by 16x8", [128, 128], [16, 8]),
     tile("128x128 by 8x8", [128, 128], [8, 8]),
     tile("64x128 by 8x8", [64, 128], [8, 8]),
     tile("64x64 by 4x4", [64, 64], [4, 4]),
     tile("32x128 by 4x4", [32, 128], [4, 4]),
     tile("32x64 by 4x4", [32, 64], [4, 4]),
-    tile("16x128 by 4x4", [16, 128], [4, 4]),
     tile("16x64 by 4x4", [16, 64], [4, 4]),
 ];
 
-const WEIGHT_GRADIENT_MATRICES: [Tile; 10] = [
-    matrices("128x128 matrices by 2x2", [128, 128], [2, 2], 1),
-    matrices("128x128 matrices by 2x2, twice", [128, 128], [2, 2], 2),
-    matrices("64x128 matrices by 2x4", [64, 128], [2, 4], 1),
-    matrices("64x128 matrices by 2x2", [64, 128], [2, 2], 1),
-    matrices("64x128 matrices by 1x4", [64, 128], [1, 4], 1),
-    matrices("32x128 matrices by 2x4", [32, 128], [2, 4], 1),
-    matrices("32x128 matrices by 1x4", [32, 128], [1, 4], 1),
-    matrices("32x64 matrices by 2x2", [32, 64], [2, 2], 1),
-    matrices("16x128 matrices by 1x4", [16, 128], [1, 4], 1),
-    matrices("16x64 matrices by 1x4", [16, 64], [1, 4], 1),
+const WEIGHT_GRADIENT_MATRICES: [Tile; 5] = [
+    matrices("128x128 matrices by 2x2", [128, 128], [2, 2]),
+    matrices("64x128 matrices by 2x4", [64, 128], [2, 4]),
+    matrices("32x128 matrices by 2x4", [32, 128], [2, 4]),
+    matrices("32x64 matrices by 2x2", [32, 64], [2, 2]),
+    matrices("16x64 matrices by 1x4", [16, 64], [1, 4]),
 ];
 
 impl Tile {
@@ -107,7 +90,7 @@ impl Tile {
     fn shared(&self) -> [usize; 2] {
         match self.work {
             Work::Threads { rows, columns } => [rows, columns],
-            Work::Matrices { rows, columns, .. } => [self.rows / rows / 16, self.columns / columns / 16],
+            Work::Matrices { rows, columns } => [self.rows / rows / 16, self.columns / columns / 16],
         }
     }
 
@@ -135,14 +118,17 @@ impl Tile {
         results * (a * b + 2 * (a + b)) / (a * b)
     }
 
-    /// Bytes of workgroup memory.
-    fn workgroup_bytes(&self) -> usize {
-        let rows = self.rows + self.columns;
+    /// Bytes of workgroup memory of a product, or of a weight gradient.
+    fn workgroup_bytes(&self, gradient: bool) -> usize {
+        let (rows, columns, step) = (self.rows, self.columns, self.step());
         match self.work {
-            Work::Threads { .. } => rows * self.step() * WORD_BYTES,
-            Work::Matrices { rows: down, columns: across, stages } => {
-                let (value_bytes, sum_bytes) = (WORD_BYTES / 2, 16 * 16 * WORD_BYTES);
-                stages * rows * (self.step() + self.vector()) * value_bytes + down * across * sum_bytes
+            Work::Threads { .. } => (rows + columns) * step * WORD_BYTES,
+            // Each row of an operand is padded by a vector.
+            Work::Matrices { rows: down, columns: across } => {
+                let vector = self.vector();
+                let operands =
+                    if gradient { step * (rows + columns + 2 * vector) } else { (rows + columns) * (step + vector) };
+                operands * WORD_BYTES / 2 + down * across * 16 * 16 * WORD_BYTES
             }
         }
     }
@@ -151,10 +137,9 @@ impl Tile {
         let kernel = kernel.define("tm", self.rows as i64).define("tn", self.columns as i64);
         match self.work {
             Work::Threads { rows, columns } => kernel.define("rm", rows as i64).define("rn", columns as i64),
-            Work::Matrices { rows, columns, stages } => kernel
+            Work::Matrices { rows, columns } => kernel
                 .define("subgroup_rows", rows as i64)
                 .define("subgroup_columns", columns as i64)
-                .define("stages", stages as i64)
                 .define("matrix_units", i64::from(units == MatrixUnits::Present)),
         }
     }
@@ -201,7 +186,7 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
         let narrowest = tiles.iter().map(|tile| tile.columns).min().unwrap_or(0);
         let limit = context.limits.max_storage_binding_bytes / WORD_BYTES;
         tiles.retain(|tile| tile.columns == narrowest || Packed::new(g, tile).elements <= limit);
-        tiles.retain(|tile| tile.workgroup_bytes() <= context.limits.max_workgroup_bytes);
+        tiles.retain(|tile| tile.workgroup_bytes(false) <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.n * g.voxels(), g.o, 1));
         tiles
     };
@@ -215,7 +200,7 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
     let columns = g.taps() * g.i.next_multiple_of(4);
     let candidates = |tiles: &'static [Tile]| {
         let mut tiles = narrow(tiles, g.o, |tile| tile.rows);
-        tiles.retain(|tile| tile.workgroup_bytes() <= context.limits.max_workgroup_bytes);
+        tiles.retain(|tile| tile.workgroup_bytes(true) <= context.limits.max_workgroup_bytes);
         tiles.sort_by_key(|tile| tile.cost(g.o, columns, split));
         tiles
     };
@@ -276,11 +261,9 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
     let windows = context.windows(g.n, &[x, y])?;
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
-    let frame_bytes = x * context.inputs[0].dtype.bytes() + y * context.inputs[1].dtype.bytes();
+    let most_sets = (limit / (set * WORD_BYTES)).clamp(1, MOST_CHUNKS);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
         let count = frames * g.voxels();
-        let share = (frames * frame_bytes / PARTIAL_SHARE).max(LITTLE_BYTES);
-        let most_sets = (limit.min(share) / (set * WORD_BYTES)).max(1);
         let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
         let chunk = count.div_ceil(wanted).next_multiple_of(tile.step()).min(CHUNK_VOXELS.1);
         (count, chunk, count.div_ceil(chunk))

@@ -88,15 +88,15 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     }
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
     let mut context = Context::open(&config.device())?;
-    if context.is_tunable() {
-        if resume {
-            let mut tuning = context.limits().tuning.clone();
-            tuning.extend(RunFolder::open(&path)?.tuning(&context.adapter));
-            context = context.with_tuning(tuning);
-        }
-        port.tell(Event::Preparing(Preparing::new("measuring kernels")));
+    if resume && context.is_tunable() {
+        let mut tuning = context.limits().tuning.clone();
+        tuning.extend(RunFolder::open(&path)?.tuning(&context.adapter));
+        context = context.with_tuning(tuning);
     }
-    let context = tuned(context, &graphs(&config.model, &shape, &config.step())?)?;
+    let context = tuned(context, &graphs(&config.model, &shape, &config.step())?, |done, total| {
+        port.tell(Event::Preparing(Preparing { what: "measuring kernels".into(), done, total }));
+        !port.stop_wanted()
+    })?;
     let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
     if let Some(budget) = config.memory_budget_bytes() {
         plan.check(budget)?;
