@@ -1,6 +1,7 @@
 //! The executor: pipelines, buffers and bind groups are made once; a step only encodes dispatches.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -166,6 +167,8 @@ pub struct Executor {
     memory: Arc<Memory>,
     persistent: Vec<wgpu::Buffer>,
     encoded: Vec<Encoded>,
+    /// The parts of `encoded` that are submitted one after the other.
+    submissions: Vec<Range<usize>>,
     in_flight: Mutex<Option<wgpu::SubmissionIndex>>,
 }
 
@@ -192,9 +195,11 @@ impl Executor {
             memory: memory.clone(),
             persistent,
             encoded: Vec::new(),
+            submissions: Vec::new(),
             in_flight: Mutex::default(),
         };
         executor.encode_steps()?;
+        executor.submissions = executor.split();
         for (i, tensor) in executor.graph.tensors.iter().enumerate() {
             if let (Storage::Constant(values), true) = (&tensor.storage, tensor.root.0 == i)
                 && executor.uses(TensorId(i))
@@ -373,7 +378,7 @@ impl Executor {
     }
 
     /// The launches of a step, split where a submission has work enough.
-    fn submissions(&self) -> Vec<&[Encoded]> {
+    fn split(&self) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
         let (mut start, mut flops, mut last_node) = (0, 0, usize::MAX);
         for (i, step) in self.encoded.iter().enumerate() {
@@ -384,13 +389,17 @@ impl Executor {
                 last_node = *node;
             }
             if flops >= FLOPS_PER_SUBMISSION {
-                parts.push(&self.encoded[start..=i]);
+                parts.push(start..i + 1);
                 (start, flops, last_node) = (i + 1, 0, usize::MAX);
             }
         }
-        parts.push(&self.encoded[start..]);
+        parts.push(start..self.encoded.len());
         parts.retain(|part| !part.is_empty());
         parts
+    }
+
+    fn submissions(&self) -> impl Iterator<Item = &[Encoded]> {
+        self.submissions.iter().map(|part| &self.encoded[part.clone()])
     }
 
     /// Runs one step and returns the seconds that the device was at it, from the first launch of each submission to the end of
