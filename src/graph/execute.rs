@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
@@ -17,9 +16,6 @@ const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
 /// Threads that encode a submission for a GPU, and launches for which a thread is worth its start.
 const ENCODERS: usize = 4;
 const LEAST_ENCODED: usize = 64;
-
-/// Launches timed at once: wgpu's query sets hold 4,096 stamps, two a launch.
-const LAUNCHES_PER_QUERY_SET: usize = 2048;
 
 /// The buffers that outlive a step and are shared by the plans of a run: flat blocks and arenas.
 #[derive(Debug)]
@@ -82,7 +78,12 @@ fn allocate(context: &Context, id: BufferId, bytes: usize) -> Result<wgpu::Buffe
 }
 
 /// Reads `bytes` bytes from `offset` on.
-fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> Result<Vec<T>> {
+pub(super) fn read<T: bytemuck::Pod>(
+    context: &Context,
+    buffer: &wgpu::Buffer,
+    offset: usize,
+    bytes: usize,
+) -> Result<Vec<T>> {
     let words = bytes.next_multiple_of(WORD_BYTES) as u64;
     let staging = context.guarded("a readback buffer", || {
         context.device.create_buffer(&wgpu::BufferDescriptor {
@@ -110,7 +111,7 @@ fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usiz
     Ok(bytemuck::pod_collect_to_vec(&view[..bytes]))
 }
 
-enum Encoded {
+pub(super) enum Encoded {
     Dispatch {
         node: usize,
         entry: &'static str,
@@ -126,47 +127,14 @@ enum Encoded {
     },
 }
 
-/// What one op took in [`Executor::profile`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpProfile {
-    /// Its name.
-    pub op: &'static str,
-    /// The part of the model that it belongs to.
-    pub scope: String,
-    /// Floating-point operations, by [`Graph::node_flops`].
-    pub flops: u64,
-    /// Bytes of its operands and results, by [`Graph::node_bytes`].
-    pub bytes: u64,
-    /// Its launches.
-    pub launches: Vec<LaunchProfile>,
-}
-
-/// What one launch took.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LaunchProfile {
-    /// Entry point.
-    pub kernel: &'static str,
-    /// Whether it multiplies by matrix units.
-    pub on_matrix_units: bool,
-    /// Seconds.
-    pub secs: f64,
-}
-
-impl OpProfile {
-    /// Seconds of all its launches.
-    pub fn elapsed_secs(&self) -> f64 {
-        self.launches.iter().map(|launch| launch.secs).sum()
-    }
-}
-
 /// Runs one planned graph, step after step.
 pub struct Executor {
-    context: Arc<Context>,
-    graph: Graph,
+    pub(super) context: Arc<Context>,
+    pub(super) graph: Graph,
     plan: Plan,
     memory: Arc<Memory>,
     persistent: Vec<wgpu::Buffer>,
-    encoded: Vec<Encoded>,
+    pub(super) encoded: Vec<Encoded>,
     /// The parts of `encoded` that are submitted one after the other.
     submissions: Vec<Range<usize>>,
     in_flight: Mutex<Option<wgpu::SubmissionIndex>>,
@@ -398,109 +366,12 @@ impl Executor {
         parts
     }
 
-    fn submissions(&self) -> impl Iterator<Item = &[Encoded]> {
+    pub(super) fn submissions(&self) -> impl Iterator<Item = &[Encoded]> {
         self.submissions.iter().map(|part| &self.encoded[part.clone()])
-    }
-
-    /// Runs one step and returns the seconds that the device was at it, from the first launch of each submission to the end of
-    /// its last; `None` without timestamp queries.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost.
-    pub fn device_secs(&self) -> Result<Option<f64>> {
-        if !self.has_stamps() {
-            return Ok(None);
-        }
-        let mut total = 0.0;
-        for steps in self.submissions() {
-            let stamps = Stamps::new(&self.context, 2);
-            let mut encoder = self.context.device.create_command_encoder(&Default::default());
-            stamps.between_passes(&mut encoder, 0);
-            encode(&mut encoder, steps);
-            stamps.between_passes(&mut encoder, 1);
-            total += stamps.read(&self.context, encoder)?.iter().sum::<f64>();
-        }
-        Ok(Some(total))
-    }
-
-    fn has_stamps(&self) -> bool {
-        self.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
-    }
-
-    /// Runs one step with each launch in a pass of its own and times it: by timestamp queries where the adapter has them,
-    /// else by the clock, waiting in between, which adds the driver's overhead of a submission to each.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost.
-    pub fn profile(&self) -> Result<Vec<OpProfile>> {
-        let stamped = self.has_stamps();
-        let mut profiles: Vec<OpProfile> = Vec::new();
-        let mut last_node = None;
-        for steps in self.encoded.chunks(if stamped { LAUNCHES_PER_QUERY_SET } else { 1 }) {
-            let seconds = if stamped { self.stamped(steps)? } else { vec![self.clocked(steps)?] };
-            for (step, secs) in steps.iter().zip(seconds) {
-                let &Encoded::Dispatch { node, entry: kernel, on_matrix_units, .. } = step else { continue };
-                if last_node != Some(node) {
-                    last_node = Some(node);
-                    let node = &self.graph.nodes()[node];
-                    profiles.push(OpProfile {
-                        op: node.op.name(),
-                        scope: node.scope.clone(),
-                        flops: self.graph.node_flops(node),
-                        bytes: self.graph.node_bytes(node),
-                        launches: Vec::new(),
-                    });
-                }
-                if let Some(profile) = profiles.last_mut() {
-                    profile.launches.push(LaunchProfile { kernel, on_matrix_units, secs });
-                }
-            }
-        }
-        Ok(profiles)
-    }
-
-    /// Seconds of `steps` by the clock.
-    fn clocked(&self, steps: &[Encoded]) -> Result<f64> {
-        self.context.wait()?;
-        let start = Instant::now();
-        let mut encoder = self.context.device.create_command_encoder(&Default::default());
-        encode(&mut encoder, steps);
-        self.context.queue.submit([encoder.finish()]);
-        self.context.wait()?;
-        Ok(start.elapsed().as_secs_f64())
-    }
-
-    /// Seconds of each of `steps`; zero for clears, which are no passes.
-    fn stamped(&self, steps: &[Encoded]) -> Result<Vec<f64>> {
-        let stamps = Stamps::new(&self.context, 2 * steps.len() as u32);
-        let mut encoder = self.context.device.create_command_encoder(&Default::default());
-        for (i, step) in (0..).zip(steps) {
-            match step {
-                Encoded::Dispatch { pipeline, bind_group, workgroups: [x, y, z], .. } => {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                        label: None,
-                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                            query_set: &stamps.queries,
-                            beginning_of_pass_write_index: Some(2 * i),
-                            end_of_pass_write_index: Some(2 * i + 1),
-                        }),
-                    });
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bind_group, &[]);
-                    pass.dispatch_workgroups(*x, *y, *z);
-                }
-                Encoded::Clear { .. } => {
-                    encode(&mut encoder, std::slice::from_ref(step));
-                    stamps.between_passes(&mut encoder, 2 * i);
-                    stamps.between_passes(&mut encoder, 2 * i + 1);
-                }
-            }
-        }
-        stamps.read(&self.context, encoder)
     }
 }
 
-fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
+pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
     let mut pass: Option<wgpu::ComputePass> = None;
     for step in steps {
         match step {
@@ -516,50 +387,5 @@ fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
                 encoder.clear_buffer(buffer, *offset, Some(*bytes));
             }
         }
-    }
-}
-
-/// Timestamps of one submission, in pairs.
-struct Stamps {
-    queries: wgpu::QuerySet,
-    count: u32,
-}
-
-impl Stamps {
-    fn new(context: &Context, count: u32) -> Stamps {
-        let queries = context.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        Stamps { queries, count }
-    }
-
-    /// Takes number `index` when all before it is done.
-    fn between_passes(&self, encoder: &mut wgpu::CommandEncoder, index: u32) {
-        drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: None,
-            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                query_set: &self.queries,
-                beginning_of_pass_write_index: None,
-                end_of_pass_write_index: Some(index),
-            }),
-        }));
-    }
-
-    /// Submits what was encoded and returns the seconds between the two stamps of each pair.
-    fn read(&self, context: &Context, mut encoder: wgpu::CommandEncoder) -> Result<Vec<f64>> {
-        let bytes = self.count as usize * size_of::<u64>();
-        let resolved = context.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("profile"),
-            size: bytes as u64,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        encoder.resolve_query_set(&self.queries, 0..self.count, &resolved, 0);
-        context.queue.submit([encoder.finish()]);
-        let stamps = read::<u64>(context, &resolved, 0, bytes)?;
-        let period_secs = f64::from(context.queue.get_timestamp_period()) * 1e-9;
-        Ok(stamps.chunks(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period_secs).collect())
     }
 }
