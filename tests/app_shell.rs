@@ -241,7 +241,8 @@ fn a_run_whose_data_have_moved_asks_for_them() {
     wait(&mut harness, "the field is open", |app| app.state.jobs.list().is_empty());
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("Choose the folder of the data").is_some());
-    harness.get_by_label("Cancel").click();
+    // Not with the pointer: the field takes some frames until it is in its place.
+    harness.get_by_label("Cancel").click_accesskit();
     harness.run_steps(2);
     assert!(harness.query_by_label("Path").is_none());
 }
