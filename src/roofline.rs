@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::gpu::Context;
-use crate::graph::execute::{Executor, Memory};
+use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
-use crate::graph::profile::OpProfile;
 use crate::graph::{Graph, MatrixUnits, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::ceiling;
 use crate::{Error, Result};

@@ -1,5 +1,7 @@
 //! The executor: pipelines, buffers and bind groups are made once; a step only encodes dispatches.
 
+mod profile;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -9,6 +11,8 @@ use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
 use crate::gpu::{Context, PARAMETER_BYTES};
 use crate::{Error, Result};
+
+pub use profile::{LaunchProfile, OpProfile};
 
 /// Work of one submission, so that no driver's watchdog takes a long step for a hang.
 const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
@@ -78,12 +82,7 @@ fn allocate(context: &Context, id: BufferId, bytes: usize) -> Result<wgpu::Buffe
 }
 
 /// Reads `bytes` bytes from `offset` on.
-pub(super) fn read<T: bytemuck::Pod>(
-    context: &Context,
-    buffer: &wgpu::Buffer,
-    offset: usize,
-    bytes: usize,
-) -> Result<Vec<T>> {
+fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> Result<Vec<T>> {
     let words = bytes.next_multiple_of(WORD_BYTES) as u64;
     let staging = context.guarded("a readback buffer", || {
         context.device.create_buffer(&wgpu::BufferDescriptor {
@@ -111,7 +110,7 @@ pub(super) fn read<T: bytemuck::Pod>(
     Ok(bytemuck::pod_collect_to_vec(&view[..bytes]))
 }
 
-pub(super) enum Encoded {
+enum Encoded {
     Dispatch {
         node: usize,
         entry: &'static str,
@@ -129,12 +128,12 @@ pub(super) enum Encoded {
 
 /// Runs one planned graph, step after step.
 pub struct Executor {
-    pub(super) context: Arc<Context>,
-    pub(super) graph: Graph,
+    context: Arc<Context>,
+    graph: Graph,
     plan: Plan,
     memory: Arc<Memory>,
     persistent: Vec<wgpu::Buffer>,
-    pub(super) encoded: Vec<Encoded>,
+    encoded: Vec<Encoded>,
     /// The parts of `encoded` that are submitted one after the other.
     submissions: Vec<Range<usize>>,
     in_flight: Mutex<Option<wgpu::SubmissionIndex>>,
@@ -366,12 +365,12 @@ impl Executor {
         parts
     }
 
-    pub(super) fn submissions(&self) -> impl Iterator<Item = &[Encoded]> {
+    fn submissions(&self) -> impl Iterator<Item = &[Encoded]> {
         self.submissions.iter().map(|part| &self.encoded[part.clone()])
     }
 }
 
-pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
+fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
     let mut pass: Option<wgpu::ComputePass> = None;
     for step in steps {
         match step {

@@ -12,7 +12,6 @@ mod half;
 pub mod interpret;
 mod parameter;
 pub mod plan;
-pub mod profile;
 pub mod program;
 pub mod recompute;
 pub mod tune;

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use half::f16;
 use rayon::prelude::*;
 
-use super::execute::{Executor, Memory};
+use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
-use super::profile::OpProfile;
 use super::{DType, Graph, KernelLimits, Node, OpContext, TensorId, TensorSpec};
 use crate::gpu::Context;
 use crate::rng::Rng;

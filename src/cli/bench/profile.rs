@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use sep4d::Result;
-use sep4d::graph::profile::OpProfile;
+use sep4d::graph::execute::OpProfile;
 use sep4d::roofline::Ceilings;
 use sep4d::train::session::Session;
 
@@ -154,7 +154,7 @@ pub fn render(rows: &[Row], by: By) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sep4d::graph::profile::LaunchProfile;
+    use sep4d::graph::execute::LaunchProfile;
 
     use super::*;
 

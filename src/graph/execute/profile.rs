@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::execute::{Encoded, Executor, encode, read};
+use super::{Encoded, Executor, encode, read};
 use crate::Result;
 use crate::gpu::Context;
 
