@@ -1,5 +1,5 @@
-//! What an adapter can do at best: kernels of nothing but multiply-adds, of numbers or matrices, or nothing but memory traffic. No model uses them;
-//! [`crate::roofline`] times them.
+//! What an adapter can do at best: kernels of nothing but multiply-adds, of numbers or matrices, or nothing but memory traffic.
+//! No model uses them; [`crate::roofline`] times them.
 
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, MatrixUnits, Op, OpContext, Program, TensorId, TensorSpec};
