@@ -10,6 +10,7 @@ use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{Session, graphs, preflight};
 
 use super::bench_view;
+use super::console::Console;
 use super::output::say;
 use super::synth::sides;
 
@@ -68,7 +69,15 @@ pub fn run(args: Args) -> Result<()> {
     let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
-    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.step())?, |_, _| true)?;
+    let console = Console::new(0, "kinds of kernels measured");
+    let context = tuned(Context::open(&choice)?, &graphs(&config.model, &shape, &config.step())?, |done, all| {
+        if done == 0 {
+            console.begin(0, all as u64);
+        }
+        console.advance(done as u64, String::new());
+        true
+    })?;
+    console.end();
     // Tells at once what does not fit, before clips are drawn.
     preflight(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
