@@ -23,7 +23,7 @@ use crate::selftest::Case;
 /// Saves `x`.
 #[derive(Debug)]
 pub struct Conv3d {
-    /// Odd extents along x, y, z.
+    /// Odd extents along x, y, z, at most 7.
     pub kernel: [usize; 3],
 }
 
@@ -90,7 +90,13 @@ fn five(spec: &TensorSpec) -> [usize; 5] {
     [s[0], s[1], s[2], s[3], s[4]]
 }
 
+/// Taps along an axis that the kernels have a bit each for (`taps_inside` in `shaders/conv3d/volume.wgsl`).
+const MOST_TAPS: usize = 7;
+
 fn check_weight(kernel: [usize; 3], weight: &TensorSpec) -> Result<(usize, usize), String> {
+    if kernel.iter().any(|&extent| extent > MOST_TAPS) {
+        return Err(format!("a kernel has at most {MOST_TAPS} taps along an axis, not {kernel:?}"));
+    }
     let taps: usize = kernel.iter().product();
     match weight.shape.as_slice() {
         [o, i, ..] if weight.elements() == o * i * taps => Ok((*o, *i)),
@@ -331,6 +337,25 @@ pub fn cases() -> Vec<Case> {
         case([3, 1, 5, 16], 4, 6, [1, 3, 3]),
         case([2, 3, 4, 9], 5, 64, [3, 1, 1]),
         case([3, 5, 2, 3], 9, 7, [1, 1, 1]),
+        case([1, 4, 9, 2], 8, 16, [7, 7, 1]),
         case([1, 1, 1, 2], 5, 3, [3, 3, 3]),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_with_more_taps_than_there_are_bits_is_refused() {
+        let convolve = |taps: usize| {
+            let mut graph = Graph::new();
+            let x = graph.input("x", TensorSpec::f32(&[1, 9, 2, 2, 4]));
+            let weight = graph.input("weight", TensorSpec::f32(&[4, 4, taps, 1, 1]));
+            let bias = graph.input("bias", TensorSpec::f32(&[4]));
+            conv3d(&mut graph, x, weight, bias, [taps, 1, 1])
+        };
+        assert!(convolve(7).is_ok());
+        assert!(convolve(9).unwrap_err().to_string().contains("at most 7 taps along an axis"));
+    }
 }
