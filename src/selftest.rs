@@ -12,7 +12,7 @@ use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
-use crate::graph::{DType, Graph, KernelLimits, MatrixUnits, TensorId, TensorSpec};
+use crate::graph::{DType, Graph, Grouping, KernelLimits, MatrixUnits, TensorId, TensorSpec};
 use crate::layers::pointwise::Pointwise;
 use crate::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use crate::rng::Rng;
@@ -270,7 +270,7 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, overwriting its operands where it may, with every variant that a tuner may choose, and in f16.
+/// operations, in windows, with every launch as one of those that share a dispatch, overwriting its operands where it may, with every variant that a tuner may choose, and in f16.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.
@@ -285,6 +285,9 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
         }
     }
     let in_place = [&variants[..1], variants.get(3..4).unwrap_or_default()].concat();
+    for i in 0..2 {
+        variants.push(KernelLimits { grouping: Grouping::Every, ..variants[i].clone() });
+    }
     let mut worst = Errors::default();
     for (operands, variants) in [
         (Operands::Stay, &variants),
@@ -317,7 +320,10 @@ fn forced(context: &Context, graph: &Graph) -> Vec<KernelLimits> {
     let matrices = if own.is_cpu { MatrixUnits::Emulated } else { own.matrices };
     let gpu = KernelLimits { is_cpu: false, matrices, ..own };
     let tunings = graph.forced_tunings(&gpu).into_iter();
-    tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect()
+    let mut forced: Vec<_> = tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect();
+    // Matrices come last.
+    forced.extend(forced.last().cloned().map(|last| KernelLimits { grouping: Grouping::Every, ..last }));
+    forced
 }
 
 fn compare_under(context: &Arc<Context>, built: &Built, expected: &Values, limits: &KernelLimits) -> Result<Errors> {

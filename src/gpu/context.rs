@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::grouped;
 use super::shader::render_shader;
 use super::tuning::TuningFile;
-use crate::graph::{Kernel, KernelLimits, MatrixUnits, Tuning};
+use crate::graph::{Grouping, Kernel, KernelLimits, MatrixUnits, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.
@@ -137,6 +138,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         tuning: Tuning::new(),
         matrices: matrix_units(adapter),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+        grouping: Grouping::Small,
     }
 }
 
@@ -441,7 +443,7 @@ impl Context {
         };
         self.guarded("a kernel's first launch", || {
             let storage = buffer(wgpu::BufferUsages::STORAGE, SMALLEST_STORAGE_BYTES);
-            let parameters = buffer(wgpu::BufferUsages::UNIFORM, PARAMETER_BYTES);
+            let parameters = buffer(wgpu::BufferUsages::UNIFORM, grouped::TABLE_BYTES);
             let entries: Vec<_> = (0..=operands as u32)
                 .map(|binding| wgpu::BindGroupEntry {
                     binding,

@@ -1,6 +1,7 @@
 //! Adapter choice, the device, and shader assembly. Nothing here knows the model.
 
 mod context;
+pub mod grouped;
 mod shader;
 mod tuning;
 

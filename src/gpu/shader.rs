@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use include_dir::{Dir, include_dir};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
+use super::grouped::grouped_source;
 use crate::graph::Kernel;
 use crate::{Error, Result};
 
@@ -17,6 +18,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
+    environment.set_keep_trailing_newline(true);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_loader(|name| Ok(FILES.get_file(name).and_then(|file| file.contents_utf8()).map(str::to_owned)));
     environment
@@ -35,10 +37,10 @@ pub fn render_shader(kernel: &Kernel) -> Result<String> {
         .and_then(|template| {
             template.render(context! { entry => kernel.entry, element, ..Value::from_serialize(&kernel.defines) })
         })
+        .map_err(|why| format!("{why:#}"))
+        .and_then(|source| if kernel.is_grouped { grouped_source(&source, kernel.entry) } else { Ok(source) })
         .map(|source| enable.to_owned() + &source)
-        .map_err(|why| {
-            Error::Device(format!("shader {} ({}) cannot be assembled: {why:#}", kernel.shader, kernel.entry))
-        })
+        .map_err(|why| Error::Device(format!("shader {} ({}) cannot be assembled: {why}", kernel.shader, kernel.entry)))
 }
 
 /// Paths and texts of all shader files, for the tests that check imports and names.

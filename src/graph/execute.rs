@@ -2,12 +2,12 @@
 
 mod profile;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::plan::{BufferId, Placement, Plan, Step, shared_bytes};
+use super::plan::{BufferId, Member, Placement, Plan, Step, parameter_bytes, shared_bytes};
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
 use crate::gpu::{Context, PARAMETER_BYTES};
 use crate::{Error, Result};
@@ -112,7 +112,8 @@ fn read<T: bytemuck::Pod>(context: &Context, buffer: &wgpu::Buffer, offset: usiz
 
 enum Encoded {
     Dispatch {
-        node: usize,
+        /// The nodes whose launches share the dispatch, and the part of its workgroups that each has.
+        shares: Vec<(usize, f64)>,
         entry: &'static str,
         on_matrix_units: bool,
         pipeline: wgpu::ComputePipeline,
@@ -182,14 +183,12 @@ impl Executor {
         let mut words = Vec::new();
         for step in &self.plan.steps {
             if let Step::Dispatch { parameters, kernel, .. } = step {
-                if parameters.len() * WORD_BYTES > PARAMETER_BYTES {
+                if parameter_bytes(parameters) > PARAMETER_BYTES && !kernel.is_grouped {
                     return Err(Error::Device(format!("kernel {} has too many parameter words", kernel.entry)));
                 }
+                let start = words.len();
                 words.extend_from_slice(parameters);
-                words.resize(words.len().next_multiple_of(PARAMETER_BYTES / WORD_BYTES), 0);
-                if parameters.is_empty() {
-                    words.resize(words.len() + PARAMETER_BYTES / WORD_BYTES, 0);
-                }
+                words.resize(start + parameter_bytes(parameters) / WORD_BYTES, 0);
             }
         }
         words.resize(words.len().max(PARAMETER_BYTES / WORD_BYTES), 0);
@@ -211,17 +210,17 @@ impl Executor {
                     offset: place.offset as u64,
                     bytes: place.bytes as u64,
                 },
-                Step::Dispatch { node, kernel, bindings, workgroups, .. } => {
+                Step::Dispatch { members, kernel, parameters: block, bindings, workgroups } => {
                     let made = context.pipeline(kernel, bindings.len())?;
                     let mut entries = vec![wgpu::BindGroupEntry {
                         binding: 0,
                         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                             buffer: &parameters,
                             offset: next_parameters,
-                            size: std::num::NonZeroU64::new(PARAMETER_BYTES as u64),
+                            size: std::num::NonZeroU64::new(parameter_bytes(block) as u64),
                         }),
                     }];
-                    next_parameters += PARAMETER_BYTES as u64;
+                    next_parameters += parameter_bytes(block) as u64;
                     for (i, place) in bindings.iter().enumerate() {
                         entries.push(wgpu::BindGroupEntry {
                             binding: i as u32 + 1,
@@ -239,8 +238,10 @@ impl Executor {
                             entries: &entries,
                         })
                     })?;
+                    let all: u32 = members.iter().map(|member| member.workgroups).sum();
+                    let share = |member: &Member| (member.node, f64::from(member.workgroups) / f64::from(all.max(1)));
                     Encoded::Dispatch {
-                        node: *node,
+                        shares: members.iter().map(share).collect(),
                         entry: kernel.entry,
                         on_matrix_units: kernel.on_matrix_units(),
                         pipeline: made.pipeline,
@@ -347,17 +348,16 @@ impl Executor {
     /// The launches of a step, split where a submission has work enough.
     fn split(&self) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
-        let (mut start, mut flops, mut last_node) = (0, 0, usize::MAX);
+        let (mut start, mut flops, mut counted) = (0, 0, HashSet::new());
         for (i, step) in self.encoded.iter().enumerate() {
-            if let Encoded::Dispatch { node, .. } = step
-                && *node != last_node
-            {
-                flops += self.graph.node_flops(&self.graph.nodes()[*node]);
-                last_node = *node;
+            if let Encoded::Dispatch { shares, .. } = step {
+                let nodes = shares.iter().map(|(node, _)| *node).filter(|&node| counted.insert(node));
+                flops += nodes.map(|node| self.graph.node_flops(&self.graph.nodes()[node])).sum::<u64>();
             }
             if flops >= FLOPS_PER_SUBMISSION {
                 parts.push(start..i + 1);
-                (start, flops, last_node) = (i + 1, 0, usize::MAX);
+                (start, flops) = (i + 1, 0);
+                counted.clear();
             }
         }
         parts.push(start..self.encoded.len());

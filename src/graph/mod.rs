@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterSpec};
-pub use program::{Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Slot};
+pub use program::{Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Slot};
 pub use tune::{Tuning, Variants};
 
 use crate::{Error, Result};
@@ -161,6 +161,21 @@ pub struct Node {
     pub outputs: Vec<TensorId>,
     /// The dotted path of the part of the model it belongs to.
     pub scope: String,
+}
+
+impl Node {
+    /// The tensor of an operand of the op's program; `None` for scratch.
+    fn tensor(&self, slot: Slot) -> Option<TensorId> {
+        match slot {
+            Slot::Input(i) => Some(self.inputs[i]),
+            Slot::Output(i) => Some(self.outputs[i]),
+            Slot::Scratch(_) => None,
+        }
+    }
+
+    fn dtype(&self, graph: &Graph, slot: Slot) -> DType {
+        self.tensor(slot).map_or(DType::F32, |id| graph.tensor(id).spec.dtype)
+    }
 }
 
 /// A tensor's shape and f64 values for the CPU twins. Labels and counts are exact in f64.

@@ -1,12 +1,21 @@
 //! The plan: which nodes run, where every tensor lives, how much memory that takes. Made once, before anything is
 //! allocated.
 
-use std::collections::{HashMap, HashSet};
+mod dispatch;
+mod lifetimes;
+mod schedule;
+
+use std::collections::HashMap;
 
 use super::program::{Launch, Operand, Slot};
-use super::{Block, DType, Graph, Kernel, KernelLimits, Node, OpContext, Storage, TensorId, WORD_BYTES};
-use crate::gpu::BoundKernel;
+use super::{Block, DType, Graph, Kernel, KernelLimits, OpContext, Storage, TensorId, WORD_BYTES};
+use crate::gpu::{BoundKernel, PARAMETER_BYTES};
 use crate::{Error, Result};
+use dispatch::{Resolved, Shared};
+use lifetimes::{Places, touches};
+use schedule::{Unit, schedule};
+
+pub(super) use lifetimes::{Lifetimes, Touch};
 
 /// A buffer of the executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,16 +39,27 @@ pub struct Placement {
     pub bytes: usize,
 }
 
+/// One of the launches of a dispatch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The node it belongs to.
+    pub node: usize,
+    /// Its workgroups.
+    pub workgroups: u32,
+    /// What it touches, one for each binding.
+    pub operands: Vec<(Slot, Placement)>,
+}
+
 /// A kernel launch with resolved places.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Runs a kernel.
     Dispatch {
-        /// The node it belongs to.
-        node: usize,
+        /// The launches that share it; mostly one.
+        members: Vec<Member>,
         /// Shader and entry point.
         kernel: Kernel,
-        /// Words of the parameter block.
+        /// Words of the parameter block, or of the table of the launches that share it.
         parameters: Vec<u32>,
         /// Ranges bound from binding 1 on.
         bindings: Vec<Placement>,
@@ -85,20 +105,19 @@ impl Plan {
                     .into(),
             ));
         }
-        let live = live_nodes(graph);
-        let mut lifetimes = Lifetimes::new(graph, &live);
-        lifetimes.share_in_place(graph, &live);
-
-        let mut programs = Vec::with_capacity(live.len());
-        for (time, &index) in live.iter().enumerate() {
+        let (mut units, mut scratch) = (Vec::new(), HashMap::new());
+        for index in live_nodes(graph) {
             let node = &graph.nodes()[index];
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
             for (number, elements) in program.scratch.iter().enumerate() {
-                lifetimes.add_scratch(time, number, elements * WORD_BYTES);
+                scratch.insert((index, number), elements * WORD_BYTES);
             }
-            programs.push(program);
+            units.extend(program.launches.into_iter().map(|launch| Unit::new(graph, index, launch)));
         }
+        let order = schedule(graph, units, limits);
+        let mut lifetimes = Lifetimes::new(graph, &touches(graph, &order), order.len());
+        lifetimes.add_scratch(&order, &scratch);
 
         let mut plan = Plan {
             steps: Vec::new(),
@@ -110,36 +129,38 @@ impl Plan {
             largest_tensor: graph.tensors.iter().map(|t| t.spec.bytes()).max().unwrap_or(0),
         };
         let places = lifetimes.place(graph, limits, &mut plan)?;
-        for (time, (&index, program)) in live.iter().zip(programs).enumerate() {
-            let resolver = Resolver { graph, limits, places: &places, time, node: &graph.nodes()[index] };
-            for launch in &program.launches {
-                plan.steps.push(match launch {
+        for group in order {
+            let mut shared: Option<Shared> = None;
+            for unit in group {
+                let resolver = Resolver { graph, limits, places: &places, node: unit.node };
+                let (kernel, parameters, operands, workgroups) = match unit.launch {
                     Launch::Dispatch { kernel, parameters, operands, workgroups } => {
-                        let mut bindings = Vec::with_capacity(operands.len());
-                        let mut kernel = kernel.clone();
-                        for (i, operand) in operands.iter().enumerate() {
-                            if resolver.dtype(operand.slot) == DType::F16 {
-                                kernel.half_bindings |= 1 << (i + 1);
-                            }
-                            let place = resolver.binding(operand)?;
-                            plan.largest_binding = plan.largest_binding.max(place.bytes);
-                            bindings.push(place);
-                        }
-                        Step::Dispatch {
-                            node: index,
-                            kernel,
-                            parameters: parameters.clone(),
-                            bindings,
-                            workgroups: *workgroups,
-                        }
+                        (kernel, parameters, operands, workgroups)
                     }
+                    // A clear is no binding, so its size does not matter.
                     Launch::Clear { operand } => {
-                        // A clear is no binding, so its size does not matter.
-                        Step::Clear { place: resolver.place(operand)? }
+                        plan.steps.push(Step::Clear { place: resolver.place(&operand)? });
+                        continue;
                     }
-                });
+                };
+                let place = |operand: &Operand| Ok((operand.slot, resolver.binding(operand)?));
+                let operands = operands.iter().map(place).collect::<Result<Vec<_>>>()?;
+                let launch = Resolved { node: unit.node, parameters, operands, workgroups };
+                match &mut shared {
+                    Some(shared) if shared.takes(&launch, limits) => shared.launches.push(launch),
+                    shared => {
+                        plan.steps.extend(shared.take().map(|shared| shared.step(limits)));
+                        *shared = Some(Shared { kernel, launches: vec![launch] });
+                    }
+                }
             }
+            plan.steps.extend(shared.map(|shared| shared.step(limits)));
         }
+        let bindings = plan.steps.iter().flat_map(|step| match step {
+            Step::Dispatch { bindings, .. } => &bindings[..],
+            Step::Clear { .. } => &[],
+        });
+        plan.largest_binding = bindings.map(|place| place.bytes).max().unwrap_or(0);
         plan.places = places.tensors;
         Ok(plan)
     }
@@ -152,11 +173,24 @@ impl Plan {
         })
     }
 
-    /// Bytes of everything this plan needs on the device, kernels' parameter words excepted.
+    /// Bytes of everything this plan needs on the device.
     pub fn peak_bytes(&self) -> usize {
-        let buffers = self.arenas.iter().chain(&self.persistent);
-        buffers.sum::<usize>() + self.blocks.values().sum::<usize>()
+        self.arenas.iter().sum::<usize>() + self.blocks.values().sum::<usize>() + self.own_bytes()
     }
+
+    /// Bytes of what no other plan shares: inputs, constants and the kernels' parameters.
+    pub fn own_bytes(&self) -> usize {
+        let parameters = self.steps.iter().map(|step| match step {
+            Step::Dispatch { parameters, .. } => parameter_bytes(parameters),
+            Step::Clear { .. } => 0,
+        });
+        self.persistent.iter().sum::<usize>() + parameters.sum::<usize>()
+    }
+}
+
+/// Bytes of the block that holds a dispatch's parameter words.
+pub(super) fn parameter_bytes(words: &[u32]) -> usize {
+    (words.len().max(1) * WORD_BYTES).next_multiple_of(PARAMETER_BYTES)
 }
 
 /// Sizes of the buffers that several plans of a run share, each as large as the plan that needs most of it.
@@ -178,29 +212,21 @@ struct Resolver<'a> {
     graph: &'a Graph,
     limits: &'a KernelLimits,
     places: &'a Places,
-    time: usize,
-    node: &'a Node,
+    node: usize,
 }
 
 impl Resolver<'_> {
-    fn dtype(&self, slot: Slot) -> DType {
-        match slot {
-            Slot::Input(i) => self.graph.tensor(self.node.inputs[i]).spec.dtype,
-            Slot::Output(i) => self.graph.tensor(self.node.outputs[i]).spec.dtype,
-            Slot::Scratch(_) => DType::F32,
-        }
-    }
-
     /// Where `operand` lies. One that reaches beyond its tensor is a mistake of the op; the end of the last word may.
     fn place(&self, operand: &Operand) -> Result<Placement> {
-        let Resolver { graph, node, .. } = self;
-        let element_bytes = self.dtype(operand.slot).bytes();
+        let graph = self.graph;
+        let node = &graph.nodes()[self.node];
+        let element_bytes = node.dtype(graph, operand.slot).bytes();
         let of = |id| (self.places.tensor(graph, id), graph.tensor(id).spec.elements());
         let (place, elements) = match operand.slot {
             Slot::Input(i) => of(node.inputs[i]),
             Slot::Output(i) => of(node.outputs[i]),
             Slot::Scratch(i) => {
-                let place = self.places.scratch.get(&(self.time, i)).copied();
+                let place = self.places.scratch.get(&(self.node, i)).copied();
                 (place, place.map_or(0, |p| p.bytes / WORD_BYTES))
             }
         };
@@ -223,7 +249,8 @@ impl Resolver<'_> {
 
     /// The same if a kernel can bind that much at once.
     fn binding(&self, operand: &Operand) -> Result<Placement> {
-        let Resolver { graph, node, limits, .. } = self;
+        let Resolver { graph, limits, .. } = self;
+        let node = &graph.nodes()[self.node];
         let place = self.place(operand)?;
         let limit = limits.max_storage_binding_bytes;
         if place.bytes <= limit {
@@ -262,210 +289,4 @@ pub(super) fn live_nodes(graph: &Graph) -> Vec<usize> {
     }
     live.reverse();
     live
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pool {
-    Arena,
-    Persistent,
-}
-
-/// A piece of memory and the times (positions among the live nodes) at which it is in use.
-#[derive(Debug, Clone)]
-struct Interval {
-    first: usize,
-    last: usize,
-    bytes: usize,
-    pool: Pool,
-    owner: Owner,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Tensor(TensorId),
-    Scratch(usize, usize),
-}
-
-/// When the memory of each tensor is in use.
-pub(super) struct Lifetimes {
-    intervals: Vec<Interval>,
-    by_root: HashMap<TensorId, usize>,
-    /// Tensors that live in another tensor's interval.
-    shared: HashMap<TensorId, TensorId>,
-}
-
-struct Places {
-    tensors: HashMap<TensorId, Placement>,
-    scratch: HashMap<(usize, usize), Placement>,
-}
-
-impl Places {
-    fn tensor(&self, graph: &Graph, id: TensorId) -> Option<Placement> {
-        self.tensors.get(&graph.root(id)).copied()
-    }
-}
-
-impl Lifetimes {
-    pub(super) fn new(graph: &Graph, live: &[usize]) -> Lifetimes {
-        let end = live.len();
-        let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
-        let operands = |index: &usize| graph.nodes()[*index].inputs.iter().chain(&graph.nodes()[*index].outputs);
-        let used: HashSet<TensorId> = live.iter().flat_map(operands).map(|&id| graph.root(id)).collect();
-        for (i, tensor) in graph.tensors.iter().enumerate() {
-            let persistent = matches!(tensor.storage, Storage::Input | Storage::Constant(_));
-            if persistent && tensor.root.0 == i && (tensor.kept || used.contains(&tensor.root)) {
-                lifetimes.touch(graph, TensorId(i), 0, Pool::Persistent);
-                lifetimes.touch(graph, TensorId(i), end, Pool::Persistent);
-            }
-        }
-        for (time, index) in live.iter().enumerate() {
-            for &id in operands(index) {
-                if graph.tensor(id).storage == Storage::Transient {
-                    lifetimes.touch(graph, id, time, Pool::Arena);
-                    if graph.tensor(graph.root(id)).kept {
-                        lifetimes.touch(graph, id, end, Pool::Arena);
-                    }
-                }
-            }
-        }
-        lifetimes
-    }
-
-    fn touch(&mut self, graph: &Graph, id: TensorId, time: usize, pool: Pool) {
-        let root = graph.root(id);
-        let bytes = graph.tensor(root).spec.bytes();
-        let intervals = &mut self.intervals;
-        let slot = *self.by_root.entry(root).or_insert_with(|| {
-            intervals.push(Interval { first: time, last: time, bytes, pool, owner: Owner::Tensor(root) });
-            intervals.len() - 1
-        });
-        self.intervals[slot].first = self.intervals[slot].first.min(time);
-        self.intervals[slot].last = self.intervals[slot].last.max(time);
-    }
-
-    fn add_scratch(&mut self, time: usize, number: usize, bytes: usize) {
-        let owner = Owner::Scratch(time, number);
-        self.intervals.push(Interval { first: time, last: time, bytes, pool: Pool::Arena, owner });
-    }
-
-    fn owner_of(&self, mut root: TensorId) -> TensorId {
-        while let Some(&owner) = self.shared.get(&root) {
-            root = owner;
-        }
-        root
-    }
-
-    /// Lets an op overwrite an input that nobody needs afterwards.
-    pub(super) fn share_in_place(&mut self, graph: &Graph, live: &[usize]) {
-        for (time, &index) in live.iter().enumerate() {
-            let node = &graph.nodes()[index];
-            let Some((output, input)) = node.op.in_place() else { continue };
-            let (input, output) = (graph.root(node.inputs[input]), graph.root(node.outputs[output]));
-            let owner = self.owner_of(input);
-            let (Some(&from), Some(&to)) = (self.by_root.get(&owner), self.by_root.get(&output)) else { continue };
-            let times = node.inputs.iter().filter(|&&i| graph.root(i) == input).count();
-            let fits = self.intervals[from].last == time
-                && self.intervals[from].pool == Pool::Arena
-                && self.intervals[to].first == time
-                && self.intervals[from].bytes == self.intervals[to].bytes
-                && times == 1;
-            if fits {
-                self.intervals[from].last = self.intervals[to].last;
-                self.intervals[to].bytes = 0;
-                self.shared.insert(output, owner);
-                self.by_root.insert(output, from);
-            }
-        }
-    }
-
-    /// Bytes of transient tensors in use at each of the first `end` times.
-    pub(super) fn arena_bytes(&self, end: usize) -> Vec<usize> {
-        let mut bytes = vec![0; end];
-        for interval in self.intervals.iter().filter(|interval| interval.pool == Pool::Arena) {
-            bytes[interval.first..end.min(interval.last + 1)].iter_mut().for_each(|sum| *sum += interval.bytes);
-        }
-        bytes
-    }
-
-    /// Greedy by size: the largest tensors first, each at the lowest free offset of the first arena that has room.
-    fn place(mut self, graph: &Graph, limits: &KernelLimits, plan: &mut Plan) -> Result<Places> {
-        let capacity = limits.max_buffer_bytes / limits.offset_alignment_bytes * limits.offset_alignment_bytes;
-        let mut places = Places { tensors: HashMap::new(), scratch: HashMap::new() };
-        self.intervals.retain(|interval| interval.bytes > 0);
-        self.intervals.sort_by_key(|interval| (std::cmp::Reverse(interval.bytes), interval.first));
-        let mut placed: Vec<(Interval, Placement)> = Vec::new();
-        for interval in &self.intervals {
-            let bytes = interval.bytes.next_multiple_of(limits.offset_alignment_bytes);
-            if bytes > capacity {
-                let name = match interval.owner {
-                    Owner::Tensor(id) => graph.describe(id),
-                    Owner::Scratch(..) => "a kernel's scratch memory".to_owned(),
-                };
-                return Err(Error::Memory(format!(
-                    "{name} needs {bytes} bytes, more than this adapter's largest buffer ({capacity}); use a smaller T, \
-                     grid (data.crop) or preset"
-                )));
-            }
-            let mut arena = 0;
-            let (buffer, offset) = loop {
-                let buffer = match interval.pool {
-                    Pool::Arena => BufferId::Arena(arena),
-                    Pool::Persistent => BufferId::Persistent(arena),
-                };
-                let mut busy: Vec<(usize, usize)> = placed
-                    .iter()
-                    .filter(|(other, place)| {
-                        place.buffer == buffer && other.first <= interval.last && interval.first <= other.last
-                    })
-                    .map(|(_, place)| (place.offset, place.offset + place.bytes))
-                    .collect();
-                busy.sort_unstable();
-                let mut offset = 0;
-                for (start, end) in busy {
-                    if start >= offset + bytes {
-                        break;
-                    }
-                    offset = offset.max(end);
-                }
-                if offset + bytes <= capacity {
-                    break (buffer, offset);
-                }
-                arena += 1;
-            };
-            let sizes = match interval.pool {
-                Pool::Arena => &mut plan.arenas,
-                Pool::Persistent => &mut plan.persistent,
-            };
-            if sizes.len() <= arena {
-                sizes.resize(arena + 1, 0);
-            }
-            sizes[arena] = sizes[arena].max(offset + bytes);
-            let place = Placement { buffer, offset, bytes };
-            match interval.owner {
-                Owner::Tensor(id) => places.tensors.insert(id, Placement { bytes: interval.bytes, ..place }),
-                Owner::Scratch(time, number) => {
-                    places.scratch.insert((time, number), Placement { bytes: interval.bytes, ..place })
-                }
-            };
-            placed.push((interval.clone(), place));
-        }
-        for &shared in self.shared.keys() {
-            if let Some(&place) = places.tensors.get(&self.owner_of(shared)) {
-                places.tensors.insert(shared, place);
-            }
-        }
-        for (i, tensor) in graph.tensors.iter().enumerate() {
-            if let Some((block, range)) = graph.block_range(&tensor.storage) {
-                let place = Placement {
-                    buffer: BufferId::Block(block),
-                    offset: range.start * WORD_BYTES,
-                    bytes: range.len() * WORD_BYTES,
-                };
-                places.tensors.insert(TensorId(i), place);
-                let copies = if block == Block::Moments { 2 } else { 1 };
-                plan.blocks.insert(block, copies * graph.block_elements() * WORD_BYTES);
-            }
-        }
-        Ok(places)
-    }
 }

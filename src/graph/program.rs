@@ -33,6 +33,19 @@ pub struct KernelLimits {
     pub tuning: Tuning,
     /// Kernels may use 16-bit floats.
     pub has_f16: bool,
+    /// Which launches share a dispatch.
+    pub grouping: Grouping,
+}
+
+/// Which launches of one kernel share a dispatch, so that a step has fewer of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// None.
+    Off,
+    /// Small ones that do not depend on each other.
+    Small,
+    /// Each is made as if it shared one, even if there is no other: for tests of the kernels.
+    Every,
 }
 
 /// What multiplies 16 x 16 matrices of f16 and sums in f32, together in a subgroup of 32 lanes.
@@ -60,6 +73,7 @@ impl KernelLimits {
             tuning: Tuning::new(),
             has_f16: false,
             matrices: MatrixUnits::None,
+            grouping: Grouping::Small,
         }
     }
 }
@@ -78,12 +92,14 @@ pub struct Kernel {
     /// The bindings whose elements are f16, as bits. The plan sets it; a template that declares binding `b` as
     /// `array<{{ element[b] }}>`, or of vectors of that, works with both types.
     pub half_bindings: u32,
+    /// It runs several launches in one dispatch. The plan sets it; templates need not know (`gpu::grouped`).
+    pub is_grouped: bool,
 }
 
 impl Kernel {
     /// A kernel without template values.
     pub fn new(shader: &'static str, entry: &'static str) -> Self {
-        Kernel { shader, entry, defines: BTreeMap::new(), half_bindings: 0 }
+        Kernel { shader, entry, defines: BTreeMap::new(), half_bindings: 0, is_grouped: false }
     }
 
     /// Whether it multiplies by matrix units.

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::plan::{Lifetimes, Plan, live_nodes};
-use super::{Graph, KernelLimits, Node, OpContext, Storage, Tensor, TensorId, WORD_BYTES};
+use super::plan::{Lifetimes, Plan, Touch, live_nodes};
+use super::{Graph, Grouping, KernelLimits, Node, OpContext, Storage, Tensor, TensorId, WORD_BYTES};
 use crate::Result;
 
 /// Floating-point operations that take an adapter as long as writing one byte, roughly: what makes a byte that is recomputed
@@ -20,11 +20,22 @@ const SMALLEST_PART: usize = 256;
 /// Plans `graph` so that `excess` of the plan, the bytes beyond what there is, becomes 0, by recomputing what costs least for
 /// the memory it frees. Where that cannot be reached, the plan of the least excess is returned.
 ///
-/// The same kernels run on the same operands, so results stay the same to the bit.
+/// The same kernels run on the same operands, so results stay the same to the bit. Launches that share a dispatch need memory at
+/// the same time, so they do not where the rest is not enough.
 ///
 /// # Errors
 /// Those of [`Plan::new`].
 pub fn plan_within(graph: Graph, limits: &KernelLimits, excess: impl Fn(&Plan) -> usize) -> Result<(Graph, Plan)> {
+    let found = recompute_within(graph.clone(), limits, &excess)?;
+    let least = excess(&found.1);
+    if least == 0 || limits.grouping == Grouping::Off {
+        return Ok(found);
+    }
+    let other = recompute_within(graph, &KernelLimits { grouping: Grouping::Off, ..limits.clone() }, &excess)?;
+    Ok(if excess(&other.1) < least { other } else { found })
+}
+
+fn recompute_within(graph: Graph, limits: &KernelLimits, excess: &impl Fn(&Plan) -> usize) -> Result<(Graph, Plan)> {
     let plan = Plan::new(&graph, limits)?;
     let mut least = excess(&plan);
     if least == 0 {
@@ -87,10 +98,12 @@ impl Schedule {
         let live = live_nodes(&graph);
         graph.nodes = live.iter().map(|&index| graph.nodes[index].clone()).collect();
         let scratch: Vec<usize> = live.iter().map(|&index| scratch[index]).collect();
-        let order: Vec<usize> = (0..live.len()).collect();
-        let mut lifetimes = Lifetimes::new(&graph, &order);
-        lifetimes.share_in_place(&graph, &order);
-        let alive = lifetimes.arena_bytes(order.len());
+        let mut touches = Vec::new();
+        for (time, node) in graph.nodes.iter().enumerate() {
+            let operands = node.inputs.iter().chain(&node.outputs);
+            touches.extend(operands.map(|&tensor| Touch { time, node: time, tensor }));
+        }
+        let alive = Lifetimes::new(&graph, &touches, live.len()).arena_bytes(live.len());
         let usage = alive.iter().zip(&scratch).map(|(alive, scratch)| alive + scratch).collect();
         Schedule { graph, scratch, usage }
     }

@@ -362,7 +362,8 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::KernelLimits;
+    use crate::graph::plan::Plan;
+    use crate::graph::{Grouping, KernelLimits};
 
     const MODEL: ModelConfig =
         ModelConfig { classes: 11, latent_channels: 8, plane_features: 16, hidden: 32, head: 16 };
@@ -376,9 +377,12 @@ mod tests {
         (batch, frames, size): (usize, usize, [usize; 3]),
         limits: &KernelLimits,
     ) -> Result<Preflight> {
+        preflight(&MODEL, &BatchShape { batch, frames, size }, &step_in(precision), limits)
+    }
+
+    fn step_in(precision: Precision) -> StepConfig {
         let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
-        let step = StepConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None };
-        preflight(&MODEL, &BatchShape { batch, frames, size }, &step, limits)
+        StepConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None }
     }
 
     #[test]
@@ -411,6 +415,28 @@ mod tests {
         let why = plan_in(Precision::F16, carla, &KernelLimits::portable()).unwrap_err();
         assert_eq!(why.exit_code(), 4, "{why}");
         assert!(why.to_string().contains("train.precision") && why.to_string().contains("--device"), "{why}");
+    }
+
+    #[test]
+    fn launches_share_dispatches_and_large_tensors_live_no_longer() {
+        let gpu = KernelLimits {
+            max_storage_binding_bytes: (1 << 31) - 4,
+            max_buffer_bytes: 1 << 32,
+            min_subgroup_lanes: 32,
+            ..KernelLimits::portable()
+        };
+        // Bindings that hold a window of the frames only, too.
+        let cpu = KernelLimits { is_cpu: true, max_buffer_bytes: 1 << 31, ..KernelLimits::portable() };
+        for (limits, most) in [(gpu, 0.5), (cpu, 0.9)] {
+            let shape = BatchShape { batch: 1, frames: 64, size: [128, 128, 8] };
+            let [training, ..] = graphs(&MODEL, &shape, &step_in(Precision::F32)).unwrap();
+            let [apart, together] = [Grouping::Off, Grouping::Small]
+                .map(|grouping| Plan::new(&training, &KernelLimits { grouping, ..limits.clone() }).unwrap());
+            let (few, many) = (together.steps.len(), apart.steps.len());
+            assert!((few as f64) < most * many as f64, "{few} dispatches instead of {many}");
+            let (more, less) = (together.arenas.iter().sum::<usize>(), apart.arenas.iter().sum::<usize>());
+            assert!(more as f64 <= 1.01 * less as f64, "{more} bytes instead of {less}");
+        }
     }
 
     #[test]

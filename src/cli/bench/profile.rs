@@ -31,8 +31,8 @@ pub enum By {
 pub struct Row {
     /// Of the kernel, op or part.
     pub name: String,
-    /// Launches in a step.
-    pub launches: usize,
+    /// Dispatches in a step; one that launches of several rows share counts in parts.
+    pub launches: f64,
     /// Seconds in a step.
     pub secs: f64,
     /// Operations. Those of an op count where its longest kernel does.
@@ -86,7 +86,8 @@ fn rows(ops: &[OpProfile], ceilings: &Ceilings, by: By) -> Vec<Row> {
             let (flops, bytes) = if Some(i) == longest { (op.flops, op.bytes) } else { (0, 0) };
             let (least_secs, computes) = ceilings.least_secs(flops, launch.on_matrix_units, bytes);
             let computing_secs = if computes { least_secs } else { 0.0 };
-            let launch = Row { name, launches: 1, secs: launch.secs, flops, bytes, least_secs, computing_secs };
+            let launch =
+                Row { name, launches: launch.share, secs: launch.secs, flops, bytes, least_secs, computing_secs };
             match rows.iter_mut().find(|row| row.name == launch.name) {
                 Some(row) => row.add(&launch),
                 None => rows.push(launch),
@@ -109,7 +110,7 @@ impl Row {
 
     /// `rows` in one, named `name`.
     fn sum(name: String, rows: &[Row]) -> Row {
-        let mut sum = Row { name, launches: 0, secs: 0.0, flops: 0, bytes: 0, least_secs: 0.0, computing_secs: 0.0 };
+        let mut sum = Row { name, launches: 0.0, secs: 0.0, flops: 0, bytes: 0, least_secs: 0.0, computing_secs: 0.0 };
         rows.iter().for_each(|row| sum.add(row));
         sum
     }
@@ -125,7 +126,7 @@ pub fn render(rows: &[Row], by: By) -> String {
             |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "-".into() };
         vec![
             row.name.clone(),
-            row.launches.to_string(),
+            format!("{:.0}", row.launches),
             format!("{:.2}", row.secs * 1e3),
             percent(row.secs, total.secs),
             format!("{:.2}", row.flops as f64 * 1e-9),
@@ -139,7 +140,7 @@ pub fn render(rows: &[Row], by: By) -> String {
     let mut lines: Vec<Vec<String>> = large.iter().map(cells).collect();
     // A sum has no bound of its own.
     let sums = [Row::sum(format!("{} others", small.len()), small), Row::sum("all".into(), rows)];
-    for sum in sums.iter().filter(|sum| sum.launches > 0) {
+    for sum in sums.iter().filter(|sum| sum.launches > 0.0) {
         let mut line = cells(sum);
         line.pop();
         lines.push(line);
@@ -162,7 +163,8 @@ mod tests {
         Ceilings { flops_per_sec: 100.0, matrix_flops_per_sec: Some(400.0), bytes_per_sec: 10.0 };
 
     fn op(scope: &str, flops: u64, bytes: u64, launches: &[(&'static str, f64)]) -> OpProfile {
-        let launch = |&(kernel, secs)| LaunchProfile { kernel, on_matrix_units: kernel == "matrices", secs };
+        let launch =
+            |&(kernel, secs)| LaunchProfile { kernel, on_matrix_units: kernel == "matrices", share: 1.0, secs };
         OpProfile { op: "conv", scope: scope.into(), flops, bytes, launches: launches.iter().map(launch).collect() }
     }
 
@@ -173,7 +175,7 @@ mod tests {
         let found = rows(&ops, &CEILINGS, By::Kernel);
         let row = |name: &str, secs, flops, bytes, least_secs, computing_secs| Row {
             name: name.into(),
-            launches: if name == "pack" { 2 } else { 1 },
+            launches: if name == "pack" { 2.0 } else { 1.0 },
             secs,
             flops,
             bytes,

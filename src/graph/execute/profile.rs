@@ -1,5 +1,6 @@
 //! How long the launches of a step take on the device.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Encoded, Executor, encode, read};
@@ -31,7 +32,9 @@ pub struct LaunchProfile {
     pub kernel: &'static str,
     /// Whether it multiplies by matrix units.
     pub on_matrix_units: bool,
-    /// Seconds.
+    /// The part of a dispatch that it is, by workgroups: 1 unless it shares one with other launches.
+    pub share: f64,
+    /// Seconds; of a dispatch that it shares, its part.
     pub secs: f64,
 }
 
@@ -75,29 +78,28 @@ impl Executor {
     /// [`Error::Device`] if the device is lost.
     pub fn profile(&self) -> Result<Vec<OpProfile>> {
         let stamped = self.has_stamps();
-        let mut profiles: Vec<OpProfile> = Vec::new();
-        let mut last_node = None;
+        let mut profiles: BTreeMap<usize, OpProfile> = BTreeMap::new();
         for steps in self.encoded.chunks(if stamped { LAUNCHES_PER_QUERY_SET } else { 1 }) {
             let seconds = if stamped { self.stamped(steps)? } else { vec![self.clocked(steps)?] };
             for (step, secs) in steps.iter().zip(seconds) {
-                let &Encoded::Dispatch { node, entry: kernel, on_matrix_units, .. } = step else { continue };
-                if last_node != Some(node) {
-                    last_node = Some(node);
-                    let node = &self.graph.nodes()[node];
-                    profiles.push(OpProfile {
-                        op: node.op.name(),
-                        scope: node.scope.clone(),
-                        flops: self.graph.node_flops(node),
-                        bytes: self.graph.node_bytes(node),
-                        launches: Vec::new(),
+                let Encoded::Dispatch { shares, entry: kernel, on_matrix_units, .. } = step else { continue };
+                for &(index, share) in shares {
+                    let profile = profiles.entry(index).or_insert_with(|| {
+                        let node = &self.graph.nodes()[index];
+                        OpProfile {
+                            op: node.op.name(),
+                            scope: node.scope.clone(),
+                            flops: self.graph.node_flops(node),
+                            bytes: self.graph.node_bytes(node),
+                            launches: Vec::new(),
+                        }
                     });
-                }
-                if let Some(profile) = profiles.last_mut() {
-                    profile.launches.push(LaunchProfile { kernel, on_matrix_units, secs });
+                    let (on_matrix_units, secs) = (*on_matrix_units, share * secs);
+                    profile.launches.push(LaunchProfile { kernel, on_matrix_units, share, secs });
                 }
             }
         }
-        Ok(profiles)
+        Ok(profiles.into_values().collect())
     }
 
     /// Seconds of `steps` by the clock.

@@ -163,8 +163,7 @@ pub(super) fn plan_training(
 
 /// Bytes of all device buffers of a run.
 fn peak_bytes(plans: &[&Plan]) -> usize {
-    let persistent: usize = plans.iter().flat_map(|plan| &plan.persistent).sum();
-    shared_bytes(plans).values().sum::<usize>() + persistent
+    shared_bytes(plans).values().sum::<usize>() + plans.iter().map(|plan| plan.own_bytes()).sum::<usize>()
 }
 
 impl Preflight {

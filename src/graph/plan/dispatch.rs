@@ -1,0 +1,75 @@
+//! Dispatches, of one launch or several that share it.
+
+use super::{Member, Placement, Step};
+use crate::gpu::grouped;
+use crate::graph::program::{Grouping, Slot};
+use crate::graph::{Kernel, KernelLimits};
+
+/// A launch with its places.
+pub(super) struct Resolved {
+    pub node: usize,
+    pub parameters: Vec<u32>,
+    pub operands: Vec<(Slot, Placement)>,
+    pub workgroups: [u32; 3],
+}
+
+impl Resolved {
+    fn places(&self) -> impl Iterator<Item = &Placement> {
+        self.operands.iter().map(|(_, place)| place)
+    }
+}
+
+/// Launches of one dispatch.
+pub(super) struct Shared {
+    pub kernel: Kernel,
+    pub launches: Vec<Resolved>,
+}
+
+impl Shared {
+    /// Whether a dispatch can bind what both touch.
+    pub fn takes(&self, launch: &Resolved, limits: &KernelLimits) -> bool {
+        let buffers = |launch: &Resolved| launch.places().map(|place| place.buffer).collect::<Vec<_>>();
+        buffers(&self.launches[0]) == buffers(launch)
+            && self.bound(Some(launch), limits).iter().all(|place| place.bytes <= limits.max_storage_binding_bytes)
+    }
+
+    /// The least ranges that all launches, and perhaps another, lie in.
+    fn bound(&self, another: Option<&Resolved>, limits: &KernelLimits) -> Vec<Placement> {
+        let mut bound: Vec<Placement> = self.launches[0].places().copied().collect();
+        for launch in self.launches.iter().chain(another) {
+            for (bound, place) in bound.iter_mut().zip(launch.places()) {
+                let end = (bound.offset + bound.bytes).max(place.offset + place.bytes);
+                bound.offset = bound.offset.min(place.offset);
+                if limits.grouping == Grouping::Every && end <= limits.max_storage_binding_bytes {
+                    // So that launches begin at other elements than the first.
+                    bound.offset = 0;
+                }
+                bound.bytes = end - bound.offset;
+            }
+        }
+        bound
+    }
+
+    pub fn step(self, limits: &KernelLimits) -> Step {
+        let count = |launch: &Resolved| launch.workgroups.iter().product();
+        let first = &self.launches[0];
+        let can_be_grouped = grouped::fits(first.parameters.len(), first.operands.len());
+        let is_grouped = self.launches.len() > 1 || limits.grouping == Grouping::Every && can_be_grouped;
+        let (mut parameters, mut bindings, mut workgroups) =
+            (first.parameters.clone(), first.places().copied().collect(), first.workgroups);
+        if is_grouped {
+            bindings = self.bound(None, limits);
+            let row = |launch: &Resolved| grouped::Member {
+                parameters: launch.parameters.clone(),
+                offsets: launch.places().zip(&bindings).map(|(place, bound)| place.offset - bound.offset).collect(),
+                workgroups: launch.workgroups,
+            };
+            parameters = grouped::table(&self.launches.iter().map(row).collect::<Vec<_>>());
+            workgroups = [self.launches.iter().map(count).sum(), 1, 1];
+        }
+        let member =
+            |launch: Resolved| Member { node: launch.node, workgroups: count(&launch), operands: launch.operands };
+        let members = self.launches.into_iter().map(member).collect();
+        Step::Dispatch { kernel: Kernel { is_grouped, ..self.kernel }, members, parameters, bindings, workgroups }
+    }
+}
