@@ -1,5 +1,41 @@
-// Kernels of src/layers/concat.rs: copies between all channels of a narrow tensor and some of a wide one.
+// Kernels of src/layers/concat.rs: copies between all channels of narrow tensors and some of a wide one.
 {% include "common/index.wgsl" %}
+{% if entry == "concat_forward" %}
+
+struct Parameters {
+    rows: u32,
+    all: u32,                   // channels of y
+    ends: array<vec4<u32>, 2>,  // the channel of y after each operand's last
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+{% for i in range(operands) %}
+@group(0) @binding({{ i + 1 }}) var<storage, read_write> x_{{ i }}: array<f32>;
+{% endfor %}
+@group(0) @binding({{ operands + 1 }}) var<storage, read_write> y: array<f32>;
+
+// One invocation an element of y.
+@compute @workgroup_size(64)
+fn concat_forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = invocation_index(workgroup, grid, local);
+    let row = index / p.all;
+    let c = index % p.all;
+    if row >= p.rows {
+        return;
+    }
+    let start_0 = 0u;
+    {% for i in range(operands) %}
+    let start_{{ i + 1 }} = p.ends[{{ i // 4 }}].{{ "xyzw"[i % 4] }};
+    if c >= start_{{ i }} && c < start_{{ i + 1 }} {
+        y[index] = x_{{ i }}[row * (start_{{ i + 1 }} - start_{{ i }}) + c - start_{{ i }}];
+    }
+    {% endfor %}
+}
+{% else %}
 
 struct Parameters {
     rows: u32,
@@ -31,8 +67,8 @@ fn {{ entry }}(
     }
 }
 {% endmacro %}
-{{ kernel("concat_forward", "p.channels", "wide[row * p.all + p.start + c] = narrow[index];") }}
 {{ kernel("concat_slice", "p.channels", "narrow[index] = wide[row * p.all + p.start + c];") }}
 {% set inside = "c >= p.start && c < p.start + p.channels" %}
 {% set copy = "if " ~ inside ~ " { d = narrow[row * p.channels + c - p.start]; }" %}
 {{ kernel("concat_backward_slice", "p.all", "var d = 0.0; " ~ copy ~ " wide[index] = d;") }}
+{% endif %}

@@ -7,7 +7,6 @@ alias Value = {{ values("f32") }};
 struct Parameters {
     count: u32,
     constant: f32,
-    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -41,6 +40,24 @@ fn {{ entry }}(
 {{ kernel("sigmoid_forward", 1, "p.constant / (1.0 + exp(-a))") }}
 {{ kernel("sigmoid_backward", 2, "a * b * (1.0 - b / p.constant)") }}
 {{ kernel("scale", 1, "p.constant * a") }}
-{% if width == 1 %}
-{{ kernel("weighted_sum", 1, "select(0.0, f32(second[i]), p.accumulate != 0u) + p.constant * a") }}
+{% if entry == "weighted_sum" %}
+
+struct Weights {
+    weights: array<vec4<f32>, 2>,
+}
+
+@group(0) @binding(0) var<uniform> w: Weights;
+{% for i in range(terms) %}
+@group(0) @binding({{ i + 1 }}) var<storage, read_write> term_{{ i }}: array<f32>;
+{% endfor %}
+@group(0) @binding({{ terms + 1 }}) var<storage, read_write> sum: array<f32>;
+
+@compute @workgroup_size(1)
+fn weighted_sum() {
+    var total = 0.0;
+{% for i in range(terms) %}
+    total += w.weights[{{ i // 4 }}].{{ "xyzw"[i % 4] }} * term_{{ i }}[0];
+{% endfor %}
+    sum[0] = total;
+}
 {% endif %}

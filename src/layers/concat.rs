@@ -89,11 +89,23 @@ impl Op for Concat {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let mut program = Program::default();
-        let mut start = 0;
-        for (i, input) in context.inputs.iter().enumerate() {
-            let operands = [(context.input(i), input), (context.output(0), &context.outputs[0])];
-            copy(&mut program, context, "concat_forward", operands, start)?;
-            start += input.channels();
+        let (channels, all): (Vec<usize>, _) =
+            (context.inputs.iter().map(TensorSpec::channels).collect(), context.outputs[0].channels());
+        let ends = channels.iter().scan(0, |end, channels| {
+            *end += channels;
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        let units = [&channels[..], &[all]].concat();
+        for window in context.windows(context.outputs[0].rows(), &units)? {
+            // The ends are vectors, which begin at a multiple of four words.
+            let words = [window.len(), all, 0, 0].into_iter().chain(ends.iter().copied());
+            let parameters = words.chain(std::iter::repeat(0)).take(4 + 8).map(|word| word as u32).collect();
+            let mut operands: Vec<Operand> =
+                channels.iter().enumerate().map(|(i, &channels)| context.input(i).window(&window, channels)).collect();
+            operands.push(context.output(0).window(&window, all));
+            let kernel = Kernel::new("concat.wgsl", "concat_forward").define("operands", channels.len() as i64);
+            program.dispatch(kernel, parameters, operands, context.grid_for(window.len() * all));
         }
         Ok(program)
     }

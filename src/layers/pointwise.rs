@@ -192,13 +192,12 @@ impl Op for WeightedSum {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
+        let terms = self.weights.len();
+        let parameters = (0..8).map(|i| self.weights.get(i).copied().unwrap_or(0.0).to_bits()).collect();
+        let operands = (0..terms).map(|i| context.input(i)).chain([context.output(0)]).collect();
+        let kernel = Kernel::new("pointwise.wgsl", "weighted_sum").define("width", 1).define("terms", terms as i64);
         let mut program = Program::default();
-        // One launch a term, so that the number of bindings does not depend on the number of terms.
-        for (i, weight) in self.weights.iter().enumerate() {
-            let parameters = vec![1, weight.to_bits(), u32::from(i > 0)];
-            let kernel = Kernel::new("pointwise.wgsl", "weighted_sum").define("width", 1);
-            program.dispatch(kernel, parameters, vec![context.input(i), context.output(0)], [1, 1, 1]);
-        }
+        program.dispatch(kernel, parameters, operands, [1, 1, 1]);
         Ok(program)
     }
 

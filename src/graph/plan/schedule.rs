@@ -13,14 +13,13 @@ use crate::gpu::grouped;
 use crate::graph::program::{Grouping, Launch, Operand, Slot};
 use crate::graph::{Block, DType, Graph, Kernel, KernelLimits, Storage, TensorId, WORD_BYTES};
 
-/// Bytes of an operand that is small on any adapter.
-const SMALL_BYTES: usize = 64 << 10;
-
-/// Operands up to this part of the largest tensor are small beside it. They may have to live longer.
+/// Operands up to so many bytes are small on any adapter, and those up to this part of the largest tensor are small beside it:
+/// they may have to live longer for launches of several nodes to share a dispatch.
+const SMALL_BYTES: usize = 256 << 10;
 const SMALL_PART: usize = 64;
 
 /// Workgroups up to which a launch costs a CPU adapter about as much as the work that it starts.
-const SMALL_WORKGROUPS_CPU: u32 = 64;
+const SMALL_WORKGROUPS_CPU: usize = 64;
 
 /// One launch of a node.
 #[derive(Debug)]
@@ -44,7 +43,13 @@ enum Resource {
 }
 
 /// What launches that share a dispatch have in common.
-type Signature = (Kernel, Vec<Pool>);
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Signature {
+    kernel: Kernel,
+    pools: Vec<Pool>,
+    /// Where operands are large.
+    node: Option<usize>,
+}
 
 /// Where an operand is bound from, as far as launches that share a dispatch must agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,17 +105,16 @@ impl Unit {
 
     /// `None` for a launch that shares no dispatch; operands up to `small` bytes are small.
     fn signature(&self, graph: &Graph, limits: &KernelLimits, small: usize) -> Option<Signature> {
-        let Launch::Dispatch { kernel, parameters, operands, workgroups } = &self.launch else { return None };
-        let is_small = operands.iter().all(|operand| {
-            let is_block = matches!(self.pool(graph, operand.slot), Pool::Block(_));
-            is_block || operand.elements.len() * WORD_BYTES <= small
-        });
-        let most = if limits.is_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension as u32 };
-        let fits = grouped::fits(parameters.len(), operands.len());
-        let count = workgroups.iter().try_fold(1u32, |count, &extent| count.checked_mul(extent));
-        let is_grouped =
-            limits.grouping == Grouping::Small && is_small && fits && count.is_some_and(|count| count <= most);
-        is_grouped.then(|| (kernel.clone(), operands.iter().map(|operand| self.pool(graph, operand.slot)).collect()))
+        let Launch::Dispatch { kernel, parameters, operands, .. } = &self.launch else { return None };
+        let most = if limits.is_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension };
+        let fits = grouped::fits(parameters.len(), operands.len()) && self.workgroups() <= most;
+        let pools: Vec<Pool> = operands.iter().map(|operand| self.pool(graph, operand.slot)).collect();
+        let is_large = operands
+            .iter()
+            .zip(&pools)
+            .any(|(operand, pool)| !matches!(pool, Pool::Block(_)) && operand.elements.len() * WORD_BYTES > small);
+        let node = is_large.then_some(self.node);
+        (limits.grouping == Grouping::Small && fits).then(|| Signature { kernel: kernel.clone(), pools, node })
     }
 
     fn workgroups(&self) -> usize {
@@ -196,7 +200,7 @@ fn needs(graph: &Graph, units: &[Unit]) -> Vec<Vec<usize>> {
 }
 
 /// Joins launches of one signature between which no path leads, one after the other, so that no circle arises; and only where
-/// no launch that shares no dispatch has to wait for one that came after it, so that large tensors live no longer than before.
+/// no launch of large operands has to wait for one that came after it, so that these live no longer than before.
 fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLimits) -> Vec<Vec<usize>> {
     let none = FixedBitSet::with_capacity(units.len());
     let mut before = vec![none.clone(); units.len()];
@@ -214,7 +218,8 @@ fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLi
     let largest = graph.tensors.iter().map(|tensor| tensor.spec.bytes()).max().unwrap_or(0);
     let small = SMALL_BYTES.max(largest / SMALL_PART);
     let signatures: Vec<_> = units.iter().map(|unit| unit.signature(graph, limits, small)).collect();
-    let alone: FixedBitSet = (0..units.len()).filter(|&unit| signatures[unit].is_none()).collect();
+    let is_large = |signature: &Option<Signature>| signature.as_ref().is_none_or(|signature| signature.node.is_some());
+    let large: FixedBitSet = (0..units.len()).filter(|&unit| is_large(&signatures[unit])).collect();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut same: HashMap<Signature, Vec<usize>> = HashMap::new();
     for (number, signature) in signatures.into_iter().enumerate() {
@@ -228,7 +233,7 @@ fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLi
             let first = members[0];
             let workgroups: usize = members.iter().map(|&member| units[member].workgroups()).sum();
             let needed = [first, number].into_iter().filter_map(|unit| before[unit].maximum()).max();
-            let waiting = [first, number].into_iter().filter_map(|unit| after[unit].intersection(&alone).next()).min();
+            let waiting = [first, number].into_iter().filter_map(|unit| after[unit].intersection(&large).next()).min();
             members.len() < grouped::MOST_MEMBERS
                 && workgroups + units[number].workgroups() <= limits.max_workgroups_per_dimension
                 && !before[number].contains(first)
