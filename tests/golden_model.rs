@@ -11,7 +11,7 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::interpret::{self, Values};
 use sep4d::graph::plan::Plan;
-use sep4d::graph::{Block, Graph, TensorId, TensorSpec};
+use sep4d::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
 use sep4d::layers::pointwise::weighted_sum;
 use sep4d::layers::segmentation_loss::segmentation_loss;
 use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, Sep4d, build};
@@ -109,9 +109,11 @@ fn training_graph() -> Training {
     Training { graph: g, model, rng, class_weights, losses }
 }
 
-fn on_device(graph: &Graph, golden: &Golden) -> (Executor, Arc<Memory>) {
+/// With the adapter's own kernel family, or the other one.
+fn on_device(graph: &Graph, golden: &Golden, own_family: bool) -> (Executor, Arc<Memory>) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
-    let plan = Plan::new(graph, context.limits()).unwrap();
+    let own = context.limits();
+    let plan = Plan::new(graph, &KernelLimits { is_cpu: own.is_cpu == own_family, ..own.clone() }).unwrap();
     let memory = Memory::new(&context, &[&plan]).unwrap();
     let mut block = vec![0.0; graph.block_elements()];
     for p in graph.parameters() {
@@ -169,7 +171,7 @@ fn logits_agree() {
     interpret::run(&graph, &mut values).unwrap();
     let twin = relative_error(values.get(&graph, model.logits).unwrap(), &expected);
 
-    let (executor, _memory) = on_device(&graph, &golden);
+    let (executor, _memory) = on_device(&graph, &golden, true);
     executor.write(model.label_bytes, &golden.labels()).unwrap();
     executor.run().unwrap();
     let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
@@ -190,40 +192,42 @@ fn losses_and_gradients_agree() {
     values.set(&graph, class_weights, golden.f64("class_weights"));
     interpret::run(&graph, &mut values).unwrap();
 
-    let (executor, memory) = on_device(&graph, &golden);
-    executor.write(model.label_bytes, &golden.labels()).unwrap();
-    executor.write(rng, &key).unwrap();
-    executor.write(class_weights, &golden.f32("class_weights")).unwrap();
-    executor.run().unwrap();
+    for own_family in [true, false] {
+        let (executor, memory) = on_device(&graph, &golden, own_family);
+        executor.write(model.label_bytes, &golden.labels()).unwrap();
+        executor.write(rng, &key).unwrap();
+        executor.write(class_weights, &golden.f32("class_weights")).unwrap();
+        executor.run().unwrap();
 
-    for (loss, name) in losses.into_iter().zip(["total", "ce", "lovasz", "kl"]) {
-        let expected = golden.f64(&format!("loss.{name}"))[0];
-        let twin = values.get(&graph, loss).unwrap()[0];
-        let device = f64::from(executor.read::<f32>(loss).unwrap()[0]);
-        println!("{name}: {expected} twin {twin} device {device}");
-        assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
-        assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
-    }
+        for (loss, name) in losses.into_iter().zip(["total", "ce", "lovasz", "kl"]) {
+            let expected = golden.f64(&format!("loss.{name}"))[0];
+            let twin = values.get(&graph, loss).unwrap()[0];
+            let device = f64::from(executor.read::<f32>(loss).unwrap()[0]);
+            println!("{name}: {expected} twin {twin} device {device}");
+            assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
+            assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
+        }
 
-    let no_effect = golden.no_effect();
-    let block = memory.read_block(Block::Gradients).unwrap();
-    let mut worst = (0.0, 0.0, String::new());
-    for (i, p) in graph.parameters().iter().enumerate() {
-        let expected = golden.f64(&format!("grad.{}", p.name));
-        let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
-        let twin = values.get(&graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
-        if no_effect.contains(&p.name) {
-            let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
-            assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
-            continue;
+        let no_effect = golden.no_effect();
+        let block = memory.read_block(Block::Gradients).unwrap();
+        let mut worst = (0.0, 0.0, String::new());
+        for (i, p) in graph.parameters().iter().enumerate() {
+            let expected = golden.f64(&format!("grad.{}", p.name));
+            let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
+            let twin = values.get(&graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
+            if no_effect.contains(&p.name) {
+                let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
+                assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
+                continue;
+            }
+            let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
+            assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}: {errors:?}", p.name);
+            if errors.1 > worst.1 {
+                worst = (errors.0, errors.1, p.name.clone());
+            }
         }
-        let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
-        assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}: {errors:?}", p.name);
-        if errors.1 > worst.1 {
-            worst = (errors.0, errors.1, p.name.clone());
-        }
+        println!("worst gradient: {worst:?}");
     }
-    println!("worst gradient: {worst:?}");
 }
 
 #[test]

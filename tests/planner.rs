@@ -255,7 +255,9 @@ fn random_graphs_give_what_the_interpreter_gives() {
         let mut values = Values::default();
         inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
         interpret::run(&graph, &mut values).unwrap();
-        for limits in [context.limits().clone(), small_limits(context.limits())] {
+        let own = context.limits();
+        let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
+        for limits in [own.clone(), small_limits(own), other_family] {
             let executor = run(&context, &graph, &limits, &inputs);
             for &id in &kept {
                 let found: Vec<f64> = executor.read::<f32>(id).unwrap().into_iter().map(f64::from).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::PARAMETER_BYTES;
-use crate::graph::WORD_BYTES;
+use crate::graph::{Kernel, WORD_BYTES};
 
 /// Launches that share a dispatch, at most.
 pub const MOST_MEMBERS: usize = 32;
@@ -31,9 +31,10 @@ pub struct Member {
     pub workgroups: [u32; 3],
 }
 
-/// Whether the table has room for a launch of so many parameter words and operands.
-pub fn fits(parameters: usize, operands: usize) -> bool {
-    parameters <= MOST_PARAMETERS && operands <= MOST_OPERANDS
+/// Whether launches of `kernel` with so many parameter words and operands can share a dispatch. Those that multiply by matrix
+/// units do not: a driver that cannot compile one is lost with its device, so they run only as a tuner has tried them.
+pub fn fits(kernel: &Kernel, parameters: usize, operands: usize) -> bool {
+    parameters <= MOST_PARAMETERS && operands <= MOST_OPERANDS && !kernel.on_matrix_units()
 }
 
 /// The words of the table of at most [`MOST_MEMBERS`] launches. A workgroup belongs to the last one whose first workgroup does

@@ -53,7 +53,7 @@ impl Shared {
     pub fn step(self, limits: &KernelLimits) -> Step {
         let count = |launch: &Resolved| launch.workgroups.iter().product();
         let first = &self.launches[0];
-        let can_be_grouped = grouped::fits(first.parameters.len(), first.operands.len());
+        let can_be_grouped = grouped::fits(&self.kernel, first.parameters.len(), first.operands.len());
         let is_grouped = self.launches.len() > 1 || limits.grouping == Grouping::Every && can_be_grouped;
         let (mut parameters, mut bindings, mut workgroups) =
             (first.parameters.clone(), first.places().copied().collect(), first.workgroups);

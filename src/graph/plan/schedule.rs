@@ -107,7 +107,7 @@ impl Unit {
     fn signature(&self, graph: &Graph, limits: &KernelLimits, small: usize) -> Option<Signature> {
         let Launch::Dispatch { kernel, parameters, operands, .. } = &self.launch else { return None };
         let most = if limits.is_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension };
-        let fits = grouped::fits(parameters.len(), operands.len()) && self.workgroups() <= most;
+        let fits = grouped::fits(kernel, parameters.len(), operands.len()) && self.workgroups() <= most;
         let pools: Vec<Pool> = operands.iter().map(|operand| self.pool(graph, operand.slot)).collect();
         let is_large = operands
             .iter()
@@ -199,7 +199,7 @@ fn needs(graph: &Graph, units: &[Unit]) -> Vec<Vec<usize>> {
     needs
 }
 
-/// Joins launches of one signature between which no path leads, one after the other, so that no circle arises; and only where
+/// Joins launches of one signature between which no path leads, one after the other, so that no cycle arises; and only where
 /// no launch of large operands has to wait for one that came after it, so that these live no longer than before.
 fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLimits) -> Vec<Vec<usize>> {
     let none = FixedBitSet::with_capacity(units.len());
