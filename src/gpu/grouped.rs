@@ -6,16 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::PARAMETER_BYTES;
 use crate::graph::{Kernel, WORD_BYTES};
 
 /// Launches that share a dispatch, at most.
-pub const MOST_MEMBERS: usize = 32;
+pub const MOST_MEMBERS: usize = 16;
 
 const MOST_OPERANDS: usize = 8;
 const MOST_PARAMETERS: usize = MEMBER_WORDS - MOST_OPERANDS - 4;
 
-const MEMBER_WORDS: usize = PARAMETER_BYTES / WORD_BYTES;
+const MEMBER_WORDS: usize = 48;
 const TABLE_WORDS: usize = MOST_MEMBERS * MEMBER_WORDS;
 /// Bytes of the table.
 pub const TABLE_BYTES: usize = TABLE_WORDS * WORD_BYTES;
@@ -260,9 +259,9 @@ fn doubling(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
         let member = |parameters, offsets, workgroups| Member { parameters, offsets, workgroups };
         let words = table(&[member(vec![7, 8], vec![256], [2, 3, 1]), member(vec![9], vec![0, 512], [5, 1, 1])]);
         assert_eq!(words.len(), TABLE_WORDS);
-        let row = |number: usize| &words[number * 64..][..64];
-        assert_eq!((&row(0)[..3], &row(0)[52..54], &row(0)[60..]), (&[7, 8, 0][..], &[256, 0][..], &[2, 3, 1, 0][..]));
-        assert_eq!((&row(1)[..2], &row(1)[52..55], &row(1)[60..]), (&[9, 0][..], &[0, 512, 0][..], &[5, 1, 1, 6][..]));
-        assert_eq!(row(2)[63], u32::MAX);
+        let row = |number: usize| &words[number * MEMBER_WORDS..][..MEMBER_WORDS];
+        assert_eq!((&row(0)[..3], &row(0)[36..38], &row(0)[44..]), (&[7, 8, 0][..], &[256, 0][..], &[2, 3, 1, 0][..]));
+        assert_eq!((&row(1)[..2], &row(1)[36..39], &row(1)[44..]), (&[9, 0][..], &[0, 512, 0][..], &[5, 1, 1, 6][..]));
+        assert_eq!(row(2)[47], u32::MAX);
     }
 }
