@@ -270,7 +270,8 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 }
 
 /// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, with every launch as one of those that share a dispatch, overwriting its operands where it may, with every variant that a tuner may choose, and in f16.
+/// operations, in windows, with every launch as one of those that share a dispatch, overwriting its operands where it may, with
+/// every variant that a tuner may choose, and in f16.
 ///
 /// # Errors
 /// [`crate::Error::Device`] if a kernel does not compile or run.

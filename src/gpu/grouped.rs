@@ -11,10 +11,10 @@ use crate::graph::{Kernel, WORD_BYTES};
 /// Launches that share a dispatch, at most.
 pub const MOST_MEMBERS: usize = 16;
 
+/// A launch's row of the table: parameters, where its operands begin, its grid and its first workgroup.
+const MEMBER_WORDS: usize = 48;
 const MOST_OPERANDS: usize = 8;
 const MOST_PARAMETERS: usize = MEMBER_WORDS - MOST_OPERANDS - 4;
-
-const MEMBER_WORDS: usize = 48;
 const TABLE_WORDS: usize = MOST_MEMBERS * MEMBER_WORDS;
 /// Bytes of the table.
 pub const TABLE_BYTES: usize = TABLE_WORDS * WORD_BYTES;
@@ -57,9 +57,9 @@ pub fn table(members: &[Member]) -> Vec<u32> {
 
 /// The text of a kernel of the same entry point for several launches, from that for one.
 ///
-/// `source` declares its uniform and storage variables in lines of their own, its buffers are arrays that it only indexes, and
-/// the entry point itself uses its uniform if there are several, and calls its workgroup's number `workgroup` and their extent `grid`. None of the names
-/// is used for anything else.
+/// `source` declares its uniform and storage variables in lines of their own, and its buffers are arrays that it only indexes. The
+/// entry point itself uses its uniform if there are several, and calls its workgroup's number `workgroup` and their extent
+/// `grid`. None of the names is used for anything else.
 ///
 /// # Errors
 /// A sentence if `source` is not of that form.

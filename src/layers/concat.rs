@@ -89,18 +89,16 @@ impl Op for Concat {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let mut program = Program::default();
-        let (channels, all): (Vec<usize>, _) =
-            (context.inputs.iter().map(TensorSpec::channels).collect(), context.outputs[0].channels());
-        let ends = channels.iter().scan(0, |end, channels| {
-            *end += channels;
-            Some(*end)
-        });
-        let ends: Vec<usize> = ends.collect();
+        let channels: Vec<usize> = context.inputs.iter().map(TensorSpec::channels).collect();
+        let all = context.outputs[0].channels();
         let units = [&channels[..], &[all]].concat();
         for window in context.windows(context.outputs[0].rows(), &units)? {
-            // The ends are vectors, which begin at a multiple of four words.
-            let words = [window.len(), all, 0, 0].into_iter().chain(ends.iter().copied());
-            let parameters = words.chain(std::iter::repeat(0)).take(4 + 8).map(|word| word as u32).collect();
+            let mut parameters = vec![0; 12];
+            parameters[..2].copy_from_slice(&[window.len() as u32, all as u32]);
+            // Vectors begin at a multiple of four words.
+            for i in 0..channels.len() {
+                parameters[4 + i] = channels[..=i].iter().sum::<usize>() as u32;
+            }
             let mut operands: Vec<Operand> =
                 channels.iter().enumerate().map(|(i, &channels)| context.input(i).window(&window, channels)).collect();
             operands.push(context.output(0).window(&window, all));
