@@ -152,7 +152,7 @@ pub fn render(rows: &[Row], by: By) -> String {
         By::Op => "op",
         By::Part => "part",
     };
-    table(&[name, "launches", "ms", "%", "GFLOP", "MiB", "GFLOP/s", "GB/s", "% of roof", "roof"], &lines)
+    table(&[name, "dispatches", "ms", "%", "GFLOP", "MiB", "GFLOP/s", "GB/s", "% of roof", "roof"], &lines)
 }
 
 #[cfg(test)]
