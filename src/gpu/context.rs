@@ -121,6 +121,7 @@ fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
 
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
     let limits = adapter.limits();
+    let is_cpu = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     KernelLimits {
         max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
         max_buffer_bytes: limits.max_buffer_size as usize,
@@ -129,7 +130,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             .max(limits.min_uniform_buffer_offset_alignment as usize),
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size as usize,
-        is_cpu: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+        is_cpu,
         min_subgroup_lanes: if adapter.features().contains(wgpu::Features::SUBGROUP) {
             adapter.get_info().subgroup_min_size as usize
         } else {
@@ -138,7 +139,8 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         tuning: Tuning::new(),
         matrices: matrix_units(adapter),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
-        grouping: Grouping::Small,
+        // Drivers of GPUs are many; what they make of the rewritten kernels is tried before it is used.
+        grouping: if is_cpu { Grouping::Small } else { Grouping::Tried },
     }
 }
 

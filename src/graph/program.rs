@@ -37,6 +37,10 @@ pub struct KernelLimits {
     pub grouping: Grouping,
 }
 
+/// What a tuning says of a kernel whose launches may share a dispatch ([`Kernel::sharing`]), and of one whose launches may not.
+pub(super) const SHARED: &str = "shared";
+pub(super) const ALONE: &str = "alone";
+
 /// Which launches of one kernel share a dispatch, so that a step has fewer of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grouping {
@@ -44,6 +48,8 @@ pub enum Grouping {
     Off,
     /// Small ones that do not depend on each other.
     Small,
+    /// Of the small ones those of kernels for which the tuning says so.
+    Tried,
     /// Each is made as if it shared one, even if there is no other: for tests of the kernels.
     Every,
 }
@@ -60,6 +66,15 @@ pub enum MatrixUnits {
 }
 
 impl KernelLimits {
+    /// Whether small launches of `kernel` share dispatches.
+    pub fn shares(&self, kernel: &Kernel) -> bool {
+        match self.grouping {
+            Grouping::Off | Grouping::Every => false,
+            Grouping::Small => true,
+            Grouping::Tried => self.tuning.get(&kernel.sharing()).is_some_and(|choice| choice == SHARED),
+        }
+    }
+
     /// What WebGPU guarantees everywhere.
     pub fn portable() -> Self {
         KernelLimits {
@@ -105,6 +120,12 @@ impl Kernel {
     /// Whether it multiplies by matrix units.
     pub fn on_matrix_units(&self) -> bool {
         self.defines.get("matrix_units") == Some(&1)
+    }
+
+    /// What a tuning calls the question whether its launches may share a dispatch.
+    pub fn sharing(&self) -> String {
+        let values: String = self.defines.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        format!("dispatches of {} {}{values} f16={:b}", self.shader, self.entry, self.half_bindings)
     }
 
     /// The same with the template value `name = value`.

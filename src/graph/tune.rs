@@ -1,5 +1,7 @@
 //! Choice among the variants of a program: by name, and by measuring each on random data.
 
+mod sharing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +11,11 @@ use rayon::prelude::*;
 
 use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
-use super::{DType, Graph, KernelLimits, Node, OpContext, TensorId, TensorSpec};
+use super::{DType, Graph, Grouping, KernelLimits, Node, OpContext, TensorId, TensorSpec};
 use crate::gpu::Context;
 use crate::rng::Rng;
 use crate::{Error, Result};
+use sharing::tune_sharing;
 
 /// The chosen variant of each problem, by their names in [`Variants`]; the default runs where there is none.
 pub type Tuning = BTreeMap<String, String>;
@@ -101,7 +104,7 @@ pub fn tuned(
 }
 
 /// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no
-/// choice yet, the costliest first. `measure(done, all)` is asked before each; those for which it says no get the default, so
+/// choice yet, the costliest first; and which kernels' launches share dispatches, where that is to be tried. `measure(done, all)` is asked before each; those for which it says no get the default, so
 /// that every choice is made once.
 ///
 /// # Errors
@@ -129,6 +132,10 @@ pub fn tune(
         };
         tuning.insert(variants.problem, variants.names[chosen].to_owned());
     }
+    if limits.grouping == Grouping::Tried {
+        let limits = KernelLimits { tuning: tuning.clone(), ..limits.clone() };
+        tuning.extend(tune_sharing(context, graphs, &limits)?);
+    }
     Ok(tuning)
 }
 
@@ -154,9 +161,7 @@ fn fastest(
         .into_iter();
     let default = trials.next().ok_or_else(|| Error::Shape(format!("{} has no variant", variants.problem)))??;
     let expected = default.run()?;
-    let is_half = |spec: &TensorSpec| spec.dtype == DType::F16;
-    // Variants may round their other operands to f16 where one is.
-    let tolerance = if variants.sample.iter().chain(&outputs).any(is_half) { 1e-3 } else { 1e-5 };
+    let tolerance = tolerance(&[&variants.sample[..], &outputs].concat());
     let mut agreeing = vec![(0, default)];
     for (i, trial) in (1..).zip(trials) {
         // One that the driver refuses is not chosen, unless the device is gone with it.
@@ -186,6 +191,11 @@ fn fastest(
     };
     let medians = elapsed.into_iter().map(|(i, secs, _)| (i, median(secs)));
     Ok(medians.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(i, _)| i))
+}
+
+/// How far two kernels may be apart that give the same, relatively: where one tensor is in f16, they may round the others to it.
+fn tolerance(specs: &[TensorSpec]) -> f64 {
+    if specs.iter().any(|spec| spec.dtype == DType::F16) { 1e-3 } else { 1e-5 }
 }
 
 /// Inputs of trials: enough values that no tile has the same as its neighbour.
@@ -220,12 +230,17 @@ impl Trial {
         values: &Values,
     ) -> Result<Trial> {
         let mut graph = Graph::new();
+        // Ops are made in f32, and what is in f16 becomes so afterwards.
+        let single = |spec: &TensorSpec| match spec.dtype {
+            DType::F16 => TensorSpec::f32(&spec.shape),
+            DType::F32 | DType::U32 => spec.clone(),
+        };
         let inputs: Vec<TensorId> =
-            sample.iter().enumerate().map(|(i, spec)| graph.input(&format!("input{i}"), spec.clone())).collect();
+            sample.iter().enumerate().map(|(i, spec)| graph.input(&format!("input{i}"), single(spec))).collect();
         let made = graph.push_shared(node.op.clone(), &inputs)?;
-        for (&id, spec) in made.iter().zip(outputs) {
+        made.iter().for_each(|&id| graph.keep(id));
+        for (id, spec) in inputs.iter().chain(&made).zip(sample.iter().chain(outputs)) {
             graph.tensors[id.0].spec.dtype = spec.dtype;
-            graph.keep(id);
         }
         let plan = Plan::new(&graph, limits)?;
         let memory = Memory::new(context, &[&plan])?;
@@ -234,7 +249,8 @@ impl Trial {
             match spec.dtype {
                 DType::F16 => executor.write(id, &repeated(&values.half, spec.bytes() / 2))?,
                 DType::F32 => executor.write(id, &repeated(&values.single, spec.elements()))?,
-                DType::U32 => return Err(Error::Shape("only products of floats have variants".into())),
+                // A label, index or mask that every op takes.
+                DType::U32 => executor.write(id, &vec![0u32; spec.elements()])?,
             }
         }
         Ok(Trial { executor, outputs: made })

@@ -362,7 +362,9 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::DeviceChoice;
     use crate::graph::plan::Plan;
+    use crate::graph::tune::tune;
     use crate::graph::{Grouping, KernelLimits};
 
     const MODEL: ModelConfig =
@@ -436,6 +438,25 @@ mod tests {
             assert!((few as f64) < most * many as f64, "{few} dispatches instead of {many}");
             let (more, less) = (together.arenas.iter().sum::<usize>(), apart.arenas.iter().sum::<usize>());
             assert!(more as f64 <= 1.01 * less as f64, "{more} bytes instead of {less}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_shares_the_dispatches_of_kernels_that_then_give_the_same() {
+        let context = Context::open(&DeviceChoice::Best).unwrap();
+        let shape = BatchShape { batch: 1, frames: 4, size: [16, 16, 4] };
+        for precision in [Precision::F32, Precision::F16] {
+            let graphs = graphs(&MODEL, &shape, &step_in(precision)).unwrap();
+            let own = context.limits().clone();
+            let untried = KernelLimits { is_cpu: false, grouping: Grouping::Tried, ..own };
+            let tuning = tune(&context, &graphs, &untried, |_, _| false).unwrap();
+            let tried = KernelLimits { tuning, ..untried.clone() };
+            let dispatches = |grouping, limits: &KernelLimits| -> Vec<usize> {
+                let limits = KernelLimits { grouping, ..limits.clone() };
+                graphs.iter().map(|graph| Plan::new(graph, &limits).unwrap().steps.len()).collect()
+            };
+            assert_eq!(dispatches(Grouping::Tried, &untried), dispatches(Grouping::Off, &tried));
+            assert_eq!(dispatches(Grouping::Tried, &tried), dispatches(Grouping::Small, &tried));
         }
     }
 

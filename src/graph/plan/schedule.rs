@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 use fixedbitset::FixedBitSet;
 
 use crate::gpu::grouped;
-use crate::graph::program::{Grouping, Launch, Operand, Slot};
+use crate::graph::program::{Launch, Operand, Slot};
 use crate::graph::{Block, DType, Graph, Kernel, KernelLimits, Storage, TensorId, WORD_BYTES};
 
 /// Operands up to so many bytes are small on any adapter, and those up to this part of the largest tensor are small beside it:
@@ -103,7 +103,7 @@ impl Unit {
         }
     }
 
-    /// `None` for a launch that shares no dispatch; operands up to `small` bytes are small.
+    /// `None` for a launch that can share no dispatch; operands up to `small` bytes are small.
     fn signature(&self, graph: &Graph, limits: &KernelLimits, small: usize) -> Option<Signature> {
         let Launch::Dispatch { kernel, parameters, operands, .. } = &self.launch else { return None };
         let most = if limits.is_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension };
@@ -114,7 +114,7 @@ impl Unit {
             .zip(&pools)
             .any(|(operand, pool)| !matches!(pool, Pool::Block(_)) && operand.elements.len() * WORD_BYTES > small);
         let node = is_large.then_some(self.node);
-        (limits.grouping == Grouping::Small && fits).then(|| Signature { kernel: kernel.clone(), pools, node })
+        fits.then(|| Signature { kernel: kernel.clone(), pools, node })
     }
 
     fn workgroups(&self) -> usize {
@@ -223,7 +223,7 @@ fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLi
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut same: HashMap<Signature, Vec<usize>> = HashMap::new();
     for (number, signature) in signatures.into_iter().enumerate() {
-        let Some(signature) = signature else {
+        let Some(signature) = signature.filter(|signature| limits.shares(&signature.kernel)) else {
             groups.push(vec![number]);
             continue;
         };
