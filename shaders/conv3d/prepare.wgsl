@@ -6,21 +6,11 @@
 {% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
 
-fn prepared_at(o: i32, i: i32, k: i32, kz: i32, taps: i32) -> f32 {
-    {% if winograd %}
-    let first = k % p.kx * p.ky * {{ kz }} + kz;
-    let outer = weight_at(o, i, first, taps);
-    let inner = weight_at(o, i, first + {{ kz }}, taps);
-    let last = weight_at(o, i, first + {{ 2 * kz }}, taps);
-    switch k / p.kx {
-        case 0: { return outer; }
-        case 1: { return 0.5 * (outer + inner + last); }
-        case 2: { return 0.5 * (outer - inner + last); }
-        default: { return last; }
-    }
-    {% else %}
-    return weight_at(o, i, k * {{ kz }} + kz, taps);
-    {% endif %}
+// Tap `tap` of four input channels for output `o`.
+fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
+    return vec4(
+        weight_at(o, 4 * c, tap, taps), weight_at(o, 4 * c + 1, tap, taps),
+        weight_at(o, 4 * c + 2, tap, taps), weight_at(o, 4 * c + 3, tap, taps));
 }
 
 @compute @workgroup_size(64)
@@ -31,23 +21,41 @@ fn {{ entry }}(
 ) {
     let index = i32(invocation_index(workgroup, grid, local));
     let within = index % {{ cb }};
-    let c = index / {{ cb }} % ((p.ci + 3) / 4);
-    let block = index / ({{ cb }} * ((p.ci + 3) / 4));
+    let vectors = (p.ci + 3) / 4;
+    let c = index / {{ cb }} % vectors;
+    let block = index / ({{ cb }} * vectors);
     let o = block * {{ cb }} + within;
     if block >= p.count {
         return;
     }
     let taps = p.kx * p.ky * {{ kz }};
-    let outer = p.kx * {{ "4" if winograd else "p.ky" }};
-    for (var k = 0; k < outer; k += 1) {
+    {% if winograd %}
+    for (var kx = 0; kx < p.kx; kx += 1) {
         {% for z in range(kz) %}
         {
-            packed[(((block * outer + k) * ((p.ci + 3) / 4) + c) * {{ kz }} + {{ z }}) * {{ cb }} + within] = vec4(
-                prepared_at(o, 4 * c, k, {{ z }}, taps), prepared_at(o, 4 * c + 1, k, {{ z }}, taps),
-                prepared_at(o, 4 * c + 2, k, {{ z }}, taps), prepared_at(o, 4 * c + 3, k, {{ z }}, taps));
+            let tap = kx * p.ky * {{ kz }} + {{ z }};
+            let first = weights_at(o, c, tap, taps);
+            let second = weights_at(o, c, tap + {{ kz }}, taps);
+            let third = weights_at(o, c, tap + {{ 2 * kz }}, taps);
+            let even = 0.5 * (first + third);
+            let odd = 0.5 * second;
+            let to = (((block * 4 * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
+            let next = p.kx * vectors * {{ kz * cb }};
+            packed[to] = first;
+            packed[to + next] = even + odd;
+            packed[to + 2 * next] = even - odd;
+            packed[to + 3 * next] = third;
         }
         {% endfor %}
     }
+    {% else %}
+    for (var k = 0; k < p.kx * p.ky; k += 1) {
+        {% for z in range(kz) %}
+        packed[(((block * p.kx * p.ky + k) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within] =
+            weights_at(o, c, k * {{ kz }} + {{ z }}, taps);
+        {% endfor %}
+    }
+    {% endif %}
     {% if bias %}
     if c == 0 && within % 4 == 0 {
         var b = vec4(0.0);
