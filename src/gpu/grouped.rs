@@ -66,50 +66,7 @@ pub fn table(members: &[Member]) -> Vec<u32> {
 pub fn grouped_source(source: &str, entry: &str) -> Result<String, String> {
     let code: String =
         source.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
-    // What a name stands for: the type of an alias, or those of a structure's members.
-    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut structure = None;
-    let mut uniforms = Vec::new();
-    let mut buffers = BTreeMap::new();
-    let mut text = String::new();
-    for line in code.lines() {
-        let declared = line.trim().trim_end_matches(';');
-        if let Some((name, of)) = declared.strip_prefix("alias ").and_then(|alias| alias.split_once(" = ")) {
-            types.insert(name, vec![of]);
-        } else if let Some(name) = declared.strip_prefix("struct ").and_then(|rest| rest.strip_suffix(" {")) {
-            types.insert(name, Vec::new());
-            structure = Some(name);
-        } else if let (Some(name), Some((_, of))) = (structure, declared.trim_end_matches(',').split_once(": ")) {
-            types.entry(name).or_default().push(of);
-        } else if declared == "}" {
-            structure = None;
-        } else if let Some((_, variable)) = declared.split_once("var<storage, read_write> ") {
-            let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
-            let element = of.strip_prefix("array<").and_then(|of| of.strip_suffix('>'));
-            let binding = declared.split("@binding(").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
-            let (Some(element), Some(binding)) = (element, binding) else {
-                return Err(format!("cannot read `{line}`"));
-            };
-            let bytes = bytes_of(element, &types).ok_or_else(|| format!("cannot tell the size of `{element}`"))?;
-            buffers.insert(name, (binding, bytes));
-        } else if let Some((_, variable)) = declared.split_once("var<uniform> ") {
-            let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
-            uniforms.push(name);
-            let _ = writeln!(
-                text,
-                "struct Group_{name} {{ @size({}) parameters: {of}, offsets: array<vec4<u32>, 2>, grid: vec3<u32>, first: u32 }}
-                 @group(0) @binding(0) var<uniform> group_{name}: array<Group_{name}, {MOST_MEMBERS}>;
-                 var<private> {name}: {of};",
-                MOST_PARAMETERS * WORD_BYTES
-            );
-            continue;
-        }
-        text += line;
-        text.push('\n');
-    }
-    for name in buffers.keys() {
-        let _ = writeln!(text, "var<private> base_{name}: u32;");
-    }
+    let Declared { uniforms, buffers, text } = declared(&code)?;
     let text = rebased(&text, &buffers)?;
 
     let signature = format!("fn {entry}(");
@@ -131,7 +88,69 @@ pub fn grouped_source(source: &str, entry: &str) -> Result<String, String> {
             renamed = format!("{to} vec3<u32>, {renamed}");
         }
     }
-    let mut prologue = format!(
+    Ok(format!("{before}{signature}{renamed}{{{}{body}", prologue(uniform, &buffers)))
+}
+
+/// Binding and bytes of an element of each buffer.
+type Buffers<'a> = BTreeMap<&'a str, (usize, usize)>;
+
+/// What a kernel declares.
+struct Declared<'a> {
+    uniforms: Vec<&'a str>,
+    buffers: Buffers<'a>,
+    /// Its text, with tables and private variables in place of uniforms.
+    text: String,
+}
+
+fn declared(code: &str) -> Result<Declared<'_>, String> {
+    // What a name stands for: the type of an alias, or those of a structure's members.
+    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut structure = None;
+    let mut found = Declared { uniforms: Vec::new(), buffers: Buffers::new(), text: String::new() };
+    for line in code.lines() {
+        let declared = line.trim().trim_end_matches(';');
+        if let Some((name, of)) = declared.strip_prefix("alias ").and_then(|alias| alias.split_once(" = ")) {
+            types.insert(name, vec![of]);
+        } else if let Some(name) = declared.strip_prefix("struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            types.insert(name, Vec::new());
+            structure = Some(name);
+        } else if let (Some(name), Some((_, of))) = (structure, declared.trim_end_matches(',').split_once(": ")) {
+            types.entry(name).or_default().push(of);
+        } else if declared == "}" {
+            structure = None;
+        } else if let Some((_, variable)) = declared.split_once("var<storage, read_write> ") {
+            let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
+            let element = of.strip_prefix("array<").and_then(|of| of.strip_suffix('>'));
+            let binding = declared.split("@binding(").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+            let (Some(element), Some(binding)) = (element, binding) else {
+                return Err(format!("cannot read `{line}`"));
+            };
+            let bytes = bytes_of(element, &types).ok_or_else(|| format!("cannot tell the size of `{element}`"))?;
+            found.buffers.insert(name, (binding, bytes));
+        } else if let Some((_, variable)) = declared.split_once("var<uniform> ") {
+            let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
+            found.uniforms.push(name);
+            let _ = writeln!(
+                found.text,
+                "struct Group_{name} {{ @size({}) parameters: {of}, offsets: array<vec4<u32>, 2>, grid: vec3<u32>, first: u32 }}
+                 @group(0) @binding(0) var<uniform> group_{name}: array<Group_{name}, {MOST_MEMBERS}>;
+                 var<private> {name}: {of};",
+                MOST_PARAMETERS * WORD_BYTES
+            );
+            continue;
+        }
+        found.text += line;
+        found.text.push('\n');
+    }
+    for name in found.buffers.keys() {
+        let _ = writeln!(found.text, "var<private> base_{name}: u32;");
+    }
+    Ok(found)
+}
+
+/// What an entry point begins with: it looks up its launch.
+fn prologue(uniform: &str, buffers: &Buffers) -> String {
+    let mut text = format!(
         "
     var group_member = 0u;
     while group_member < {last}u && group_workgroup.x >= group_{uniform}[group_member + 1u].first {{
@@ -144,14 +163,12 @@ pub fn grouped_source(source: &str, entry: &str) -> Result<String, String> {
 ",
         last = MOST_MEMBERS - 1
     );
-    for (name, (binding, bytes)) in &buffers {
+    for (name, (binding, bytes)) in buffers {
         let (vector, component) = ((binding - 1) / 4, ["x", "y", "z", "w"][(binding - 1) % 4]);
-        let _ = writeln!(
-            prologue,
-            "    base_{name} = group_{uniform}[group_member].offsets[{vector}].{component} / {bytes}u;"
-        );
+        let _ =
+            writeln!(text, "    base_{name} = group_{uniform}[group_member].offsets[{vector}].{component} / {bytes}u;");
     }
-    Ok(format!("{before}{signature}{renamed}{{{prologue}{body}"))
+    text
 }
 
 /// The identifiers and numbers of `text`.
@@ -176,7 +193,7 @@ fn bytes_of(of: &str, types: &BTreeMap<&str, Vec<&str>>) -> Option<usize> {
 }
 
 /// `text` with the launch's first element added to each index of `buffers`.
-fn rebased(text: &str, buffers: &BTreeMap<&str, (usize, usize)>) -> Result<String, String> {
+fn rebased(text: &str, buffers: &Buffers) -> Result<String, String> {
     let mut result = String::with_capacity(2 * text.len());
     // What ends at each bracket that is open.
     let mut open = Vec::new();

@@ -93,7 +93,7 @@ fn prepare(
     };
     let error = |name: &str, tensor: Tensor| -> Result<f64> {
         let data = pollster::block_on(Wgpu::float_into_data(tensor)).map_err(|why| format!("{why:?}"))?;
-        let values: Vec<f32> = data.to_vec().map_err(|why| format!("{why:?}"))?;
+        let values: Vec<f32> = data.try_to_vec().map_err(|why| format!("{why:?}"))?;
         Ok(relative(&values, &read(folder, name)?))
     };
     let [d_weight, d_bias] = convolution.weight();
