@@ -104,7 +104,8 @@ pub fn tuned(
 }
 
 /// The fastest variant of every problem of `graphs` that gives what the default gives, measured where `limits` have no
-/// choice yet, the costliest first; and which kernels' launches share dispatches, where that is to be tried. `measure(done, all)` is asked before each; those for which it says no get the default, so
+/// choice yet, the costliest first; and which kernels' launches share dispatches, where that is to be tried
+/// ([`Grouping::Tried`]). `measure(done, all)` is asked before each problem; those for which it says no get the default, so
 /// that every choice is made once.
 ///
 /// # Errors
