@@ -37,13 +37,11 @@ fn {{ entry }}(
             let first = weights_at(o, c, tap, taps);
             let second = weights_at(o, c, tap + {{ kz }}, taps);
             let third = weights_at(o, c, tap + {{ 2 * kz }}, taps);
-            let even = 0.5 * (first + third);
-            let odd = 0.5 * second;
             let to = (((block * 4 * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
             let next = p.kx * vectors * {{ kz * cb }};
             packed[to] = first;
-            packed[to + next] = even + odd;
-            packed[to + 2 * next] = even - odd;
+            packed[to + next] = 0.5 * (first + second + third);
+            packed[to + 2 * next] = 0.5 * (first - second + third);
             packed[to + 3 * next] = third;
         }
         {% endfor %}
