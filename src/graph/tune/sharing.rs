@@ -79,42 +79,20 @@ fn trial(context: &Arc<Context>, graph: &Graph, node: &Node, limits: &KernelLimi
 mod tests {
     use super::*;
     use crate::gpu::DeviceChoice;
-    use crate::graph::{CpuTensor, Op, OpContext, Program, TensorSpec};
-    use crate::layers::pointwise::Pointwise;
-
-    /// Doubles, unless launches that share a dispatch are to triple.
-    #[derive(Debug)]
-    struct Doubling {
-        triples_shared: bool,
-    }
-
-    impl Op for Doubling {
-        fn name(&self) -> &'static str {
-            "doubling"
-        }
-
-        fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-            Ok(inputs.to_vec())
-        }
-
-        fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-            vec![inputs[0].data.iter().map(|x| 2.0 * x).collect()]
-        }
-
-        fn program(&self, context: &OpContext) -> Result<Program> {
-            let wrong = self.triples_shared && context.limits.grouping == Grouping::Every;
-            Pointwise::Scale { factor: if wrong { 3.0 } else { 2.0 } }.program(context)
-        }
-    }
+    use crate::graph::tune::tests::Doubling;
+    use crate::graph::{OpContext, TensorSpec};
 
     #[test]
     fn launches_that_give_something_else_together_stay_alone() {
         let context = Context::open(&DeviceChoice::Best).unwrap();
-        for (triples_shared, choice, dispatches) in [(false, SHARED, 1), (true, ALONE, 2)] {
+        let never = |_: &OpContext| false;
+        let together = |context: &OpContext| context.limits.grouping == Grouping::Every;
+        let cases: [(fn(&OpContext) -> bool, _, _); 2] = [(never, SHARED, 1), (together, ALONE, 2)];
+        for (triples, choice, dispatches) in cases {
             let mut graph = Graph::new();
             for (name, extent) in [("a", 100), ("b", 72)] {
                 let x = graph.input(name, TensorSpec::f32(&[extent]));
-                let y = graph.push(Doubling { triples_shared }, &[x]).unwrap()[0];
+                let y = graph.push_one(Doubling { triples }, &[x]).unwrap();
                 graph.keep(y);
             }
             let limits = KernelLimits { grouping: Grouping::Tried, ..context.limits().clone() };
