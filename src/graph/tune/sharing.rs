@@ -87,8 +87,8 @@ mod tests {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let never = |_: &OpContext| false;
         let together = |context: &OpContext| context.limits.grouping == Grouping::Every;
-        let cases: [(fn(&OpContext) -> bool, _, _); 2] = [(never, SHARED, 1), (together, ALONE, 2)];
-        for (triples, choice, dispatches) in cases {
+        let ops = [Doubling { triples: never }, Doubling { triples: together }];
+        for (Doubling { triples }, (choice, dispatches)) in ops.into_iter().zip([(SHARED, 1), (ALONE, 2)]) {
             let mut graph = Graph::new();
             for (name, extent) in [("a", 100), ("b", 72)] {
                 let x = graph.input(name, TensorSpec::f32(&[extent]));
