@@ -10,6 +10,7 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::interpret::{self, Values};
 use sep4d::graph::plan::{BufferId, Member, Placement, Plan, Step};
+use sep4d::graph::program::LAYER_BYTES;
 use sep4d::graph::recompute::plan_within;
 use sep4d::graph::{Graph, Grouping, Init, KernelLimits, OpContext, Slot, Storage, TensorId, TensorSpec};
 use sep4d::layers::concat::{concat, slice};
@@ -216,7 +217,7 @@ fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
     let scratch = |node: &sep4d::graph::Node| -> usize {
         let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
         let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits }).unwrap();
-        program.scratch.iter().map(|elements| aligned(4 * elements)).sum()
+        program.scratch.iter().map(|scratch| aligned(scratch.bytes())).sum()
     };
     tensors + graph.nodes().iter().map(scratch).sum::<usize>()
 }
@@ -265,6 +266,39 @@ fn random_graphs_give_what_the_interpreter_gives() {
                 assert!(error < tolerance, "seed {seed}: {} deviates by {error}", graph.describe(id));
             }
         }
+    }
+}
+
+#[test]
+fn temporaries_find_room_in_several_images() {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let mut rng = Rng::new(3, 0);
+    let mut graph = Graph::new();
+    let mut inputs = Vec::new();
+    let mut input = |graph: &mut Graph, shape: &[usize]| {
+        let id = graph.input("input", TensorSpec::f32(shape));
+        inputs.push((id, (0..shape.iter().product()).map(|_| f64::from(rng.normal() as f32)).collect::<Vec<f64>>()));
+        id
+    };
+    // The weights of all layers are rearranged in one dispatch, as far as they fit one image.
+    let x = input(&mut graph, &[1, 4, 4, 4, 8]);
+    let outputs: Vec<TensorId> = (0..6)
+        .map(|_| {
+            let (weight, bias) = (input(&mut graph, &[8, 8, 3, 3, 3]), input(&mut graph, &[8]));
+            conv3d(&mut graph, x, weight, bias, [3, 3, 3]).unwrap()
+        })
+        .collect();
+    outputs.iter().for_each(|&id| graph.keep(id));
+    let mut values = Values::default();
+    inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
+    interpret::run(&graph, &mut values).unwrap();
+    let max_image_bytes = 4 * LAYER_BYTES;
+    let limits = KernelLimits { is_cpu: true, max_image_bytes, grouping: Grouping::Small, ..context.limits().clone() };
+    assert_eq!(Plan::new(&graph, &limits).unwrap().images, [4 * LAYER_BYTES, 2 * LAYER_BYTES]);
+    let executor = run(&context, &graph, &limits, &inputs);
+    for id in outputs {
+        let found: Vec<f64> = executor.read::<f32>(id).unwrap().into_iter().map(f64::from).collect();
+        assert!(relative_error(&found, values.get(&graph, id).unwrap()) < 1e-5);
     }
 }
 

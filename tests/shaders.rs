@@ -16,6 +16,7 @@ use sep4d::train::session::{self, LossWeights, Precision, StepConfig};
 
 /// What WebGPU guarantees.
 const MAX_STORAGE_BUFFERS: usize = 8;
+const MAX_STORAGE_IMAGES: usize = 4;
 const MAX_WORKGROUP_INVOCATIONS: u32 = 256;
 
 /// How plans use one kernel.
@@ -142,6 +143,12 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
     if storage > MAX_STORAGE_BUFFERS {
         complaints.push(format!("uses {storage} storage buffers"));
     }
+    let images = (kernel.read_images | kernel.written_images).count_ones() as usize;
+    if images > MAX_STORAGE_IMAGES
+        || images != used().filter(|(_, variable)| variable.space == AddressSpace::Handle).count()
+    {
+        complaints.push(format!("uses other images than the {images} that it says, or too many"));
+    }
     let workgroup_bytes: u32 = used()
         .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
         .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()).next_multiple_of(16))
@@ -188,7 +195,8 @@ fn every_shader_file_is_used() {
     used.extend(files.keys().map(String::as_str).filter(|name| drawing.contains(&format!("shaders/{name}"))));
     let mut pending: Vec<&str> = used.iter().copied().collect();
     while let Some(name) = pending.pop() {
-        for include in files[name].split("{% include \"").skip(1) {
+        let includes = ["{% include \"", "{% from \""].map(|open| files[name].split(open).skip(1));
+        for include in includes.into_iter().flatten() {
             let include = include.split('"').next().unwrap();
             // A variant without a kernel yet need not exist; a kernel that includes it does not render.
             if files.contains_key(include) && used.insert(include) {

@@ -22,12 +22,17 @@ struct Parameters {
 {% endif %}
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
+{% from "common/image.wgsl" import image %}
 // One invocation: {{ by }} x {{ bz }} voxels along y and z, {{ cb }} output channels.
 {% if winograd %}
 // By Winograd's F(2, 3), twice as many voxels along y: four sums of products with what `transform` and `pack` have made of x and
 // the weight, r = 0..3, become two rows.
 {% endif %}
+{% if winograd %}
+{{ image("xs", 1, "read") }}
+{% else %}
 {% include "conv3d/channels.wgsl" %}
+{% endif %}
 {% if direct %}
 // A small layer is over before its weight could be rearranged.
 {% set weight_binding, bias_binding = 2, 4 %}
@@ -38,7 +43,7 @@ fn weights_of(o: i32, c: i32) -> vec4<f32> {
         weight_at(o, 4 * c, 0, 1), weight_at(o, 4 * c + 1, 0, 1), weight_at(o, 4 * c + 2, 0, 1), weight_at(o, 4 * c + 3, 0, 1));
 }
 {% else %}
-@group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
+{{ image("weights", 2, "read") }}
 {% endif %}
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
@@ -150,7 +155,7 @@ fn {{ entry }}(
         {% if pointwise %}
         let x_{{ y }}_{{ z }} = channels(at_{{ y }}_{{ z }}, c);
         {% else %}
-        let x_{{ y }}_{{ z }} = select(vec4(0.0), channels(at_{{ y }}_{{ z }}, c), inside_{{ y }}{% if zcheck %} && z_inside_{{ z }}{% endif %});
+        let x_{{ y }}_{{ z }} = select(vec4(0.0), {{ "load_xs(at_" ~ y ~ "_" ~ z ~ ")" if winograd else "channels(at_" ~ y ~ "_" ~ z ~ ", c)" }}, inside_{{ y }}{% if zcheck %} && z_inside_{{ z }}{% endif %});
         {% endif %}
         {% endfor %}
         {% endfor %}
@@ -165,7 +170,7 @@ fn {{ entry }}(
             {% if direct %}
             let w = weights_of(co_block * {{ cb }} + {{ group * lanes }}{{ " + lane" if lanes > 1 }}, c);
             {% else %}
-            let w = weights[at];
+            let w = load_weights(at);
             at += {{ lanes }};
             {% endif %}
             {% for member in range(lanes) %}
@@ -211,7 +216,7 @@ fn {{ entry }}(
         let o_{{ k }} = min(4 * vec4(c_{{ k }}) + vec4(0, 1, 2, 3), vec4(p.co - 1));
         let bias_{{ k }} = vec4(bias[o_{{ k }}.x], bias[o_{{ k }}.y], bias[o_{{ k }}.z], bias[o_{{ k }}.w]);
         {% else %}
-        let bias_{{ k }} = weights[p.bias_at + c_{{ k }}];
+        let bias_{{ k }} = load_weights(p.bias_at + c_{{ k }});
         {% endif %}
         {% endif %}
         {% endfor %}

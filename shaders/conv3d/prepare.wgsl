@@ -1,10 +1,11 @@
 // What the products of the register-blocked family read, rearranged.
+{% from "common/image.wgsl" import image %}
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
 // padded with zeros. For Winograd's F(2, 3), [co / cb][4][kx][ci / 4][kz][cb][4]: three taps along y become four.
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
-@group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
+{{ image("packed", 2, "write") }}
 
 // Tap `tap` of four input channels for output `o`.
 fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
@@ -39,18 +40,20 @@ fn {{ entry }}(
             let third = weights_at(o, c, tap + {{ 2 * kz }}, taps);
             let to = (((block * 4 * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
             let next = p.kx * vectors * {{ kz * cb }};
-            packed[to] = first;
-            packed[to + next] = 0.5 * (first + second + third);
-            packed[to + 2 * next] = 0.5 * (first - second + third);
-            packed[to + 3 * next] = third;
+            store_packed(to, first);
+            store_packed(to + next, 0.5 * (first + second + third));
+            store_packed(to + 2 * next, 0.5 * (first - second + third));
+            store_packed(to + 3 * next, third);
         }
         {% endfor %}
     }
     {% else %}
     for (var k = 0; k < p.kx * p.ky; k += 1) {
         {% for z in range(kz) %}
-        packed[(((block * p.kx * p.ky + k) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within] =
-            weights_at(o, c, k * {{ kz }} + {{ z }}, taps);
+        {
+            let to = (((block * p.kx * p.ky + k) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
+            store_packed(to, weights_at(o, c, k * {{ kz }} + {{ z }}, taps));
+        }
         {% endfor %}
     }
     {% endif %}
@@ -62,7 +65,7 @@ fn {{ entry }}(
                 b[k] = bias[o + k];
             }
         }
-        packed[p.bias_at + o / 4] = b;
+        store_packed(p.bias_at + o / 4, b);
     }
     {% endif %}
 }
@@ -71,7 +74,7 @@ fn {{ entry }}(
 {% if entry is endingwith("transform") %}
 // x as Winograd's F(2, 3) along y needs it: of the four rows around two, [N][X][Y / 2][4][Z][ci / 4][4], padded with zeros.
 {% include "conv3d/channels.wgsl" %}
-@group(0) @binding(2) var<storage, read_write> transformed: array<vec4<f32>>;
+{{ image("transformed", 2, "write") }}
 
 // One invocation: two voxels along y, all channels.
 @compute @workgroup_size(64)
@@ -102,10 +105,10 @@ fn {{ entry }}(
         {% for row in range(4) %}
         let d_{{ row }} = select(vec4(0.0), channels(at_{{ row }}{{ " + c" if vin else " + 4 * c" }}, c), inside_{{ row }});
         {% endfor %}
-        transformed[to + c] = d_0 - d_2;
-        transformed[to + c + row_stride] = d_1 + d_2;
-        transformed[to + c + 2 * row_stride] = d_2 - d_1;
-        transformed[to + c + 3 * row_stride] = d_1 - d_3;
+        store_transformed(to + c, d_0 - d_2);
+        store_transformed(to + c + row_stride, d_1 + d_2);
+        store_transformed(to + c + 2 * row_stride, d_2 - d_1);
+        store_transformed(to + c + 3 * row_stride, d_1 - d_3);
     }
 }
 {% endif %}

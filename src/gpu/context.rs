@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::grouped;
 use super::shader::render_shader;
 use super::tuning::TuningFile;
+use crate::graph::program::{LAYER, LAYER_BYTES};
 use crate::graph::{Grouping, Kernel, KernelLimits, MatrixUnits, Tuning};
 use crate::{Error, Result};
 
@@ -33,6 +34,9 @@ impl std::str::FromStr for DeviceChoice {
         })
     }
 }
+
+/// Of images: every adapter reads and writes it.
+const IMAGE_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 /// Room for one element of any array that a kernel binds as storage.
 const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
@@ -125,6 +129,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
     KernelLimits {
         max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
         max_buffer_bytes: limits.max_buffer_size as usize,
+        max_image_bytes: limits.max_texture_array_layers as usize * LAYER_BYTES,
         offset_alignment_bytes: 256
             .max(limits.min_storage_buffer_offset_alignment as usize)
             .max(limits.min_uniform_buffer_offset_alignment as usize),
@@ -204,7 +209,7 @@ pub struct MemoryUse {
     pub reserved_bytes: u64,
 }
 
-/// A kernel and the number of its operands, bound as storage from binding 1 on: what one pipeline is made for. Binding 0 is the
+/// A kernel and the number of its operands, bound as storage buffers or images from binding 1 on: what one pipeline is made for. Binding 0 is the
 /// parameter block.
 pub type BoundKernel = (Kernel, usize);
 
@@ -368,14 +373,7 @@ impl Context {
                 .map(|binding| wgpu::BindGroupLayoutEntry {
                     binding,
                     visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer {
-                        ty: match binding {
-                            0 => wgpu::BufferBindingType::Uniform,
-                            _ => wgpu::BufferBindingType::Storage { read_only: false },
-                        },
-                        has_dynamic_offset: false,
-                        min_binding_size: None,
-                    },
+                    ty: binding_type(kernel, binding),
                     count: None,
                 })
                 .collect();
@@ -426,7 +424,7 @@ impl Context {
             }
             let pipeline = self.pipeline(kernel, *operands)?;
             if self.adapter.limits.is_cpu {
-                self.launch_over_nothing(&pipeline, *operands)?;
+                self.launch_over_nothing(&pipeline, kernel, *operands)?;
             }
         }
         self.save_pipeline_cache();
@@ -434,7 +432,12 @@ impl Context {
     }
 
     /// Makes a driver compile that leaves it to the first launch, as software adapters do.
-    fn launch_over_nothing(&self, pipeline: &Pipeline, operands: usize) -> Result<()> {
+    fn launch_over_nothing(&self, pipeline: &Pipeline, kernel: &Kernel, operands: usize) -> Result<()> {
+        let image = self.image("warm-up", LAYER_BYTES)?;
+        let view = image.create_view(&wgpu::TextureViewDescriptor {
+            dimension: Some(wgpu::TextureViewDimension::D2Array),
+            ..Default::default()
+        });
         let buffer = |usage, bytes: usize| {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("warm-up"),
@@ -449,7 +452,10 @@ impl Context {
             let entries: Vec<_> = (0..=operands as u32)
                 .map(|binding| wgpu::BindGroupEntry {
                     binding,
-                    resource: if binding == 0 { &parameters } else { &storage }.as_entire_binding(),
+                    resource: match binding_type(kernel, binding) {
+                        wgpu::BindingType::StorageTexture { .. } => wgpu::BindingResource::TextureView(&view),
+                        _ => if binding == 0 { &parameters } else { &storage }.as_entire_binding(),
+                    },
                 })
                 .collect();
             let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -466,6 +472,28 @@ impl Context {
             self.queue.submit([encoder.finish()]);
         })?;
         self.wait()
+    }
+
+    /// An image of so many bytes, in whole layers.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the device has not that much.
+    pub fn image(&self, label: &str, bytes: usize) -> Result<wgpu::Texture> {
+        let [width, height] = LAYER;
+        let layers = bytes.div_ceil(LAYER_BYTES) as u32;
+        self.guarded(&format!("an image of {bytes} bytes"), || {
+            self.device.create_texture(&wgpu::TextureDescriptor {
+                label: Some(label),
+                size: wgpu::Extent3d { width, height, depth_or_array_layers: layers },
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: IMAGE_FORMAT,
+                // Copied to so that wgpu can clear it before its first use.
+                usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+                view_formats: &[],
+            })
+        })
     }
 
     /// Keeps the pipelines made so far for the next start. A cache that cannot be written is only slower, so failures are
@@ -498,6 +526,29 @@ impl Context {
             .poll(wgpu::PollType::Wait { submission_index: submission, timeout: None })
             .map_err(|why| Error::Device(format!("waiting for {} failed: {why}", self.adapter.name)))?;
         self.check()
+    }
+}
+
+/// What a kernel has bound there.
+fn binding_type(kernel: &Kernel, binding: u32) -> wgpu::BindingType {
+    let has = |bindings: u32| bindings >> binding & 1 == 1;
+    if has(kernel.read_images | kernel.written_images) {
+        return wgpu::BindingType::StorageTexture {
+            access: match has(kernel.written_images) {
+                true => wgpu::StorageTextureAccess::WriteOnly,
+                false => wgpu::StorageTextureAccess::ReadOnly,
+            },
+            format: IMAGE_FORMAT,
+            view_dimension: wgpu::TextureViewDimension::D2Array,
+        };
+    }
+    wgpu::BindingType::Buffer {
+        ty: match binding {
+            0 => wgpu::BufferBindingType::Uniform,
+            _ => wgpu::BufferBindingType::Storage { read_only: false },
+        },
+        has_dynamic_offset: false,
+        min_binding_size: None,
     }
 }
 

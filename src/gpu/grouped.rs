@@ -57,7 +57,8 @@ pub fn table(members: &[Member]) -> Vec<u32> {
 
 /// The text of a kernel of the same entry point for several launches, from that for one.
 ///
-/// `source` declares its uniform and storage variables in lines of their own, and its buffers are arrays that it only indexes. The
+/// `source` declares its uniform and storage variables in lines of their own. Its buffers are arrays that it only indexes, its
+/// images those of `shaders/common/image.wgsl`. The
 /// entry point itself uses its uniform if there are several, and calls its workgroup's number `workgroup` and their extent
 /// `grid`. None of the names is used for anything else.
 ///
@@ -118,15 +119,23 @@ fn declared(code: &str) -> Result<Declared<'_>, String> {
             types.entry(name).or_default().push(of);
         } else if declared == "}" {
             structure = None;
-        } else if let Some((_, variable)) = declared.split_once("var<storage, read_write> ") {
+        } else if let Some((_, variable)) =
+            declared.split_once("var<storage, read_write> ").or_else(|| declared.split_once(") var "))
+        {
             let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
-            let element = of.strip_prefix("array<").and_then(|of| of.strip_suffix('>'));
+            let element = match of.starts_with("texture_storage_2d_array<rgba32float, ") {
+                true => Some("vec4<f32>"),
+                false => of.strip_prefix("array<").and_then(|of| of.strip_suffix('>')),
+            };
             let binding = declared.split("@binding(").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
             let (Some(element), Some(binding)) = (element, binding) else {
                 return Err(format!("cannot read `{line}`"));
             };
             let bytes = bytes_of(element, &types).ok_or_else(|| format!("cannot tell the size of `{element}`"))?;
             found.buffers.insert(name, (binding, bytes));
+        } else if declared.starts_with("const base_") {
+            // Where an image's vectors begin for one launch.
+            continue;
         } else if let Some((_, variable)) = declared.split_once("var<uniform> ") {
             let (name, of) = variable.split_once(": ").ok_or_else(|| format!("cannot read `{line}`"))?;
             found.uniforms.push(name);
@@ -242,6 +251,8 @@ alias Value = Eight;
 @group(0) @binding(0) var<uniform> q: Parameters;
 @group(0) @binding(1) var<storage, read_write> from: array<u32>;
 @group(0) @binding(2) var<storage, read_write> x: array<Value>;
+@group(0) @binding(3) var image: texture_storage_2d_array<rgba32float, write>;
+const base_image = 0u;
 @compute @workgroup_size(64)
 fn doubling(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     if local < p.count {
@@ -255,6 +266,8 @@ fn doubling(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
         let grouped = grouped_source(DOUBLING, "doubling").unwrap();
         assert!(grouped.contains("x[base_x + u32(from[base_from + u32(local)])].low *= 2.0;"), "{grouped}");
         assert!(grouped.contains("base_x = group_p[group_member].offsets[0].y / 16u;"), "{grouped}");
+        assert!(grouped.contains("base_image = group_p[group_member].offsets[0].z / 16u;"), "{grouped}");
+        assert!(!grouped.contains("const base_image"), "{grouped}");
         assert!(grouped.contains("base_from = group_p[group_member].offsets[0].x / 4u;"), "{grouped}");
     }
 

@@ -8,6 +8,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plan::{BufferId, Member, Placement, Plan, Step, parameter_bytes, shared_bytes};
+use super::program::LAYER_BYTES;
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
 use crate::gpu::{Context, PARAMETER_BYTES};
 use crate::{Error, Result};
@@ -21,11 +22,12 @@ const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
 const ENCODERS: usize = 4;
 const LEAST_ENCODED: usize = 64;
 
-/// The buffers that outlive a step and are shared by the plans of a run: flat blocks and arenas.
+/// What outlives a step and is shared by the plans of a run: flat blocks, arenas and images.
 #[derive(Debug)]
 pub struct Memory {
     context: Arc<Context>,
     buffers: HashMap<BufferId, wgpu::Buffer>,
+    images: HashMap<BufferId, wgpu::Texture>,
 }
 
 impl Memory {
@@ -34,11 +36,15 @@ impl Memory {
     /// # Errors
     /// [`Error::Memory`] if the device has not that much.
     pub fn new(context: &Arc<Context>, plans: &[&Plan]) -> Result<Arc<Memory>> {
-        let mut buffers = HashMap::new();
+        let (mut buffers, mut images) = (HashMap::new(), HashMap::new());
         for (id, bytes) in shared_bytes(plans) {
-            buffers.insert(id, allocate(context, id, bytes)?);
+            if let BufferId::Image(_) = id {
+                images.insert(id, context.image(&format!("{id:?}"), bytes)?);
+            } else {
+                buffers.insert(id, allocate(context, id, bytes)?);
+            }
         }
-        Ok(Arc::new(Memory { context: context.clone(), buffers }))
+        Ok(Arc::new(Memory { context: context.clone(), buffers, images }))
     }
 
     /// Overwrites a flat block.
@@ -221,15 +227,17 @@ impl Executor {
                         }),
                     }];
                     next_parameters += parameter_bytes(block) as u64;
-                    for (i, place) in bindings.iter().enumerate() {
-                        entries.push(wgpu::BindGroupEntry {
-                            binding: i as u32 + 1,
-                            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    let views: Vec<_> = bindings.iter().map(|place| self.view(place)).collect();
+                    for (i, (place, view)) in bindings.iter().zip(&views).enumerate() {
+                        let resource = match view {
+                            Some(view) => wgpu::BindingResource::TextureView(view),
+                            None => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                                 buffer: self.buffer(place.buffer)?,
                                 offset: place.offset as u64,
                                 size: std::num::NonZeroU64::new(place.bytes as u64),
                             }),
-                        });
+                        };
+                        entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
                     }
                     let bind_group = context.guarded(&format!("binding {}", kernel.entry), || {
                         context.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -262,6 +270,20 @@ impl Executor {
             id => self.memory.buffers.get(&id),
         }
         .ok_or_else(|| Error::Memory(format!("{id:?} was not allocated for this plan")))
+    }
+
+    /// The layers of an image at `place`; `None` if it is in a buffer.
+    fn view(&self, place: &Placement) -> Option<wgpu::TextureView> {
+        let first = (place.offset / LAYER_BYTES) as u32;
+        let layers = (place.offset + place.bytes).div_ceil(LAYER_BYTES) as u32 - first;
+        self.memory.images.get(&place.buffer).map(|image| {
+            image.create_view(&wgpu::TextureViewDescriptor {
+                dimension: Some(wgpu::TextureViewDimension::D2Array),
+                base_array_layer: first,
+                array_layer_count: Some(layers),
+                ..Default::default()
+            })
+        })
     }
 
     /// The graph that runs.

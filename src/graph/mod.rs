@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterSpec};
-pub use program::{Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Slot};
+pub use program::{Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Scratch, Slot};
 pub use tune::{Tuning, Variants};
 
 use crate::{Error, Result};

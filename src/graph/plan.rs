@@ -17,11 +17,13 @@ use schedule::{Unit, schedule};
 
 pub(super) use lifetimes::{Lifetimes, Touch};
 
-/// A buffer of the executor.
+/// A buffer or image of the executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BufferId {
     /// Transient tensors; shared by all plans of a run.
     Arena(usize),
+    /// Temporaries in a storage image; likewise.
+    Image(usize),
     /// Inputs and constants of this plan.
     Persistent(usize),
     /// A flat block.
@@ -37,6 +39,12 @@ pub struct Placement {
     pub offset: usize,
     /// Number of bytes.
     pub bytes: usize,
+}
+
+impl Placement {
+    fn is_image(&self) -> bool {
+        matches!(self.buffer, BufferId::Image(_))
+    }
 }
 
 /// One of the launches of a dispatch.
@@ -82,11 +90,13 @@ pub struct Plan {
     pub places: HashMap<TensorId, Placement>,
     /// Bytes of each arena.
     pub arenas: Vec<usize>,
+    /// Bytes of each image, whole layers.
+    pub images: Vec<usize>,
     /// Bytes of each persistent buffer.
     pub persistent: Vec<usize>,
     /// Bytes of the flat blocks in use.
     pub blocks: HashMap<Block, usize>,
-    /// Largest range bound to a kernel, in bytes.
+    /// Largest range of a buffer bound to a kernel, in bytes.
     pub largest_binding: usize,
     /// Largest tensor, in bytes.
     pub largest_tensor: usize,
@@ -110,9 +120,7 @@ impl Plan {
             let node = &graph.nodes()[index];
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
-            for (number, elements) in program.scratch.iter().enumerate() {
-                scratch.insert((index, number), elements * WORD_BYTES);
-            }
+            scratch.extend(program.scratch.iter().enumerate().map(|(number, kind)| ((index, number), *kind)));
             units.extend(program.launches.into_iter().map(|launch| Unit::new(graph, index, launch)));
         }
         let order = schedule(graph, units, limits);
@@ -123,6 +131,7 @@ impl Plan {
             steps: Vec::new(),
             places: HashMap::new(),
             arenas: Vec::new(),
+            images: Vec::new(),
             persistent: Vec::new(),
             blocks: HashMap::new(),
             largest_binding: 0,
@@ -160,7 +169,8 @@ impl Plan {
             Step::Dispatch { bindings, .. } => &bindings[..],
             Step::Clear { .. } => &[],
         });
-        plan.largest_binding = bindings.map(|place| place.bytes).max().unwrap_or(0);
+        let buffers = bindings.filter(|place| !place.is_image());
+        plan.largest_binding = buffers.map(|place| place.bytes).max().unwrap_or(0);
         plan.places = places.tensors;
         Ok(plan)
     }
@@ -175,7 +185,7 @@ impl Plan {
 
     /// Bytes of everything this plan needs on the device.
     pub fn peak_bytes(&self) -> usize {
-        self.arenas.iter().sum::<usize>() + self.blocks.values().sum::<usize>() + self.own_bytes()
+        self.arenas.iter().chain(&self.images).sum::<usize>() + self.blocks.values().sum::<usize>() + self.own_bytes()
     }
 
     /// Bytes of what no other plan shares: inputs, constants and the kernels' parameters.
@@ -199,7 +209,8 @@ pub fn shared_bytes(plans: &[&Plan]) -> HashMap<BufferId, usize> {
     for plan in plans {
         let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
         let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
-        for (id, bytes) in arenas.chain(blocks) {
+        let images = plan.images.iter().enumerate().map(|(i, &bytes)| (BufferId::Image(i), bytes));
+        for (id, bytes) in arenas.chain(images).chain(blocks) {
             let size = sizes.entry(id).or_default();
             *size = bytes.max(*size);
         }
@@ -253,7 +264,7 @@ impl Resolver<'_> {
         let node = &graph.nodes()[self.node];
         let place = self.place(operand)?;
         let limit = limits.max_storage_binding_bytes;
-        if place.bytes <= limit {
+        if place.bytes <= limit || place.is_image() {
             return Ok(place);
         }
         let name = match operand.slot {

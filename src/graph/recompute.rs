@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::plan::{Lifetimes, Plan, Touch, live_nodes};
-use super::{Graph, Grouping, KernelLimits, Node, OpContext, Storage, Tensor, TensorId, WORD_BYTES};
+use super::{Graph, Grouping, KernelLimits, Node, OpContext, Scratch, Storage, Tensor, TensorId};
 use crate::Result;
 
 /// Floating-point operations that take an adapter as long as writing one byte, roughly: what makes a byte that is recomputed
@@ -88,7 +88,7 @@ impl Schedule {
         for node in &graph.nodes {
             let (inputs, outputs) = (graph.specs(&node.inputs), graph.specs(&node.outputs));
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
-            scratch.push(program.scratch.iter().sum::<usize>() * WORD_BYTES);
+            scratch.push(program.scratch.iter().map(Scratch::bytes).sum());
         }
         Ok(Schedule::of(graph, &scratch))
     }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::schedule::Unit;
 use super::{BufferId, Placement, Plan};
-use crate::graph::program::Slot;
+use crate::graph::program::{LAYER_BYTES, Scratch, Slot};
 use crate::graph::{Block, Graph, KernelLimits, Storage, TensorId, WORD_BYTES};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pool {
     Arena,
+    Image,
     Persistent,
 }
 
@@ -106,8 +107,8 @@ impl Lifetimes {
         self.intervals[slot].last = self.intervals[slot].last.max(time);
     }
 
-    /// The scratch tensors of the nodes, which have so many `bytes`.
-    pub(super) fn add_scratch(&mut self, order: &[Vec<Unit>], bytes: &HashMap<(usize, usize), usize>) {
+    /// The temporaries of the nodes, by node and number.
+    pub(super) fn add_scratch(&mut self, order: &[Vec<Unit>], scratch: &HashMap<(usize, usize), Scratch>) {
         let mut spans: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
         for (time, group) in order.iter().enumerate() {
             for unit in group {
@@ -119,9 +120,15 @@ impl Lifetimes {
             }
         }
         for ((node, number), (first, last)) in spans {
-            let bytes = bytes.get(&(node, number)).copied().unwrap_or(0);
-            let owner = Owner::Scratch(node, number);
-            self.intervals.push(Interval { first, last, bytes, pool: Pool::Arena, owner });
+            let Some(scratch) = scratch.get(&(node, number)) else { continue };
+            let pool = if matches!(scratch, Scratch::Image(_)) { Pool::Image } else { Pool::Arena };
+            self.intervals.push(Interval {
+                first,
+                last,
+                bytes: scratch.bytes(),
+                pool,
+                owner: Owner::Scratch(node, number),
+            });
         }
     }
 
@@ -177,27 +184,32 @@ impl Lifetimes {
 
     /// Greedy by size: the largest tensors first, each at the lowest free offset of the first arena that has room.
     pub(in crate::graph) fn place(mut self, graph: &Graph, limits: &KernelLimits, plan: &mut Plan) -> Result<Places> {
-        let capacity = limits.max_buffer_bytes / limits.offset_alignment_bytes * limits.offset_alignment_bytes;
         let mut places = Places { tensors: HashMap::new(), scratch: HashMap::new() };
         self.intervals.retain(|interval| interval.bytes > 0);
         self.intervals.sort_by_key(|interval| (std::cmp::Reverse(interval.bytes), interval.first));
         let mut placed: Vec<(Interval, Placement)> = Vec::new();
         for interval in &self.intervals {
-            let bytes = interval.bytes.next_multiple_of(limits.offset_alignment_bytes);
+            let (alignment, capacity) = match interval.pool {
+                Pool::Image => (LAYER_BYTES, limits.max_image_bytes),
+                Pool::Arena | Pool::Persistent => (limits.offset_alignment_bytes, limits.max_buffer_bytes),
+            };
+            let capacity = capacity / alignment * alignment;
+            let bytes = interval.bytes.next_multiple_of(alignment);
             if bytes > capacity {
                 let name = match interval.owner {
                     Owner::Tensor(id) => graph.describe(id),
                     Owner::Scratch(..) => "a kernel's scratch memory".to_owned(),
                 };
                 return Err(Error::Memory(format!(
-                    "{name} needs {bytes} bytes, more than this adapter's largest buffer ({capacity}); use a smaller T, \
-                     grid (data.crop) or preset"
+                    "{name} needs {bytes} bytes, more than this adapter's largest buffer or image ({capacity}); use a smaller \
+                     T, grid (data.crop) or preset"
                 )));
             }
             let mut arena = 0;
             let (buffer, offset) = loop {
                 let buffer = match interval.pool {
                     Pool::Arena => BufferId::Arena(arena),
+                    Pool::Image => BufferId::Image(arena),
                     Pool::Persistent => BufferId::Persistent(arena),
                 };
                 let mut busy: Vec<(usize, usize)> = placed
@@ -222,6 +234,7 @@ impl Lifetimes {
             };
             let sizes = match interval.pool {
                 Pool::Arena => &mut plan.arenas,
+                Pool::Image => &mut plan.images,
                 Pool::Persistent => &mut plan.persistent,
             };
             if sizes.len() <= arena {

@@ -129,12 +129,13 @@ impl ChannelBlocks {
     ) -> (Operand, usize) {
         let vectors = self.count * self.width * taps * g.i.div_ceil(4);
         let elements = 4 * vectors + self.count * self.width;
-        let packed = Operand::scratch(program.scratch(elements), elements);
+        let packed = program.image(elements);
         let words = Words { count: self.count, bias_at: vectors, ..Words::default() };
         let mut operands = vec![context.input(1), packed.clone()];
         operands.extend(pass.bias.then(|| context.input(2)));
         let kernel = pass
             .pack_kernel(g, false)
+            .writes_image(2)
             .define("kz", g.kernel[2] as i64)
             .define("cb", self.width as i64)
             .define("winograd", i64::from(taps != g.taps()));
@@ -162,6 +163,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
         kernel = kernel.define("transposed", i64::from(pass.transposed)).define("residual", i64::from(pass.residual));
         (context.input(1), 0)
     } else {
+        kernel = kernel.reads_image(2);
         channels.pack(&mut program, context, g, pass, g.taps())
     };
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
@@ -191,7 +193,8 @@ fn winograd_windows(context: &OpContext, g: &Geometry, block: VoxelBlock) -> Opt
         return None;
     }
     let transformed = transformed_elements(g);
-    let most = context.limits.max_storage_binding_bytes.min(TRANSFORMED_BYTES.max(WORD_BYTES * transformed));
+    let most = TRANSFORMED_BYTES.max(WORD_BYTES * transformed).min(context.limits.max_image_bytes);
+    let most = context.limits.max_storage_binding_bytes.min(most);
     let limits = KernelLimits { max_storage_binding_bytes: most, ..context.limits.clone() };
     let within = OpContext { limits: &limits, ..*context };
     within.windows(g.n, &[g.voxels() * g.i, g.voxels() * g.o, transformed]).ok()
@@ -210,12 +213,13 @@ fn winograd(
     let (packed, bias_at) = channels.pack(&mut program, context, g, pass, g.taps() / 3 * 4);
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     let elements = windows.iter().map(Range::len).max().unwrap_or(0) * transformed_elements(g);
-    let transformed = Operand::scratch(program.scratch(elements), elements);
+    let transformed = program.image(elements);
     let transform = Kernel::new("conv3d.wgsl", "conv3d_transform")
         .define("tiled", 0)
-        .define("vin", i64::from(g.i.is_multiple_of(4)));
+        .define("vin", i64::from(g.i.is_multiple_of(4)))
+        .writes_image(2);
     let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1);
-    let kernel = kernel.define("winograd", 1).define("direct", 0);
+    let kernel = kernel.define("winograd", 1).define("direct", 0).reads_image(1).reads_image(2);
     let pair = VoxelBlock { y: 2, ..block };
     for window in windows {
         let [x, y, z] = g.size;
