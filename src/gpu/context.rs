@@ -1,15 +1,18 @@
-//! The device a run works on: adapter listing and choice, limits, error handling, pipelines and their cache on disk.
+//! The device a run works on: adapter listing and choice, limits, error handling.
+
+mod pipelines;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::grouped;
-use super::shader::render_shader;
 use super::tuning::TuningFile;
 use crate::graph::program::{LAYER, LAYER_BYTES};
-use crate::graph::{Grouping, Kernel, KernelLimits, MatrixUnits, Tuning};
+use crate::graph::{Grouping, KernelLimits, MatrixUnits, Tuning};
 use crate::{Error, Result};
+use pipelines::open_pipeline_cache;
+
+pub use pipelines::{BoundKernel, Pipeline};
 
 /// Which adapter to use.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,9 +40,6 @@ impl std::str::FromStr for DeviceChoice {
 
 /// Of images: every adapter reads and writes it.
 const IMAGE_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
-
-/// Room for one element of any array that a kernel binds as storage.
-const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
 
 /// Bytes of a kernel's parameter block, at most: the strictest uniform offset alignment.
 pub const PARAMETER_BYTES: usize = 256;
@@ -209,10 +209,6 @@ pub struct MemoryUse {
     pub reserved_bytes: u64,
 }
 
-/// A kernel and the number of its operands, bound as storage buffers or images from binding 1 on: what one pipeline is made for. Binding 0 is the
-/// parameter block.
-pub type BoundKernel = (Kernel, usize);
-
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
     /// The logical device.
@@ -225,15 +221,6 @@ pub struct Context {
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     choices: Option<TuningFile>,
     failure: Arc<Mutex<Option<String>>>,
-}
-
-/// A compute pipeline and the layout of its only bind group.
-#[derive(Debug, Clone)]
-pub struct Pipeline {
-    /// The pipeline.
-    pub pipeline: wgpu::ComputePipeline,
-    /// Layout of bind group 0.
-    pub layout: wgpu::BindGroupLayout,
 }
 
 impl std::fmt::Debug for Context {
@@ -356,124 +343,6 @@ impl Context {
         }
     }
 
-    /// The pipeline of `kernel` with so many operands, made on first use.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the shader does not assemble or the driver refuses it.
-    pub fn pipeline(&self, kernel: &Kernel, operands: usize) -> Result<Pipeline> {
-        let key = (kernel.clone(), operands);
-        let pipelines = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines().get(&key) {
-            return Ok(pipeline.clone());
-        }
-        // The map is free meanwhile, so that several threads can each make one.
-        let source = render_shader(kernel)?;
-        let made = self.guarded(&format!("kernel {}", kernel.entry), || {
-            let entries: Vec<_> = (0..=operands as u32)
-                .map(|binding| wgpu::BindGroupLayoutEntry {
-                    binding,
-                    visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: binding_type(kernel, binding),
-                    count: None,
-                })
-                .collect();
-            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(kernel.entry),
-                entries: &entries,
-            });
-            let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(kernel.entry),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.entry),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            };
-            // SAFETY: bounds and loop checks cost half of a convolution's time on software Vulkan. Our own shaders are the only
-            // ones: every loop is bounded, the plan checks every binding's range, and the tests compare each kernel with its
-            // twin on odd shapes.
-            let module =
-                unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
-            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.entry),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some(kernel.entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    // Kernels write workgroup memory before they read it.
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: self.cache.as_ref().map(|(cache, _)| cache),
-            });
-            Pipeline { pipeline, layout }
-        })?;
-        pipelines().insert(key, made.clone());
-        Ok(made)
-    }
-
-    /// Builds `kernels` before they are needed and asks `proceed(done)` before each; false if it said no.
-    ///
-    /// # Errors
-    /// As for [`Context::pipeline`].
-    pub fn build(&self, kernels: &[BoundKernel], mut proceed: impl FnMut(usize) -> bool) -> Result<bool> {
-        for (done, (kernel, operands)) in kernels.iter().enumerate() {
-            if !proceed(done) {
-                return Ok(false);
-            }
-            let pipeline = self.pipeline(kernel, *operands)?;
-            if self.adapter.limits.is_cpu {
-                self.launch_over_nothing(&pipeline, kernel, *operands)?;
-            }
-        }
-        self.save_pipeline_cache();
-        Ok(true)
-    }
-
-    /// Makes a driver compile that leaves it to the first launch, as software adapters do.
-    fn launch_over_nothing(&self, pipeline: &Pipeline, kernel: &Kernel, operands: usize) -> Result<()> {
-        let image = self.image("warm-up", LAYER_BYTES)?;
-        let view = image.create_view(&wgpu::TextureViewDescriptor {
-            dimension: Some(wgpu::TextureViewDimension::D2Array),
-            ..Default::default()
-        });
-        let buffer = |usage, bytes: usize| {
-            self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("warm-up"),
-                size: bytes as u64,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
-        self.guarded("a kernel's first launch", || {
-            let storage = buffer(wgpu::BufferUsages::STORAGE, SMALLEST_STORAGE_BYTES);
-            let parameters = buffer(wgpu::BufferUsages::UNIFORM, grouped::TABLE_BYTES);
-            let entries: Vec<_> = (0..=operands as u32)
-                .map(|binding| wgpu::BindGroupEntry {
-                    binding,
-                    resource: match binding_type(kernel, binding) {
-                        wgpu::BindingType::StorageTexture { .. } => wgpu::BindingResource::TextureView(&view),
-                        _ => if binding == 0 { &parameters } else { &storage }.as_entire_binding(),
-                    },
-                })
-                .collect();
-            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("warm-up"),
-                layout: &pipeline.layout,
-                entries: &entries,
-            });
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
-            pass.dispatch_workgroups(0, 1, 1);
-            drop(pass);
-            self.queue.submit([encoder.finish()]);
-        })?;
-        self.wait()
-    }
-
     /// An image of so many bytes, in whole layers.
     ///
     /// # Errors
@@ -496,19 +365,6 @@ impl Context {
         })
     }
 
-    /// Keeps the pipelines made so far for the next start. A cache that cannot be written is only slower, so failures are
-    /// ignored.
-    pub fn save_pipeline_cache(&self) {
-        if let Some((cache, path)) = &self.cache
-            && let Some(data) = cache.get_data()
-        {
-            let parent = path.parent().map(std::fs::create_dir_all);
-            if matches!(parent, Some(Ok(()))) {
-                let _ = crate::files::write_atomically(path, &data);
-            }
-        }
-    }
-
     /// Waits until everything submitted so far is done.
     ///
     /// # Errors
@@ -529,29 +385,6 @@ impl Context {
     }
 }
 
-/// What a kernel has bound there.
-fn binding_type(kernel: &Kernel, binding: u32) -> wgpu::BindingType {
-    let has = |bindings: u32| bindings >> binding & 1 == 1;
-    if has(kernel.read_images | kernel.written_images) {
-        return wgpu::BindingType::StorageTexture {
-            access: match has(kernel.written_images) {
-                true => wgpu::StorageTextureAccess::WriteOnly,
-                false => wgpu::StorageTextureAccess::ReadOnly,
-            },
-            format: IMAGE_FORMAT,
-            view_dimension: wgpu::TextureViewDimension::D2Array,
-        };
-    }
-    wgpu::BindingType::Buffer {
-        ty: match binding {
-            0 => wgpu::BufferBindingType::Uniform,
-            _ => wgpu::BufferBindingType::Storage { read_only: false },
-        },
-        has_dynamic_offset: false,
-        min_binding_size: None,
-    }
-}
-
 fn record(failure: &Mutex<Option<String>>, message: String) {
     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
 }
@@ -562,17 +395,4 @@ fn cache_folder() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
     Some(base.join("sep4d"))
-}
-
-fn open_pipeline_cache(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Option<(wgpu::PipelineCache, PathBuf)> {
-    if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
-        return None;
-    }
-    let path = cache_folder()?.join(wgpu::util::pipeline_cache_key(&adapter.get_info())?);
-    let data = std::fs::read(&path).ok();
-    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("sep4d"), data: data.as_deref(), fallback: true };
-    // SAFETY: the data is what this program wrote for this very driver (the key names it); the driver validates its header,
-    // and `fallback` starts an empty cache where it does not fit.
-    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
-    Some((cache, path))
 }
