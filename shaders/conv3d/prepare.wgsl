@@ -1,8 +1,9 @@
 // What the products of the register-blocked family read, rearranged.
 {% from "common/image.wgsl" import image %}
+{% from "conv3d/winograd.wgsl" import gradient, input, taps, weighted %}
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
-// padded with zeros. For Winograd's F(2, 3), [co / cb][4][kx][ci / 4][kz][cb][4]: three taps along y become four.
+// padded with zeros. For Winograd's F(m, 3), [co / cb][m + 2][kx][ci / 4][kz][cb][4]: three taps along y become m + 2.
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 {{ image("packed", 2, "write") }}
@@ -35,15 +36,14 @@ fn {{ entry }}(
         {% for z in range(kz) %}
         {
             let tap = kx * p.ky * {{ kz }} + {{ z }};
-            let first = weights_at(o, c, tap, taps);
-            let second = weights_at(o, c, tap + {{ kz }}, taps);
-            let third = weights_at(o, c, tap + {{ 2 * kz }}, taps);
-            let to = (((block * 4 * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
+            {% for y in range(3) %}
+            let tap_{{ y }} = weights_at(o, c, tap + {{ y * kz }}, taps);
+            {% endfor %}
+            let to = (((block * {{ winograd + 2 }} * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
             let next = p.kx * vectors * {{ kz * cb }};
-            store_packed(to, first);
-            store_packed(to + next, 0.5 * (first + second + third));
-            store_packed(to + 2 * next, 0.5 * (first - second + third));
-            store_packed(to + 3 * next, third);
+            {% for factors in taps[winograd ~ ""] %}
+            store_packed(to + {{ loop.index0 }} * next, {{ weighted(factors, "tap") }});
+            {% endfor %}
         }
         {% endfor %}
     }
@@ -72,11 +72,13 @@ fn {{ entry }}(
 {% endif %}
 
 {% if entry is endingwith("transform") %}
-// x as Winograd's F(2, 3) along y needs it: of the four rows around two, [N][X][Y / 2][4][Z][ci / 4][4], padded with zeros.
+// x as Winograd's F(m, 3) along y needs it: of the m + 2 rows around m, [N][X][Y / m][m + 2][Z][ci / 4][4], padded with zeros;
+// or d_y as F(3, 4) needs it for the weight gradient: of four rows the same.
+{% set before, rows, matrix = (0, 4, gradient) if of_gradient else (1, winograd + 2, input[winograd ~ ""]) %}
 {% include "conv3d/channels.wgsl" %}
 {{ image("transformed", 2, "write") }}
 
-// One invocation: two voxels along y, all channels.
+// One invocation: {{ winograd }} voxels along y, all channels.
 @compute @workgroup_size(64)
 fn {{ entry }}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -87,28 +89,27 @@ fn {{ entry }}(
     if index >= p.count {
         return;
     }
-    let y_blocks = (p.size.y + 1) / 2;
+    let y_blocks = (p.size.y + {{ winograd - 1 }}) / {{ winograd }};
     let z = index % p.size.z;
     let column = index / p.size.z;
     let y_block = column % y_blocks;
     let plane = column / y_blocks;
     let ci_vectors = (p.ci + 3) / 4;
     let stride = {{ "ci_vectors" if vin else "p.ci" }};
-    {% for row in range(4) %}
-    let y_{{ row }} = 2 * y_block + {{ row - 1 }};
+    {% for row in range(rows) %}
+    let y_{{ row }} = {{ winograd }} * y_block + {{ row - before }};
     let inside_{{ row }} = y_{{ row }} >= 0 && y_{{ row }} < p.size.y;
     let at_{{ row }} = ((plane * p.size.y + select(0, y_{{ row }}, inside_{{ row }})) * p.size.z + z) * stride;
     {% endfor %}
     let row_stride = p.size.z * ci_vectors;
-    let to = (column * 4 * p.size.z + z) * ci_vectors;
+    let to = (column * {{ winograd + 2 }} * p.size.z + z) * ci_vectors;
     for (var c = 0; c < ci_vectors; c += 1) {
-        {% for row in range(4) %}
+        {% for row in range(rows) %}
         let d_{{ row }} = select(vec4(0.0), channels(at_{{ row }}{{ " + c" if vin else " + 4 * c" }}, c), inside_{{ row }});
         {% endfor %}
-        store_transformed(to + c, d_0 - d_2);
-        store_transformed(to + c + row_stride, d_1 + d_2);
-        store_transformed(to + c + 2 * row_stride, d_2 - d_1);
-        store_transformed(to + c + 3 * row_stride, d_1 - d_3);
+        {% for factors in matrix %}
+        store_transformed(to + c + {{ loop.index0 }} * row_stride, {{ weighted(factors, "d") }});
+        {% endfor %}
     }
 }
 {% endif %}

@@ -3,6 +3,7 @@
 mod blocked;
 mod program;
 mod tiled;
+mod winograd;
 
 pub(super) use program::{
     Pass, backward_data_program, backward_data_variants, backward_weight_program, backward_weight_variants,
@@ -325,10 +326,12 @@ pub fn cases() -> Vec<Case> {
         // Enough products for Winograd's algorithm.
         case([6, 6, 9, 4], 16, 16, [3, 3, 3]).windowed(70_000),
         case([1, 6, 8, 11], 42, 16, [3, 3, 3]),
+        case([40, 2, 4, 4], 16, 16, [3, 3, 3]).windowed(70_000),
+        case([4, 5, 7, 4], 20, 32, [3, 3, 3]),
         case([9, 9, 7, 5], 15, 32, [1, 3, 3]),
         case([2, 4, 6, 4], 16, 16, [3, 3, 3]),
         case([50, 2, 2, 4], 4, 8, [3, 3, 3]).windowed(15_000),
-        case([60, 3, 3, 2], 16, 64, [3, 3, 3]).windowed(112_000),
+        case([60, 3, 3, 2], 16, 64, [3, 3, 3]).windowed(116_000),
         case([1, 7, 5, 3], 17, 11, [3, 3, 3]),
         case([1, 4, 4, 4], 32, 40, [3, 3, 3]),
         case([2, 3, 5, 8], 16, 16, [3, 3, 3]),

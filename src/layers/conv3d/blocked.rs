@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::Geometry;
 use super::program::Pass;
+use super::winograd::Tiling;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
-use crate::graph::{Kernel, KernelLimits, OpContext, Program, Slot, WORD_BYTES};
+use crate::graph::{Kernel, OpContext, Program, Slot, WORD_BYTES};
 
 /// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
 pub(super) const LANES: usize = 8;
@@ -15,6 +16,9 @@ pub(super) const LANES: usize = 8;
 /// read them.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// The same of all transformed rows, of which a workgroup reads a sixth.
+const TILED_CHUNK_BYTES: usize = 2 << 20;
+
 /// Voxel blocks of a chunk: fewest, so that partial results cost little, and most, far below the number of iterations after
 /// which software Vulkan gives up.
 const MIN_CHUNK_BLOCKS: usize = 32;
@@ -22,12 +26,6 @@ const MAX_CHUNK_BLOCKS: usize = 30_000;
 
 /// Products of a linear layer up to which its weight is read as it is: rearranging takes a launch.
 const DIRECT_PRODUCTS: usize = 256 << 10;
-
-/// Products of a convolution from which on Winograd's algorithm is worth its launch.
-const WINOGRAD_PRODUCTS: usize = 8 << 20;
-
-/// Memory for transformed x, unless one frame alone needs more.
-const TRANSFORMED_BYTES: usize = 32 << 20;
 
 /// Workgroups of a weight gradient that keep every core busy.
 const WORKGROUPS: usize = 64;
@@ -77,18 +75,18 @@ impl VoxelBlock {
 
 /// Words of `Parameters` in `shaders/conv3d/blocked.wgsl`.
 #[derive(Debug, Clone, Copy, Default)]
-struct Words {
-    size: [usize; 3],
-    count: usize,
-    bias_at: usize,
-    chunk: usize,
-    co_first: usize,
-    parts: usize,
-    accumulate: bool,
+pub(super) struct Words {
+    pub size: [usize; 3],
+    pub count: usize,
+    pub bias_at: usize,
+    pub chunk: usize,
+    pub co_first: usize,
+    pub parts: usize,
+    pub accumulate: bool,
 }
 
 impl Words {
-    fn list(&self, g: &Geometry) -> Vec<u32> {
+    pub fn list(&self, g: &Geometry) -> Vec<u32> {
         let ([x, y, z], [kx, ky, _]) = (self.size, g.kernel);
         let last = [self.count, self.bias_at, self.chunk, self.co_first, self.parts, usize::from(self.accumulate)];
         [x, y, z, g.i, g.o, kx, ky].iter().chain(&last).map(|&word| word as u32).collect()
@@ -118,15 +116,17 @@ impl ChannelBlocks {
         ChannelBlocks { width, count: g.o.div_ceil(width), lanes }
     }
 
-    /// Adds the kernel that rearranges the weight for so many taps; returns its place and where the bias begins, in vectors.
+    /// Adds the kernel that rearranges the weight, perhaps for Winograd's algorithm; returns its place and where the bias
+    /// begins, in vectors.
     fn pack(
         &self,
         program: &mut Program,
         context: &OpContext,
         g: &Geometry,
         pass: Pass,
-        taps: usize,
+        tiling: Option<&Tiling>,
     ) -> (Operand, usize) {
+        let taps = tiling.map_or(g.taps(), |tiling| g.taps() / 3 * tiling.rows());
         let vectors = self.count * self.width * taps * g.i.div_ceil(4);
         let elements = 4 * vectors + self.count * self.width;
         let packed = program.image(elements);
@@ -138,7 +138,7 @@ impl ChannelBlocks {
             .writes_image(2)
             .define("kz", g.kernel[2] as i64)
             .define("cb", self.width as i64)
-            .define("winograd", i64::from(taps != g.taps()));
+            .define("winograd", tiling.map_or(0, |tiling| tiling.m as i64));
         program.dispatch(kernel, words.list(g), operands, context.grid_for(self.count * self.width * g.i.div_ceil(4)));
         (packed, vectors)
     }
@@ -152,8 +152,8 @@ impl ChannelBlocks {
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
     let channels = ChannelBlocks::new(context, g);
     let block = VoxelBlock::new(g, if channels.width >= 16 || g.pointwise() { 4 } else { 8 });
-    if let Some(windows) = winograd_windows(context, g, block) {
-        return Ok(winograd(context, g, pass, &channels, block, &windows));
+    if let Some(tiling) = Tiling::of_product(context, g).filter(|_| block.y == 1) {
+        return Ok(winograd_product(context, g, pass, &channels, block, &tiling));
     }
     let mut program = Program::default();
     let direct = g.pointwise() && g.n * g.i * g.o <= DIRECT_PRODUCTS;
@@ -164,7 +164,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
         (context.input(1), 0)
     } else {
         kernel = kernel.reads_image(2);
-        channels.pack(&mut program, context, g, pass, g.taps())
+        channels.pack(&mut program, context, g, pass, None)
     };
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     for window in context.windows(g.n, &[from, to])? {
@@ -180,55 +180,26 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     Ok(program)
 }
 
-/// Elements of a frame of x after the transform: four rows for each two.
-fn transformed_elements(g: &Geometry) -> usize {
-    let [x, y, z] = g.size;
-    x * y.div_ceil(2) * 4 * z * g.i.next_multiple_of(4)
-}
-
-/// The windows in which the product is computed by Winograd's algorithm; `None` where the plain one is the faster.
-fn winograd_windows(context: &OpContext, g: &Geometry, block: VoxelBlock) -> Option<Vec<Range<usize>>> {
-    let products = g.n * g.voxels() * g.taps() * g.i * g.o;
-    if g.kernel[1] != 3 || block.y != 1 || products < WINOGRAD_PRODUCTS {
-        return None;
-    }
-    let transformed = transformed_elements(g);
-    let most = TRANSFORMED_BYTES.max(WORD_BYTES * transformed).min(context.limits.max_image_bytes);
-    let most = context.limits.max_storage_binding_bytes.min(most);
-    let limits = KernelLimits { max_storage_binding_bytes: most, ..context.limits.clone() };
-    let within = OpContext { limits: &limits, ..*context };
-    within.windows(g.n, &[g.voxels() * g.i, g.voxels() * g.o, transformed]).ok()
-}
-
-/// The product by Winograd's F(2, 3) along y (Lavin and Gray 2016, equation 5): two thirds of the multiplications.
-fn winograd(
+/// The same by Winograd's F(m, 3) along y.
+fn winograd_product(
     context: &OpContext,
     g: &Geometry,
     pass: Pass,
     channels: &ChannelBlocks,
     block: VoxelBlock,
-    windows: &[Range<usize>],
+    tiling: &Tiling,
 ) -> Program {
     let mut program = Program::default();
-    let (packed, bias_at) = channels.pack(&mut program, context, g, pass, g.taps() / 3 * 4);
+    let (packed, bias_at) = channels.pack(&mut program, context, g, pass, Some(tiling));
+    let transformed = tiling.image(&mut program, g);
+    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1).define("direct", 0);
+    let kernel = kernel.define("winograd", tiling.m as i64).reads_image(1).reads_image(2);
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
-    let elements = windows.iter().map(Range::len).max().unwrap_or(0) * transformed_elements(g);
-    let transformed = program.image(elements);
-    let transform = Kernel::new("conv3d.wgsl", "conv3d_transform")
-        .define("tiled", 0)
-        .define("vin", i64::from(g.i.is_multiple_of(4)))
-        .writes_image(2);
-    let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1);
-    let kernel = kernel.define("winograd", 1).define("direct", 0).reads_image(1).reads_image(2);
-    let pair = VoxelBlock { y: 2, ..block };
-    for window in windows {
-        let [x, y, z] = g.size;
-        let count = window.len() * x * y.div_ceil(2) * z;
-        let words = Words { size: g.size, count, ..Words::default() };
-        let operands = vec![context.input(0).window(window, from), transformed.clone()];
-        program.dispatch(transform.clone(), words.list(g), operands, context.grid_for(count));
-
-        let count = pair.count(g, window.len());
+    let tile = VoxelBlock { y: tiling.m, ..block };
+    for window in &tiling.windows {
+        let x = context.input(0).window(window, from);
+        tiling.transform(&mut program, context, g, [x, transformed.clone()], window.len(), false);
+        let count = tile.count(g, window.len());
         let words = Words { size: g.size, count, bias_at, ..Words::default() };
         let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
         let [x, y, _] = context.grid_for(count);
@@ -246,51 +217,72 @@ struct WeightBlocks {
     civ: usize,
     ci_blocks: usize,
     co_blocks: usize,
+    /// Taps along x, y and z of which a workgroup has all along y and z. By Winograd's algorithm there are none along y, but
+    /// for each along x as many as a tile has products.
+    taps: [usize; 3],
     /// Vectors of `width` output channels in the partial result of one block of output channels.
     members: usize,
 }
 
 impl WeightBlocks {
-    fn new(g: &Geometry) -> WeightBlocks {
+    fn new(g: &Geometry, tiling: Option<&Tiling>) -> WeightBlocks {
         // As many output channels a lane as waste none compared to one a lane; enough sums to keep the lanes busy.
         let padded = |width: usize| g.o.next_multiple_of(LANES * width);
         let width = [4, 2].into_iter().find(|&width| padded(width) == padded(1)).unwrap_or(1);
         let ci_vectors = g.i.div_ceil(4);
-        let most = if g.pointwise() { 8 } else { 4 / width };
+        let most = match tiling {
+            Some(_) => 16 / width,
+            None if g.pointwise() => 8,
+            None => 4 / width,
+        };
         // A power of two, so that few kernels serve all layers.
         let civ = ci_vectors.next_power_of_two().min(most);
-        let block = VoxelBlock::new(g, if g.pointwise() { 16_usize.div_ceil(civ) } else { 8 });
-        let [kx, ky, kz] = g.kernel;
+        let [kx, _, kz] = g.kernel;
+        let (voxels, taps) = match tiling {
+            Some(tiling) => (1, [kx * tiling.rows(), 1, kz]),
+            None if g.pointwise() => (16_usize.div_ceil(civ), g.kernel),
+            None => (8, g.kernel),
+        };
+        let block = VoxelBlock::new(g, voxels);
         let ci_blocks = ci_vectors.div_ceil(civ);
-        let members = ci_blocks * kx * (ky * kz * civ * 4 + 1) * LANES;
-        WeightBlocks { block, width, civ, ci_blocks, co_blocks: g.o.div_ceil(LANES * width), members }
+        let members = ci_blocks * taps[0] * (taps[1] * kz * civ * 4 + 1) * LANES;
+        WeightBlocks { block, width, civ, ci_blocks, co_blocks: g.o.div_ceil(LANES * width), taps, members }
     }
 
     fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
         kernel
             .define("width", self.width as i64)
             .define("civ", self.civ as i64)
-            .define("ky", g.kernel[1] as i64)
+            .define("ky", self.taps[1] as i64)
             .define("kz", g.kernel[2] as i64)
+            .define("winograd", i64::from(self.taps != g.kernel))
     }
 }
 
 /// The weight gradient; see [`super::program`].
 pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
-    let blocks = WeightBlocks::new(g);
+    let tiling = Tiling::of_gradient(context, g);
+    let blocks = WeightBlocks::new(g, tiling.as_ref());
     let names = g.names();
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
-    let windows = context.windows(g.n, &[x, y])?;
+    let windows = match &tiling {
+        Some(tiling) => tiling.windows.clone(),
+        None => context.windows(g.n, &[x, y])?,
+    };
+    // What a workgroup takes for voxels: with Winograd's algorithm, tiles along y.
+    let tiled = Geometry { size: tiling.as_ref().map_or(g.size, |tiling| tiling.extents(g)), ..g.clone() };
 
     // Output channels are cut so that one set of partial results fits a binding.
     let limit = context.limits.max_storage_binding_bytes;
     let set_bytes = |co: usize| co * blocks.members * blocks.width * WORD_BYTES;
     let co_step = (limit / set_bytes(1)).clamp(1, blocks.co_blocks);
     let most_sets = (limit.min(PARTIAL_BYTES) / set_bytes(co_step)).max(1);
-    let workgroups = blocks.ci_blocks * g.kernel[0] * co_step;
+    let workgroups = blocks.ci_blocks * blocks.taps[0] * co_step;
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
-        let count = blocks.block.count(g, frames);
-        let cached = CHUNK_BYTES / (blocks.block.y * blocks.block.z * (g.i + g.o) * WORD_BYTES);
+        let count = blocks.block.count(&tiled, frames);
+        let (bytes, rows) =
+            tiling.as_ref().map_or((CHUNK_BYTES, blocks.block.y), |tiling| (TILED_CHUNK_BYTES, tiling.rows()));
+        let cached = bytes / (rows * blocks.block.z * (g.i + g.o) * WORD_BYTES);
         let chunk = cached.min(count.div_ceil(WORKGROUPS.div_ceil(workgroups))).max(MIN_CHUNK_BLOCKS);
         let wanted = count.div_ceil(chunk).min(most_sets).max(count.div_ceil(MAX_CHUNK_BLOCKS));
         let chunk = count.div_ceil(wanted);
@@ -315,22 +307,29 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let gradient = gradient.define("direct", 0);
     let elements = sets * set_bytes(co_step) / WORD_BYTES;
     let partial: Slot = program.scratch(elements);
+    let turned = g.clone().turned();
+    let images = tiling.as_ref().map(|tiling| [g, &turned].map(|g| tiling.image(&mut program, g)));
+    let gradient = if tiling.is_some() { gradient.reads_image(1).reads_image(2) } else { gradient };
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 0).define("bias", i64::from(bias));
     let reduce = blocks.define(reduce, g);
     for co_first in (0..blocks.co_blocks).step_by(co_step) {
         let co: Range<usize> = co_first..blocks.co_blocks.min(co_first + co_step);
         for (number, window) in windows.iter().enumerate() {
             let (count, chunk, chunks) = chunks_of(window.len());
-            let words = Words { size: g.extents(window.len()), count, chunk, co_first, ..Words::default() };
-            let operands = vec![
-                context.input(0).window(window, x),
-                context.input(1).window(window, y),
-                Operand::scratch(partial, elements),
-            ];
-            let workgroups = [(blocks.ci_blocks * g.kernel[0]) as u32, chunks as u32, co.len() as u32];
+            let words = Words { size: tiled.extents(window.len()), count, chunk, co_first, ..Words::default() };
+            let mut operands = vec![context.input(0).window(window, x), context.input(1).window(window, y)];
+            if let (Some(tiling), Some(images)) = (&tiling, &images) {
+                for (i, of) in [g, &turned].into_iter().enumerate() {
+                    let ends = [operands[i].clone(), images[i].clone()];
+                    tiling.transform(&mut program, context, of, ends, window.len(), i == 1);
+                }
+                operands = images.to_vec();
+            }
+            operands.push(Operand::scratch(partial, elements));
+            let workgroups = [(blocks.ci_blocks * blocks.taps[0]) as u32, chunks as u32, co.len() as u32];
             program.dispatch(gradient.clone(), words.list(g), operands, workgroups);
 
-            let count = co.len() * blocks.members;
+            let count = co.len() * blocks.members / (blocks.taps[0] / g.kernel[0]);
             let words = Words { count, co_first, parts: chunks, accumulate: number > 0, ..Words::default() };
             let mut operands = vec![Operand::scratch(partial, elements), context.output(0)];
             operands.extend(bias.then(|| context.output(1)));

@@ -179,7 +179,7 @@ impl Geometry {
     }
 
     /// That of the data gradient: from d_y to d_x.
-    fn turned(self) -> Geometry {
+    pub(super) fn turned(self) -> Geometry {
         Geometry { i: self.o, o: self.i, ..self }
     }
 
