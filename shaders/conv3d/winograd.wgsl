@@ -1,4 +1,4 @@
-{# Winograd's algorithm F(m, 3) in one dimension (Lavin and Gray 2016, equations 5 and 13 ff.): m outputs of three taps by m + 2
+{# Winograd's algorithm F(m, 3) in one dimension (Lavin and Gray 2016, section 4): m outputs of three taps by m + 2
    products. `input` makes the m + 2 factors of as many inputs, `taps` those of the taps; `output` says, product by product, how
    often it counts in each output. #}
 {% set input = {

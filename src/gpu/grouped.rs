@@ -58,9 +58,8 @@ pub fn table(members: &[Member]) -> Vec<u32> {
 /// The text of a kernel of the same entry point for several launches, from that for one.
 ///
 /// `source` declares its uniform and storage variables in lines of their own. Its buffers are arrays that it only indexes, its
-/// images those of `shaders/common/image.wgsl`. The
-/// entry point itself uses its uniform if there are several, and calls its workgroup's number `workgroup` and their extent
-/// `grid`. None of the names is used for anything else.
+/// images those of `shaders/common/image.wgsl`. The entry point itself uses its uniform if there are several, and calls its
+/// workgroup's number `workgroup` and their extent `grid`. None of the names is used for anything else.
 ///
 /// # Errors
 /// A sentence if `source` is not of that form.
