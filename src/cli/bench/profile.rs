@@ -152,7 +152,12 @@ pub fn render(rows: &[Row], by: By) -> String {
         By::Op => "op",
         By::Part => "part",
     };
-    table(&[name, "dispatches", "ms", "%", "GFLOP", "MiB", "GFLOP/s", "GB/s", "% of roof", "roof"], &lines)
+    let mut text =
+        table(&[name, "dispatches", "ms", "%", "GFLOP", "MiB", "GFLOP/s", "GB/s", "% of roof", "roof"], &lines);
+    if rows.iter().any(|row| row.least_secs > row.secs) {
+        text += "Above 100 % of the roof: operands stayed in a cache, or Winograd's algorithm multiplied less than is counted.\n";
+    }
+    text
 }
 
 #[cfg(test)]
@@ -202,6 +207,15 @@ mod tests {
         let text = render(&rows(&ops, &CEILINGS, By::Kernel), By::Kernel);
         let first: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap_or_default()).collect();
         assert_eq!(first, ["kernel", "a", "2 others", "all"]);
+    }
+
+    #[test]
+    fn rates_above_the_roof_are_explained() {
+        let explained = |secs| {
+            let text = render(&rows(&[op("a", 200, 1, &[("a", secs)])], &CEILINGS, By::Kernel), By::Kernel);
+            text.ends_with("counted.\n")
+        };
+        assert!(explained(1.9) && !explained(2.1));
     }
 
     #[test]
