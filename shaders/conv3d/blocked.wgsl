@@ -33,8 +33,6 @@ const FACTORS = array<vec4<f32>, {{ winograd + 2 }}>(
     vec4<f32>({{ factors | join(", ") }}),
     {% endfor %}
 );
-{% endif %}
-{% if winograd %}
 {{ image("xs", 1, "read") }}
 {% else %}
 {% include "conv3d/channels.wgsl" %}
