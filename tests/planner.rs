@@ -270,6 +270,24 @@ fn random_graphs_give_what_the_interpreter_gives() {
 }
 
 #[test]
+fn a_graph_has_one_plan() {
+    let mut graph = Graph::new();
+    let x = graph.input("x", TensorSpec::f32(&[1, 4, 4, 4, 8]));
+    // Layers whose temporaries are equally large and needed at the same time.
+    for _ in 0..6 {
+        let [weight, bias] = [&[8, 8, 3, 3, 3][..], &[8]].map(|shape| graph.input("", TensorSpec::f32(shape)));
+        let y = conv3d(&mut graph, x, weight, bias, [3, 3, 3]).unwrap();
+        graph.keep(y);
+    }
+    let graph = &graph;
+    for is_cpu in [true, false] {
+        let limits = KernelLimits { is_cpu, grouping: Grouping::Small, ..KernelLimits::portable() };
+        let plans = [(); 2].map(|()| format!("{:?}", Plan::new(graph, &limits).unwrap().steps));
+        assert_eq!(plans[0], plans[1]);
+    }
+}
+
+#[test]
 fn temporaries_find_room_in_several_images() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let mut rng = Rng::new(3, 0);

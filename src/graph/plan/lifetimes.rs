@@ -109,7 +109,7 @@ impl Lifetimes {
 
     /// The temporaries of the nodes, by node and number.
     pub(super) fn add_scratch(&mut self, order: &[Vec<Unit>], scratch: &HashMap<(usize, usize), Scratch>) {
-        let mut spans: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
+        let mut spans: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
         for (time, group) in order.iter().enumerate() {
             for unit in group {
                 for operand in unit.operands() {
