@@ -4,8 +4,9 @@ mod profile;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use super::plan::{BufferId, Member, Placement, Plan, Step, parameter_bytes, shared_bytes};
 use super::program::LAYER_BYTES;
@@ -15,12 +16,11 @@ use crate::{Error, Result};
 
 pub use profile::{LaunchProfile, OpProfile};
 
-/// Work of one submission, so that no driver's watchdog takes a long step for a hang.
+/// Work of one submission to a GPU, so that no driver's watchdog takes a long step for a hang.
 const FLOPS_PER_SUBMISSION: u64 = 200_000_000_000;
 
-/// Threads that encode a submission for a GPU, and launches for which a thread is worth its start.
-const ENCODERS: usize = 4;
-const LEAST_ENCODED: usize = 64;
+/// Launches of a command buffer: enough for a thread to be worth waking.
+const LAUNCHES_PER_COMMAND_BUFFER: usize = 32;
 
 /// What outlives a step and is shared by the plans of a run: flat blocks, arenas and images.
 #[derive(Debug)]
@@ -339,8 +339,8 @@ impl Executor {
     /// [`Error::Device`] if the device reported a failure.
     pub fn run(&self) -> Result<()> {
         let mut last = None;
-        for steps in self.submissions() {
-            last = Some(self.context.queue.submit(self.encode_at_once(steps)));
+        for buffers in self.encode_at_once() {
+            last = Some(self.context.queue.submit(buffers));
         }
         let before = std::mem::replace(&mut *self.in_flight.lock().unwrap_or_else(PoisonError::into_inner), last);
         if let Some(before) = before {
@@ -349,26 +349,23 @@ impl Executor {
         self.context.check()
     }
 
-    /// `steps` in several command buffers, each made by a thread of its own: what a GPU does in a few milliseconds takes one
-    /// thread a millisecond or two to encode.
-    fn encode_at_once(&self, steps: &[Encoded]) -> Vec<wgpu::CommandBuffer> {
+    /// The command buffers of each submission, made side by side: what a GPU does in a few milliseconds takes one thread a
+    /// millisecond or two to encode.
+    fn encode_at_once(&self) -> Vec<Vec<wgpu::CommandBuffer>> {
         let one = |steps: &[Encoded]| {
             let mut encoder = self.context.device.create_command_encoder(&Default::default());
             encode(&mut encoder, steps);
             encoder.finish()
         };
-        let threads = if self.context.limits().is_cpu { 1 } else { ENCODERS.min(steps.len().div_ceil(LEAST_ENCODED)) };
-        let mut parts = steps.chunks(steps.len().div_ceil(threads).max(1));
-        let first = parts.next().unwrap_or_default();
-        std::thread::scope(|scope| {
-            let others: Vec<_> = parts.map(|steps| scope.spawn(move || one(steps))).collect();
-            let joined = others.into_iter().map(|thread| thread.join().unwrap_or_else(|why| resume_unwind(why)));
-            std::iter::once(one(first)).chain(joined).collect()
-        })
+        let submissions: Vec<_> = self.submissions().collect();
+        let parts = |steps: &&[Encoded]| steps.par_chunks(LAUNCHES_PER_COMMAND_BUFFER).map(one).collect();
+        submissions.par_iter().map(parts).collect()
     }
 
-    /// The launches of a step, split where a submission has work enough.
+    /// The launches of a step, split where a submission has work enough for a GPU. Software Vulkan has no watchdog, but lets
+    /// the host wait for a submission before it takes the next.
     fn split(&self) -> Vec<Range<usize>> {
+        let most = if self.context.limits().is_cpu { u64::MAX } else { FLOPS_PER_SUBMISSION };
         let mut parts = Vec::new();
         let (mut start, mut flops, mut counted) = (0, 0, HashSet::new());
         for (i, step) in self.encoded.iter().enumerate() {
@@ -376,7 +373,7 @@ impl Executor {
                 let nodes = shares.iter().map(|(node, _)| *node).filter(|&node| counted.insert(node));
                 flops += nodes.map(|node| self.graph.node_flops(&self.graph.nodes()[node])).sum::<u64>();
             }
-            if flops >= FLOPS_PER_SUBMISSION {
+            if flops >= most {
                 parts.push(start..i + 1);
                 (start, flops) = (i + 1, 0);
                 counted.clear();
