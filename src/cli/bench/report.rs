@@ -102,11 +102,12 @@ impl Report {
         let first_secs = start.elapsed().as_secs_f64();
 
         // As in training, where a GPU always has the next step waiting.
-        session.train_step(batch, LEARNING_RATE)?;
-        let step = Times::of(timed(steps, || {
+        let mut paced_step = || {
             session.train_step(batch, LEARNING_RATE)?;
             session.pace()
-        })?);
+        };
+        paced_step()?;
+        let step = Times::of(timed(steps, paced_step)?);
         let memory = context.memory_use();
         context.wait()?;
         let read_back = Times::of(timed(steps, || {
