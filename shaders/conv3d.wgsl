@@ -11,6 +11,8 @@ enable wgpu_cooperative_matrix;
 {% include "conv3d/volume.wgsl" %}
 {% if entry is endingwith("pack") or entry is endingwith("reduce_weight") %}
 {% include "conv3d/weights.wgsl" %}
+{% elif entry is endingwith("transform") %}
+{% include "conv3d/transform.wgsl" %}
 {% elif matrix_units is defined %}
 {% include "conv3d/cooperative.wgsl" %}
 {% else %}

@@ -297,7 +297,8 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
     ] {
         let built = build(case, operands)?;
         let expected = interpret(&built, &built.values)?;
-        let chosen = if operands == Operands::Stay { forced(context, &built.graph) } else { Vec::new() };
+        let chosen =
+            if operands == Operands::Stay { forced(context, &built.graph, case.window_bytes) } else { Vec::new() };
         for limits in variants.iter().chain(&chosen) {
             worst = worst.worst(compare_under(context, &built, &expected, limits)?);
         }
@@ -307,7 +308,7 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
         && let Some(built) = build_half(case)?
     {
         let expected = interpret(&built, &built.values)?;
-        for limits in variants.iter().chain(&forced(context, &built.graph)) {
+        for limits in variants.iter().chain(&forced(context, &built.graph, case.window_bytes)) {
             let errors = compare_under(context, &built, &expected, limits)?;
             half = Some(errors.worst(half.unwrap_or_default()));
         }
@@ -315,15 +316,18 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
     Ok(Agreement { single: worst, half })
 }
 
-/// The limits under which a GPU would run each of `graph`'s variants.
-fn forced(context: &Context, graph: &Graph) -> Vec<KernelLimits> {
+/// The limits under which a GPU would run each of `graph`'s variants, the last one also in windows and shared.
+fn forced(context: &Context, graph: &Graph, window_bytes: Option<usize>) -> Vec<KernelLimits> {
     let own = context.limits().clone();
     let matrices = if own.is_cpu { MatrixUnits::Emulated } else { own.matrices };
     let gpu = KernelLimits { is_cpu: false, matrices, ..own };
     let tunings = graph.forced_tunings(&gpu).into_iter();
     let mut forced: Vec<_> = tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect();
-    // Matrices come last.
-    forced.extend(forced.last().cloned().map(|last| KernelLimits { grouping: Grouping::Every, ..last }));
+    // Those that come last by name multiply matrices, or use Winograd's algorithm.
+    if let Some(last) = forced.last().cloned() {
+        forced.extend(window_bytes.map(|bytes| KernelLimits { max_storage_binding_bytes: bytes, ..last.clone() }));
+        forced.push(KernelLimits { grouping: Grouping::Every, ..last });
+    }
     forced
 }
 

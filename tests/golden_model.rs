@@ -109,11 +109,26 @@ fn training_graph() -> Training {
     Training { graph: g, model, rng, class_weights, losses }
 }
 
-/// With the adapter's own kernel family, or the other one.
-fn on_device(graph: &Graph, golden: &Golden, own_family: bool) -> (Executor, Arc<Memory>) {
+/// The kernels that a model may run with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Family {
+    Own,
+    Other,
+    /// A GPU's, by Winograd's algorithm wherever a tuner may choose it.
+    Winograd,
+}
+
+fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<Memory>) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let own = context.limits();
-    let plan = Plan::new(graph, &KernelLimits { is_cpu: own.is_cpu == own_family, ..own.clone() }).unwrap();
+    let mut limits = KernelLimits { is_cpu: own.is_cpu == (family == Family::Own), ..own.clone() };
+    if family == Family::Winograd {
+        limits.is_cpu = false;
+        let choices = graph.forced_tunings(&limits).into_iter().flatten();
+        limits.tuning = choices.filter(|(_, name)| name.starts_with("Winograd")).collect();
+        assert!(limits.tuning.len() > 3, "{:?}", limits.tuning);
+    }
+    let plan = Plan::new(graph, &limits).unwrap();
     let memory = Memory::new(&context, &[&plan]).unwrap();
     let mut block = vec![0.0; graph.block_elements()];
     for p in graph.parameters() {
@@ -171,7 +186,7 @@ fn logits_agree() {
     interpret::run(&graph, &mut values).unwrap();
     let twin = relative_error(values.get(&graph, model.logits).unwrap(), &expected);
 
-    let (executor, _memory) = on_device(&graph, &golden, true);
+    let (executor, _memory) = on_device(&graph, &golden, Family::Own);
     executor.write(model.label_bytes, &golden.labels()).unwrap();
     executor.run().unwrap();
     let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
@@ -192,8 +207,8 @@ fn losses_and_gradients_agree() {
     values.set(&graph, class_weights, golden.f64("class_weights"));
     interpret::run(&graph, &mut values).unwrap();
 
-    for own_family in [true, false] {
-        let (executor, memory) = on_device(&graph, &golden, own_family);
+    for family in [Family::Own, Family::Other, Family::Winograd] {
+        let (executor, memory) = on_device(&graph, &golden, family);
         executor.write(model.label_bytes, &golden.labels()).unwrap();
         executor.write(rng, &key).unwrap();
         executor.write(class_weights, &golden.f32("class_weights")).unwrap();

@@ -148,6 +148,7 @@ put_eight(slot_{{ j }}, x_{{ j }});
 {% set w_loads = [w_units // threads, 1] | max %}
 {% set w_rows = threads // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<Eight>;
+{% set y_binding, mask_binding = 3, 5 %}
 {% include "conv3d/store.wgsl" %}
 
 @group(0) @binding(4) var<storage, read_write> biases: array<vec4<f32>>;

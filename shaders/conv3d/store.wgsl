@@ -1,7 +1,7 @@
 // Results of the products for GPUs: four output channels of one voxel.
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
+{% set y_type = element[y_binding] %}
+@group(0) @binding({{ y_binding }}) var<storage, read_write> ys: array<{{ "vec4<" ~ y_type ~ ">" if vout else y_type }}>;
 
-{% set mask_binding = 5 if matrix_units is defined else 4 %}
 {% include "conv3d/mask.wgsl" %}
 fn store(voxel: i32, c: i32, sum: vec4<f32>) {
     if voxel >= p.count {
@@ -15,13 +15,13 @@ fn store(voxel: i32, c: i32, sum: vec4<f32>) {
     {% if vout %}
     let at = voxel * (p.co / 4) + c;
     if 4 * c < p.co {
-        ys[at] = vec4<{{ element[3] }}>(value{{ " * slopes(at)" if masked }});
+        ys[at] = vec4<{{ y_type }}>(value{{ " * slopes(at)" if masked }});
     }
     {% else %}
     {% for k in range(4) %}
     if 4 * c + {{ k }} < p.co {
         let at = voxel * p.co + 4 * c + {{ k }};
-        ys[at] = {{ element[3] }}(value[{{ k }}]{{ " * slopes(at)" if masked }});
+        ys[at] = {{ y_type }}(value[{{ k }}]{{ " * slopes(at)" if masked }});
     }
     {% endfor %}
     {% endif %}

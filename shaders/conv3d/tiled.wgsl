@@ -29,12 +29,16 @@ fn thread_row(local: i32) -> i32 {
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 // A tile of {{ tm }} voxels x {{ tn }} output channels a workgroup, {{ rm }} x {{ rn }} of them a thread, 16 of the inner
 // dimension a step.
+{% if winograd %}
+// By Winograd's algorithm x, the weight and the results are those of {{ winograd + 2 }} products, one behind the other.
+{% endif %}
 {% set down = tm // rm %}
 {% set threads = down * across %}
 {% set loads = tm * 4 // threads %}
 {% set w_loads = (tn * 4 + threads - 1) // threads %}
 {% set vectors_out = rn // 4 %}
 @group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
+{% set y_binding, mask_binding = 3, 4 %}
 {% include "conv3d/store.wgsl" %}
 
 // Four vectors of channels a voxel, in an order that depends on the voxel, so that neighbours lie in different banks.
@@ -89,7 +93,13 @@ fn {{ entry }}(
 ) {
     let local = i32(local_index);
     let first = i32(workgroup_index(workgroup, grid)) * {{ tm }};
+    {% if winograd %}
+    let co_blocks = p.co_padded / {{ tn }};
+    let co_first = i32(workgroup.z) % co_blocks * {{ tn // 4 }};
+    let number = i32(workgroup.z) / co_blocks;
+    {% else %}
     let co_first = i32(workgroup.z) * {{ tn // 4 }};
+    {% endif %}
     let co_vectors = p.co_padded / 4;
     let vectors = (p.ci + 3) / 4;
     let column = thread_column(local);
@@ -100,13 +110,13 @@ fn {{ entry }}(
     {% for j in range(loads) %}
     let load_row_{{ j }} = local / 4 + {{ j * threads // 4 }};
     let slot_{{ j }} = load_row_{{ j }} * 4 + bank(load_row_{{ j }}, local % 4);
-    let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
+    let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1){{ " + number * p.count" if winograd }};
     {% if not pointwise %}
     let taps_{{ j }} = taps_inside(position_of(voxel_{{ j }}));
     {% endif %}
     var x_{{ j }} = vec4(0.0);
     {% endfor %}
-    var w_at = local / {{ tn // 4 }} * co_vectors + co_first + local % {{ tn // 4 }};
+    var w_at = local / {{ tn // 4 }} * co_vectors + co_first + local % {{ tn // 4 }}{{ " + number * p.bias_at" if winograd }};
     {% for j in range(w_loads) %}
     var w_{{ j }} = vec4(0.0);
     {% endfor %}
@@ -166,10 +176,18 @@ fn {{ entry }}(
     {% for n in range(vectors_out) %}
     {
         let c_out = co_first + column + {{ n * across }};
+        {% if winograd %}
+        {% for r in range(rm) %}
+        if first + row + {{ r * down }} < p.count && 4 * c_out < p.co {
+            ys[(number * p.count + first + row + {{ r * down }}) * (p.co / 4) + c_out] = sum_{{ r }}_{{ n }};
+        }
+        {% endfor %}
+        {% else %}
         let bias = weights[p.bias_at + c_out];
         {% for r in range(rm) %}
         store(first + row + {{ r * down }}, c_out, sum_{{ r }}_{{ n }} + bias);
         {% endfor %}
+        {% endif %}
     }
     {% endfor %}
 }
@@ -179,6 +197,9 @@ fn {{ entry }}(
 // A tile of {{ tm }} output channels x {{ tn // 4 }} columns q a workgroup, {{ rm }} x {{ rn // 4 }} of them a thread, 16 voxels
 // a step, one chunk of voxels. Partial results are [chunk][co][column], a vec4 of input channels each; the column past the last one is
 // the bias, which the workgroups of the first columns sum while they load d_y.
+{% if winograd %}
+// By Winograd's algorithm x and d_y are the operands of {{ winograd + 2 }} products, one behind the other, and results are [chunk][product][co][column].
+{% endif %}
 {% set tq = tn // 4 %}
 {% set rq = rn // 4 %}
 {% set down = tm // rm %}
@@ -206,13 +227,13 @@ fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
 {% for j in range(loads) %}
 x_{{ j }} = vec4(0.0);
 if voxel_{{ j }} < end && {{ "c < vectors" if pointwise else "tap.x <= half.x && inside(position_" ~ j ~ " + tap)" }} {
-    x_{{ j }} = channels(voxel_{{ j }}{{ " + offset" if not pointwise }}, c);
+    x_{{ j }} = channels(base + voxel_{{ j }}{{ " + offset" if not pointwise }}, c);
 }
 {% endfor %}
 {% for j in range(d_loads) %}
 d_{{ j }} = vec4(0.0);
 if d_voxel_{{ j }} < end{{ " && local < " ~ 4 * tm if 4 * tm < threads }} {
-    d_{{ j }} = d_y_channels(d_voxel_{{ j }}, co_first + local % {{ tm // 4 }});
+    d_{{ j }} = d_y_channels(base + d_voxel_{{ j }}, co_first + local % {{ tm // 4 }});
 }
 bias += d_{{ j }};
 {% endfor %}
@@ -237,7 +258,17 @@ fn {{ entry }}(
     let columns = p.kernel.x * p.kernel.y * p.kernel.z * vectors + 1;
     let column = thread_column(local);
     let row = thread_row(local);
+    {% if winograd %}
+    let co_blocks = (p.co + {{ tm - 1 }}) / {{ tm }};
+    let co_first = i32(workgroup.z) % co_blocks * {{ tm // 4 }};
+    let number = i32(workgroup.z) / co_blocks;
+    let part = i32(workgroup.y) * {{ winograd + 2 }} + number;
+    let base = number * p.count;
+    {% else %}
     let co_first = i32(workgroup.z) * {{ tm // 4 }};
+    let part = i32(workgroup.y);
+    let base = 0;
+    {% endif %}
     let start = i32(workgroup.y) * p.chunk;
     let end = min(p.count, start + p.chunk);
 
@@ -309,7 +340,7 @@ fn {{ entry }}(
         {
             let q = i32(workgroup.x) * {{ tq }} + column + {{ n * across }};
             if o < p.co && q + 1 < columns {
-                partial[(i32(workgroup.y) * p.co + o) * columns + q] = sum_{{ r }}_{{ n }};
+                partial[(part * p.co + o) * columns + q] = sum_{{ r }}_{{ n }};
             }
         }
         {% endfor %}
@@ -325,7 +356,7 @@ fn {{ entry }}(
             bias += tile_d[other];
         }
         for (var k = 0; k < min(4, p.co - 4 * c_out); k += 1) {
-            partial[(i32(workgroup.y) * p.co + 4 * c_out + k + 1) * columns - 1] = vec4(bias[k], 0.0, 0.0, 0.0);
+            partial[(part * p.co + 4 * c_out + k + 1) * columns - 1] = vec4(bias[k], 0.0, 0.0, 0.0);
         }
     }
 }

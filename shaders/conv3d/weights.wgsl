@@ -3,6 +3,8 @@
 {% if entry is endingwith("pack") %}
 // The weight as a matrix {{ "[co, padded][taps * ci, padded], two values of f16 a word" if half else "[taps * ci, padded][co, padded]" }}, where ci is padded to {{ 8 if half else 4 }} and
 // all taps to a whole step; then the bias in f32. Zero where padded, or without a bias.
+// For Winograd's F(m, 3) along y there are m + 2 such matrices, of the taps along x and z, and no bias.
+{% from "conv3d/winograd.wgsl" import taps, weighted %}
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 @group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
@@ -22,6 +24,21 @@ fn {{ entry }}(
     if index >= p.count {
         return;
     }
+    {% if winograd %}
+    let o = index % p.co_padded;
+    let padded = (p.ci + 3) / 4 * 4;
+    let row = index / p.co_padded;
+    // Of the first of the three taps; past the last one there are none.
+    let across = row / padded;
+    let tap = across / p.kernel.z * 3 * p.kernel.z + across % p.kernel.z;
+    let all_taps = p.kernel.x * 3 * p.kernel.z;
+    {% for y in range(3) %}
+    let tap_{{ y }} = weight_at(o, row % padded, tap + {{ y }} * p.kernel.z, all_taps);
+    {% endfor %}
+    {% for factors in taps[winograd ~ ""] %}
+    packed[index + {{ loop.index0 }} * p.count] = {{ weighted(factors, "tap") }};
+    {% endfor %}
+    {% else %}
     if index < 4 * p.bias_at {
         {% if half %}
         let rows = 8 * p.bias_at / p.co_padded;
@@ -41,12 +58,18 @@ fn {{ entry }}(
     }
     {% endif %}
     packed[index] = {{ "bitcast<u32>(value)" if half else "value" }};
+    {% endif %}
 }
 {% endif %}
 
 {% if entry is endingwith("reduce_weight") %}
+{% from "conv3d/winograd.wgsl" import gradient_output, weighted %}
+{% set products = winograd + 2 if winograd else 1 %}
 // Adds the chunks in a fixed order: a workgroup has {{ columns }} columns of four input channels, of which an invocation adds every
 // {{ slices }}th chunk.
+{% if winograd %}
+// By Winograd's algorithm a chunk has {{ products }} products, which make three taps along y.
+{% endif %}
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
 {% if bias %}
@@ -63,36 +86,65 @@ fn {{ entry }}(
 ) {
     let local = i32(local_index);
     let index = i32(workgroup_index(workgroup, grid)) * {{ columns }} + local % {{ columns }};
-    var sum = vec4(0.0);
+    {% for product in range(products) %}
+    var sum_{{ product }} = vec4(0.0);
+    {% endfor %}
     if index < p.count {
         for (var part = local / {{ columns }}; part < p.parts; part += {{ slices }}) {
-            sum += partial[part * p.count + index];
+            {% for product in range(products) %}
+            sum_{{ product }} += partial[(part * {{ products }} + {{ product }}) * p.count + index];
+            {% endfor %}
         }
     }
-    sums[local] = sum;
+    {% for product in range(products) %}
+    sums[local] = sum_{{ product }};
     workgroupBarrier();
+    if local < {{ columns }} {
+        for (var slice = 1; slice < {{ slices }}; slice += 1) {
+            sum_{{ product }} += sums[slice * {{ columns }} + local];
+        }
+    }
+    workgroupBarrier();
+    {% endfor %}
     if local >= {{ columns }} || index >= p.count {
         return;
     }
-    for (var slice = 1; slice < {{ slices }}; slice += 1) {
-        sum += sums[slice * {{ columns }} + local];
-    }
     let vectors = (p.ci + 3) / 4;
     let taps = p.kernel.x * p.kernel.y * p.kernel.z;
+    {% if winograd %}
+    let row = taps / 3 * vectors + 1;
+    {% else %}
     let row = taps * vectors + 1;
+    {% endif %}
     let o = index / row;
     let q = index % row;
+    if o >= p.co {
+        return;
+    }
     if q == row - 1 {
         {% if bias %}
-        d_bias[o] = sum.x + select(0.0, d_bias[o], p.accumulate == 1u);
+        // The second product of Winograd's algorithm has the sum of four rows of d_y, divided by -6.
+        d_bias[o] = {{ "-6.0 * sum_1.x" if winograd else "sum_0.x" }} + select(0.0, d_bias[o], p.accumulate == 1u);
         {% endif %}
         return;
     }
+    {% if winograd %}
+    {% for factors in gradient_output %}
+    let tap_{{ loop.index0 }} = {{ weighted(factors, "sum") }};
+    {% endfor %}
+    let across = q / vectors;
+    let first = across / p.kernel.z * 3 * p.kernel.z + across % p.kernel.z;
+    {% else %}
+    let tap_0 = sum_0;
+    let first = q / vectors;
+    {% endif %}
     for (var k = 0; k < 4; k += 1) {
         let i = q % vectors * 4 + k;
         if i < p.ci {
-            let at = (o * p.ci + i) * taps + q / vectors;
-            d_weight[at] = sum[k] + select(0.0, d_weight[at], p.accumulate == 1u);
+            let at = (o * p.ci + i) * taps + first;
+            {% for y in range(3 if winograd else 1) %}
+            d_weight[at + {{ y }} * p.kernel.z] = tap_{{ y }}[k] + select(0.0, d_weight[at + {{ y }} * p.kernel.z], p.accumulate == 1u);
+            {% endfor %}
         }
     }
 }

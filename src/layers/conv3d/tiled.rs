@@ -1,5 +1,7 @@
 //! The workgroup-tiled family, for GPUs (`shaders/conv3d/tiled.wgsl`, and `cooperative.wgsl` for matrix units).
 
+mod winograd;
+
 use super::Geometry;
 use super::program::Pass;
 use crate::Result;
@@ -30,6 +32,8 @@ pub(super) struct Tile {
     rows: usize,
     columns: usize,
     work: Work,
+    /// Rows along y of Winograd's algorithm, or 0 without it.
+    winograd: usize,
 }
 
 /// How a tile is shared out.
@@ -42,12 +46,19 @@ enum Work {
 }
 
 const fn tile(name: &'static str, [rows, columns]: [usize; 2], thread: [usize; 2]) -> Tile {
-    Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1] } }
+    Tile { name, rows, columns, work: Work::Threads { rows: thread[0], columns: thread[1] }, winograd: 0 }
+}
+
+const fn winograd_tile(name: &'static str, extents: [usize; 2], thread: [usize; 2]) -> Tile {
+    Tile { winograd: winograd::ROWS, ..tile(name, extents, thread) }
 }
 
 const fn matrices(name: &'static str, [rows, columns]: [usize; 2], subgroups: [usize; 2]) -> Tile {
-    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1] } }
+    Tile { name, rows, columns, work: Work::Matrices { rows: subgroups[0], columns: subgroups[1] }, winograd: 0 }
 }
+
+/// Tiles with Winograd's algorithm that are worth a try: whether it is the faster hardly depends on them.
+const MOST_WINOGRAD: usize = 2;
 
 const MULTIPLY: [Tile; 6] = [
     tile("128x128 by 16x8", [128, 128], [16, 8]),
@@ -56,6 +67,12 @@ const MULTIPLY: [Tile; 6] = [
     tile("128x32 by 4x4", [128, 32], [4, 4]),
     tile("64x32 by 4x4", [64, 32], [4, 4]),
     tile("128x16 by 4x4", [128, 16], [4, 4]),
+];
+
+const MULTIPLY_WINOGRAD: [Tile; 3] = [
+    winograd_tile("Winograd, 128x128 by 16x8", [128, 128], [16, 8]),
+    winograd_tile("Winograd, 64x64 by 4x4", [64, 64], [4, 4]),
+    winograd_tile("Winograd, 128x32 by 4x4", [128, 32], [4, 4]),
 ];
 
 const MULTIPLY_MATRICES: [Tile; 6] = [
@@ -75,6 +92,12 @@ const WEIGHT_GRADIENT: [Tile; 7] = [
     tile("32x128 by 4x4", [32, 128], [4, 4]),
     tile("32x64 by 4x4", [32, 64], [4, 4]),
     tile("16x64 by 4x4", [16, 64], [4, 4]),
+];
+
+const WEIGHT_GRADIENT_WINOGRAD: [Tile; 3] = [
+    winograd_tile("Winograd, 128x128 by 16x8", [128, 128], [16, 8]),
+    winograd_tile("Winograd, 64x128 by 8x8", [64, 128], [8, 8]),
+    winograd_tile("Winograd, 32x64 by 4x4", [32, 64], [4, 4]),
 ];
 
 const WEIGHT_GRADIENT_MATRICES: [Tile; 5] = [
@@ -133,10 +156,16 @@ impl Tile {
         }
     }
 
+    fn define_pack(&self, kernel: Kernel) -> Kernel {
+        kernel.define("half", i64::from(self.is_half())).define("winograd", self.winograd as i64)
+    }
+
     fn define(&self, kernel: Kernel, units: MatrixUnits) -> Kernel {
         let kernel = kernel.define("tm", self.rows as i64).define("tn", self.columns as i64);
         match self.work {
-            Work::Threads { rows, columns } => kernel.define("rm", rows as i64).define("rn", columns as i64),
+            Work::Threads { rows, columns } => {
+                kernel.define("rm", rows as i64).define("rn", columns as i64).define("winograd", self.winograd as i64)
+            }
             Work::Matrices { rows, columns } => kernel
                 .define("subgroup_rows", rows as i64)
                 .define("subgroup_columns", columns as i64)
@@ -145,7 +174,7 @@ impl Tile {
     }
 }
 
-/// Words of `Parameters` in `shaders/conv3d/tiled.wgsl`.
+/// Words of `Parameters` in `shaders/conv3d/volume.wgsl`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Words {
     size: [usize; 3],
@@ -178,8 +207,8 @@ fn takes_matrices(context: &OpContext, operands: &[(usize, usize)]) -> bool {
     context.limits.matrices != MatrixUnits::None && operands.iter().all(fits)
 }
 
-/// The tiles of the forward product worth a try, the default first. It is never one that multiplies matrices: what that gives
-/// is compared with the default before it is used.
+/// The tiles of the forward product worth a try, the default first. It never multiplies matrices or uses Winograd's algorithm: what
+/// that gives is compared with the default before it is used.
 pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static Tile> {
     let candidates = |tiles: &'static [Tile]| {
         let mut tiles = narrow(tiles, g.o, |tile| tile.columns);
@@ -190,8 +219,15 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
         tiles.sort_by_key(|tile| tile.cost(g.n * g.voxels(), g.o, 1));
         tiles
     };
-    let matrices = takes_matrices(context, &[(0, g.i)]);
-    [candidates(&MULTIPLY), if matrices { candidates(&MULTIPLY_MATRICES) } else { Vec::new() }].concat()
+    let mut tiles = candidates(&MULTIPLY);
+    if takes_matrices(context, &[(0, g.i)]) {
+        tiles.extend(candidates(&MULTIPLY_MATRICES));
+    } else if winograd::windows(context, g).is_some() {
+        let mut with_winograd = candidates(&MULTIPLY_WINOGRAD);
+        with_winograd.retain(|tile| winograd::packed_bytes(g, tile) <= context.limits.max_storage_binding_bytes);
+        tiles.extend(with_winograd.into_iter().take(MOST_WINOGRAD));
+    }
+    tiles
 }
 
 /// The tiles of the weight gradient worth a try, the default first.
@@ -204,8 +240,16 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
         tiles.sort_by_key(|tile| tile.cost(g.o, columns, split));
         tiles
     };
-    let matrices = takes_matrices(context, &[(0, g.i), (1, g.o)]);
-    [candidates(&WEIGHT_GRADIENT), if matrices { candidates(&WEIGHT_GRADIENT_MATRICES) } else { Vec::new() }].concat()
+    let mut tiles = candidates(&WEIGHT_GRADIENT);
+    if takes_matrices(context, &[(0, g.i), (1, g.o)]) {
+        tiles.extend(candidates(&WEIGHT_GRADIENT_MATRICES));
+    } else if winograd::windows(context, g).is_some()
+        && winograd::partial_bytes(g) <= context.limits.max_storage_binding_bytes
+    {
+        let with_winograd = candidates(&WEIGHT_GRADIENT_WINOGRAD);
+        tiles.extend(with_winograd.into_iter().take(MOST_WINOGRAD));
+    }
+    tiles
 }
 
 /// The packed weight: a matrix of f32 or, two in a word, f16, and the bias.
@@ -226,6 +270,9 @@ impl Packed {
 
 /// The forward product; see [`super::program`].
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Tile) -> Result<Program> {
+    if tile.winograd > 0 {
+        return winograd::multiply(context, g, pass, tile);
+    }
     let Packed { co_padded, matrix, elements } = Packed::new(g, tile);
     let mut program = Program::default();
     let packed = program.scratch(elements);
@@ -233,7 +280,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     let words = Words { count: elements, ..packed_words };
     let mut operands = vec![context.input(1), Operand::scratch(packed, elements)];
     operands.extend(pass.bias.then(|| context.input(2)));
-    let pack = pass.pack_kernel(g, true).define("half", i64::from(tile.is_half()));
+    let pack = tile.define_pack(pass.pack_kernel(g, true));
     program.dispatch(pack, words.list(g), operands, context.grid_for(elements));
 
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
@@ -252,18 +299,26 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     Ok(program)
 }
 
+/// Columns of a weight gradient's partial results: x in vectors of four channels, and one for the bias.
+fn columns(g: &Geometry) -> usize {
+    g.taps() * g.i.div_ceil(4) + 1
+}
+
 /// The weight gradient; see [`super::program`].
 pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, tile: &Tile) -> Result<Program> {
-    // Columns of x in vectors of four, and one for the bias.
-    let columns = g.taps() * g.i.div_ceil(4) + 1;
-    let (across, down) = ((4 * (columns - 1)).div_ceil(tile.columns), g.o.div_ceil(tile.rows));
-    let set = g.o * columns * 4;
+    let (of, products) = if tile.winograd > 0 { (winograd::product_of(g), winograd::PRODUCTS) } else { (g.clone(), 1) };
+    let columns = columns(&of);
+    let (across, down) = ((4 * (columns - 1)).div_ceil(tile.columns), products * of.o.div_ceil(tile.rows));
+    let set = products * of.o * columns * 4;
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
-    let windows = context.windows(g.n, &[x, y])?;
+    let windows = match winograd::windows(context, g) {
+        Some(windows) if tile.winograd > 0 => windows,
+        _ => context.windows(g.n, &[x, y])?,
+    };
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
     let most_sets = (limit / (set * WORD_BYTES)).clamp(1, MOST_CHUNKS);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {
-        let count = frames * g.voxels();
+        let count = frames * of.voxels();
         let wanted = WORKGROUPS.div_ceil(across * down).min(count.div_ceil(CHUNK_VOXELS.0)).min(most_sets);
         let chunk = count.div_ceil(wanted).next_multiple_of(tile.step()).min(CHUNK_VOXELS.1);
         (count, chunk, count.div_ceil(chunk))
@@ -273,24 +328,31 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let mut program = Program::default();
     let elements = sets * set;
     let partial = program.scratch(elements);
+    let transforms = (tile.winograd > 0).then(|| {
+        [(g.clone(), false), (g.clone().turned(), true)]
+            .map(|(of, of_gradient)| winograd::Transform::new(&mut program, of, &windows, of_gradient))
+    });
     let names = g.names();
-    let gradient = tile.define(g.kernel_named(names.backward_weight, true), context.limits.matrices);
+    let gradient = tile.define(of.kernel_named(names.backward_weight, true), context.limits.matrices);
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight)
         .define("tiled", 1)
         .define("bias", i64::from(bias))
         .define("columns", REDUCED.0 as i64)
-        .define("slices", REDUCED.1 as i64);
+        .define("slices", REDUCED.1 as i64)
+        .define("winograd", tile.winograd as i64);
     for (number, window) in windows.iter().enumerate() {
         let (count, chunk, chunks) = chunks_of(window.len());
-        let words = Words { size: g.extents(window.len()), count, chunk, ..Words::default() };
-        let operands = vec![
-            context.input(0).window(window, x),
-            context.input(1).window(window, y),
-            Operand::scratch(partial, elements),
-        ];
-        program.dispatch(gradient.clone(), words.list(g), operands, [across as u32, chunks as u32, down as u32]);
+        let words = Words { size: of.extents(window.len()), count, chunk, ..Words::default() };
+        let mut operands = vec![context.input(0).window(window, x), context.input(1).window(window, y)];
+        if let Some(transforms) = &transforms {
+            for (operand, transform) in operands.iter_mut().zip(transforms) {
+                *operand = transform.of(&mut program, context, operand.clone(), window.len());
+            }
+        }
+        operands.push(Operand::scratch(partial, elements));
+        program.dispatch(gradient.clone(), words.list(&of), operands, [across as u32, chunks as u32, down as u32]);
 
-        let count = g.o * columns;
+        let count = of.o * columns;
         let words = Words { count, parts: chunks, accumulate: number > 0, ..Words::default() };
         let mut operands = vec![Operand::scratch(partial, elements), context.output(0)];
         operands.extend(bias.then(|| context.output(1)));
