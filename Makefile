@@ -28,6 +28,7 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 
 # Our speed beside PyTorch's and burn's, where they can be had (benches/peers/README.md). PEERS takes its options.
 peers: setup

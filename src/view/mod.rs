@@ -2,7 +2,7 @@
 //!
 //! Two layers, kept apart so that a window can use the first without the second:
 //! - [`geometry`], [`mesh`], [`camera`], [`motion`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
-//!   and [`pick`] tells which voxel is where; [`palette`], [`theme`] and [`error_view`] say in which colours;
+//!   and [`mod@pick`] tells which voxel is where; [`palette`], [`theme`] and [`error_view`] say in which colours;
 //! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them.
 //!
 //! World space is metres with the grid's lowest corner at the origin, x forward, y left, z up. Labels stay in the

@@ -121,7 +121,7 @@ fn marker(options: &SynthOptions) -> String {
     format!("{marker:#}\n")
 }
 
-/// Whether [`write`] has already written `out` whole with these options.
+/// Whether [`write()`] has already written `out` whole with these options.
 pub fn is_written(out: &Path, options: &SynthOptions) -> bool {
     !is_incomplete(out) && fs::read(out.join(MARKER)).is_ok_and(|found| found == marker(options).as_bytes())
 }

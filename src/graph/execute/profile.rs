@@ -17,9 +17,9 @@ pub struct OpProfile {
     pub op: &'static str,
     /// The part of the model that it belongs to.
     pub scope: String,
-    /// Floating-point operations, by [`Graph::node_flops`].
+    /// Floating-point operations, by [`Graph::node_flops`](crate::graph::Graph::node_flops).
     pub flops: u64,
-    /// Bytes of its operands and results, by [`Graph::node_bytes`].
+    /// Bytes of its operands and results, by [`Graph::node_bytes`](crate::graph::Graph::node_bytes).
     pub bytes: u64,
     /// Its launches.
     pub launches: Vec<LaunchProfile>,
@@ -50,7 +50,7 @@ impl Executor {
     /// its last; `None` without timestamp queries.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device is lost.
+    /// [`Error::Device`](crate::Error::Device) if the device is lost.
     pub fn device_secs(&self) -> Result<Option<f64>> {
         if !self.has_stamps() {
             return Ok(None);
@@ -75,7 +75,7 @@ impl Executor {
     /// else by the clock, waiting in between, which adds the driver's overhead of a submission to each.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device is lost.
+    /// [`Error::Device`](crate::Error::Device) if the device is lost.
     pub fn profile(&self) -> Result<Vec<OpProfile>> {
         let stamped = self.has_stamps();
         let mut profiles: BTreeMap<usize, OpProfile> = BTreeMap::new();
