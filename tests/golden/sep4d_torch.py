@@ -263,7 +263,8 @@ class Decoder(nn.Module):
         self.head = Head(hr, config.classes)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = lrelu(self.get_submodule("in")(z))
+        # Not by get_submodule, for which torch.compile writes the name as an attribute.
+        x = lrelu(self._modules["in"](z))
         return self.head(lrelu(self.up(self.res1(self.res3(x)))))
 
 
