@@ -198,7 +198,8 @@ fn {{ entry }}(
 // a step, one chunk of voxels. Partial results are [chunk][co][column], a vec4 of input channels each; the column past the last one is
 // the bias, which the workgroups of the first columns sum while they load d_y.
 {% if winograd %}
-// By Winograd's algorithm x and d_y are the operands of {{ winograd + 2 }} products, one behind the other, and results are [chunk][product][co][column].
+// By Winograd's algorithm x and d_y are the operands of {{ winograd + 2 }} products, one behind the other, and results are
+// [chunk][product][co][column].
 {% endif %}
 {% set tq = tn // 4 %}
 {% set rq = rn // 4 %}

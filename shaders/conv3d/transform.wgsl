@@ -1,5 +1,5 @@
-// Winograd's F(m, 3) along y for GPUs: what the products are of, and what they make. An invocation has {{ winograd }} voxels along y,
-// four channels.
+// Winograd's F(m, 3) along y for GPUs: what the products are of, and what they make. An invocation has {{ winograd }} voxels along
+// y, four channels.
 {% from "conv3d/winograd.wgsl" import gradient, input, output, weighted %}
 {% set inverse = entry is endingwith("inverse_transform") %}
 {% if inverse %}

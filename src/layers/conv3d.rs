@@ -3,7 +3,6 @@
 mod blocked;
 mod program;
 mod tiled;
-mod winograd;
 
 pub(super) use program::{
     Pass, backward_data_program, backward_data_variants, backward_weight_program, backward_weight_variants,

@@ -1,13 +1,15 @@
 //! The register-blocked family, for CPU adapters (`shaders/conv3d/blocked.wgsl`).
 
+mod winograd;
+
 use std::ops::Range;
 
 use super::Geometry;
 use super::program::Pass;
-use super::winograd::Tiling;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
 use crate::graph::{Kernel, OpContext, Program, Slot, WORD_BYTES};
+use winograd::Tiling;
 
 /// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
 pub(super) const LANES: usize = 8;
@@ -75,18 +77,18 @@ impl VoxelBlock {
 
 /// Words of `Parameters` in `shaders/conv3d/blocked.wgsl`.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Words {
-    pub size: [usize; 3],
-    pub count: usize,
-    pub bias_at: usize,
-    pub chunk: usize,
-    pub co_first: usize,
-    pub parts: usize,
-    pub accumulate: bool,
+struct Words {
+    size: [usize; 3],
+    count: usize,
+    bias_at: usize,
+    chunk: usize,
+    co_first: usize,
+    parts: usize,
+    accumulate: bool,
 }
 
 impl Words {
-    pub fn list(&self, g: &Geometry) -> Vec<u32> {
+    fn list(&self, g: &Geometry) -> Vec<u32> {
         let ([x, y, z], [kx, ky, _]) = (self.size, g.kernel);
         let last = [self.count, self.bias_at, self.chunk, self.co_first, self.parts, usize::from(self.accumulate)];
         [x, y, z, g.i, g.o, kx, ky].iter().chain(&last).map(|&word| word as u32).collect()

@@ -222,9 +222,9 @@ pub(super) fn multiply_tiles(context: &OpContext, g: &Geometry) -> Vec<&'static 
     let mut tiles = candidates(&MULTIPLY);
     if takes_matrices(context, &[(0, g.i)]) {
         tiles.extend(candidates(&MULTIPLY_MATRICES));
-    } else if winograd::windows(context, g).is_some() {
+    } else {
         let mut with_winograd = candidates(&MULTIPLY_WINOGRAD);
-        with_winograd.retain(|tile| winograd::packed_bytes(g, tile) <= context.limits.max_storage_binding_bytes);
+        with_winograd.retain(|tile| winograd::is_tried(context, g, winograd::packed_bytes(g, tile)));
         tiles.extend(with_winograd.into_iter().take(MOST_WINOGRAD));
     }
     tiles
@@ -243,9 +243,7 @@ pub(super) fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Vec<&'
     let mut tiles = candidates(&WEIGHT_GRADIENT);
     if takes_matrices(context, &[(0, g.i), (1, g.o)]) {
         tiles.extend(candidates(&WEIGHT_GRADIENT_MATRICES));
-    } else if winograd::windows(context, g).is_some()
-        && winograd::partial_bytes(g) <= context.limits.max_storage_binding_bytes
-    {
+    } else if winograd::is_tried(context, g, winograd::partial_bytes(g)) {
         let with_winograd = candidates(&WEIGHT_GRADIENT_WINOGRAD);
         tiles.extend(with_winograd.into_iter().take(MOST_WINOGRAD));
     }
@@ -311,10 +309,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let (across, down) = ((4 * (columns - 1)).div_ceil(tile.columns), products * of.o.div_ceil(tile.rows));
     let set = products * of.o * columns * 4;
     let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
-    let windows = match winograd::windows(context, g) {
-        Some(windows) if tile.winograd > 0 => windows,
-        _ => context.windows(g.n, &[x, y])?,
-    };
+    let windows = if tile.winograd > 0 { winograd::windows(context, g)? } else { context.windows(g.n, &[x, y])? };
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
     let most_sets = (limit / (set * WORD_BYTES)).clamp(1, MOST_CHUNKS);
     let chunks_of = |frames: usize| -> (usize, usize, usize) {

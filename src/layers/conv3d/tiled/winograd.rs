@@ -29,17 +29,25 @@ pub(super) fn product_of(g: &Geometry) -> Geometry {
     Geometry { n: g.n, size: [x, y.div_ceil(ROWS), z], i, o, kernel: [kx, 1, kz] }
 }
 
-/// The frames that are multiplied at once; `None` if that cannot be so, or is not worth a try.
-pub(super) fn windows(context: &OpContext, g: &Geometry) -> Option<Vec<Range<usize>>> {
-    if g.kernel[1] != 3 || g.i.min(g.o) < LEAST_CHANNELS {
-        return None;
-    }
+/// Whether a tuner tries it, where so many bytes are to be bound beside what is transformed.
+pub(super) fn is_tried(context: &OpContext, g: &Geometry, bytes: usize) -> bool {
+    g.kernel[1] == 3
+        && g.i.min(g.o) >= LEAST_CHANNELS
+        && bytes <= context.limits.max_storage_binding_bytes
+        && windows(context, g).is_ok()
+}
+
+/// The frames that are multiplied at once.
+///
+/// # Errors
+/// As [`OpContext::windows`].
+pub(super) fn windows(context: &OpContext, g: &Geometry) -> Result<Vec<Range<usize>>> {
     let product = product_of(g);
     let [from, to] = [product.i, product.o].map(|channels| PRODUCTS * product.voxels() * channels);
     let most = TRANSFORMED_BYTES.max(WORD_BYTES * from.max(to)).min(context.limits.max_storage_binding_bytes);
     let limits = &KernelLimits { max_storage_binding_bytes: most, ..context.limits.clone() };
     let within = OpContext { limits, ..*context };
-    within.windows(g.n, &[g.voxels() * g.i, g.voxels() * g.o, from, to]).ok()
+    within.windows(g.n, &[g.voxels() * g.i, g.voxels() * g.o, from, to])
 }
 
 /// Bytes of the packed weight.
@@ -95,7 +103,7 @@ fn scratch(program: &mut Program, g: &Geometry, windows: &[Range<usize>], channe
 
 /// The forward product; see [`super::super::program`].
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Tile) -> Result<Program> {
-    let windows = windows(context, g).unwrap_or_default();
+    let windows = windows(context, g)?;
     let product = product_of(g);
     let Packed { co_padded, matrix, .. } = Packed::new(&product, tile);
     let mut program = Program::default();

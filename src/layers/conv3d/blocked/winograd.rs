@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use super::Geometry;
-use super::blocked::Words;
+use super::Words;
 use crate::graph::program::Operand;
 use crate::graph::{Kernel, KernelLimits, OpContext, Program, WORD_BYTES};
+use crate::layers::conv3d::Geometry;
 
 /// Products of a convolution from which on the algorithm is worth its launches.
 const LEAST_PRODUCTS: usize = 8 << 20;
