@@ -24,6 +24,9 @@ pub enum Error {
     /// Training produced NaN or infinity too often (exit code 6).
     #[error("{0}")]
     NonFinite(String),
+    /// A run folder that another process is writing (exit code 7).
+    #[error("{0}")]
+    Busy(String),
     /// Ended by a signal after the state was saved (exit code 128 + signal).
     #[error("stopped by signal {signal}; {saved}")]
     Interrupted {
@@ -43,6 +46,7 @@ impl Error {
             Error::Device(_) => 4,
             Error::Memory(_) => 5,
             Error::NonFinite(_) => 6,
+            Error::Busy(_) => 7,
             Error::Interrupted { signal, .. } => 128 + signal,
         }
     }

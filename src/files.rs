@@ -1,23 +1,110 @@
 //! Files that are written whole or not at all, and what to say when reading or writing fails.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
+use tempfile::TempPath;
 
 use crate::{Error, Result};
 
 /// Stands in a folder as long as what is written there is not complete.
 const INCOMPLETE: &str = "INCOMPLETE.txt";
 
-/// Writes `data` to a sibling temporary file, syncs it and renames it to `path`; a failure leaves the old file as it was.
+/// Characters that tell the temporary files of one path apart.
+const RANDOM_CHARACTERS: usize = 6;
+
+/// A file that is written beside its place, under a hidden temporary name, and takes its place when it is whole. Dropped
+/// before, it leaves nothing; a kill leaves the hidden file, which [`remove_leftovers`] finds.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: BufWriter<File>,
+    temporary: TempPath,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins the file that is to stand at `path`.
+    ///
+    /// # Errors
+    /// If its folder does not exist or takes no file.
+    pub fn create(path: &Path) -> io::Result<AtomicFile> {
+        let (Some(name), Some(folder)) = (path.file_name(), path.parent()) else {
+            return Err(io::Error::from(ErrorKind::IsADirectory));
+        };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).rand_bytes(RANDOM_CHARACTERS);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let (file, temporary) = builder.tempfile_in(folder)?.into_parts();
+        if let Ok(old) = fs::metadata(path) {
+            file.set_permissions(old.permissions())?;
+        }
+        Ok(AtomicFile { file: BufWriter::new(file), temporary, path: path.to_path_buf() })
+    }
+
+    /// Puts what was written into its place, where it survives a loss of power.
+    ///
+    /// # Errors
+    /// If not everything can be written; the old file then stays as it was, unless only its folder could not be synced.
+    pub fn commit(self) -> io::Result<()> {
+        let AtomicFile { file, temporary, path } = self;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_folder(&temporary.keep()?)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.file.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Makes the names in the folder of `file` survive a loss of power. Some file systems (CIFS, VirtualBox's and WSL's shares)
+/// cannot, and refuse; on these a rename is as durable as it gets.
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let Some(folder) = file.parent().filter(|_| cfg!(unix)) else { return Ok(()) };
+    match File::open(folder)?.sync_all() {
+        Err(why) if matches!(why.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Removes what writers of [`AtomicFile`] that were killed have left in `folder`. Only for a folder in which nobody else
+/// writes now.
+pub fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(|entry| entry.ok()) {
+        let name = entry.file_name();
+        let is_leftover =
+            name.to_str().and_then(|name| name.strip_prefix('.')?.rsplit_once('.')).is_some_and(|(file, random)| {
+                file.contains('.')
+                    && random.len() == RANDOM_CHARACTERS
+                    && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
+        if is_leftover {
+            // What cannot be removed costs space, nothing else.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Writes `data` to `path`, whole or not at all: a failure leaves the old file as it was.
 ///
 /// # Errors
 /// [`Error::Data`] naming the path and the cause (no such folder, disk full, no permission).
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = AtomicWriteFile::open(path)?;
+        let mut file = AtomicFile::create(path)?;
         file.write_all(data)?;
         file.commit()
     };
@@ -70,6 +157,7 @@ pub fn unwritable(path: &Path, why: &io::Error) -> Error {
     let advice = match why.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or choose another folder",
         ErrorKind::PermissionDenied => "change its permissions, or choose another folder",
+        ErrorKind::FileTooLarge => "raise the limit (`ulimit -f`), or choose another folder",
         _ => "choose another folder",
     };
     Error::Data(format!("cannot write {}: {}; {advice}", path.display(), cause(why)))
@@ -93,6 +181,8 @@ pub fn cause(why: &io::Error) -> String {
         ErrorKind::StorageFull => "the disk is full",
         ErrorKind::QuotaExceeded => "the disk quota is used up",
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
+        ErrorKind::FileTooLarge => "the file would be larger than this process or file system may write",
+        ErrorKind::StaleNetworkFileHandle => "the network file system has lost it",
         ErrorKind::IsADirectory => "it is a folder",
         ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
         ErrorKind::InvalidData => "it is not text",

@@ -18,5 +18,6 @@ pub mod models;
 pub mod rng;
 pub mod roofline;
 pub mod selftest;
+pub mod signals;
 pub mod train;
 pub mod view;

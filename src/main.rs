@@ -8,6 +8,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     quieten_device_select();
+    sep4d::signals::survive_file_limits();
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -16,7 +16,7 @@ use sep4d::app::state::{Page, Source};
 use sep4d::data::Dataset;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, ReconstructedClip};
-use sep4d::train::trainer::{Request, Task, Trainer};
+use sep4d::train::trainer::{Place, Request, Task, Trainer};
 
 mod app;
 mod common;
@@ -101,8 +101,14 @@ fn trained(dir: &Path, other: usize) -> (RunConfig, PathBuf, ReconstructedClip) 
     config.train.steps = 30;
     let (request, folder) = (config.clone(), dir.join("run"));
     let task = Task::Train { resume: false };
-    let request =
-        Request { config: request, folder, task, background: false, command_line: vec!["test".into()], wake: None };
+    let request = Request {
+        config: request,
+        place: Place::At(folder),
+        task,
+        background: false,
+        command_line: vec!["test".into()],
+        wake: None,
+    };
     let trainer = Trainer::start(request).unwrap();
     // Comes again after each validation, the last of them after the last step.
     trainer.send(Command::Reconstruct { clip: other });

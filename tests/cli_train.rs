@@ -40,7 +40,7 @@ fn signal(child: &Child, name: &str) {
 
 fn final_checkpoint(run: &Path) -> Checkpoint {
     let newest = CheckpointFolder::new(run.join("checkpoints")).latest().expect("a checkpoint is whole");
-    assert_eq!(newest.damaged, [""; 0]);
+    assert_eq!(newest.passed_over, [""; 0]);
     newest.found.expect("there is a checkpoint").1
 }
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::train::checkpoint::{Checkpoint, CheckpointFolder};
+use sep4d::train::checkpoint::{Checkpoint, CheckpointFolder, Index};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, Event, Finished};
 use sep4d::train::metrics::Confusion;
 use sep4d::train::run_folder::{Row, RunFolder};
 use sep4d::train::session::Precision;
-use sep4d::train::trainer::{Request, Task, Trainer};
+use sep4d::train::trainer::{Place, Request, Task, Trainer};
 
 fn config(root: &Path) -> RunConfig {
     let mut config = RunConfig::preset(Preset::Tiny, None);
@@ -29,7 +29,7 @@ fn config(root: &Path) -> RunConfig {
 fn start(config: &RunConfig, folder: &Path, resume: bool) -> Trainer {
     let request = Request {
         config: config.clone(),
-        folder: folder.to_path_buf(),
+        place: Place::At(folder.to_path_buf()),
         task: Task::Train { resume },
         background: false,
         command_line: vec!["test".into()],
@@ -201,7 +201,7 @@ fn a_run_that_only_makes_nan_ends_with_an_error() {
     // Log-variances of 200: their exponential is infinite in f32, and so is the KL divergence.
     let bias = poisoned.state.parameters.iter_mut().find(|p| p.name == "distributions.xy.out.bias").unwrap();
     bias.values.fill(200.0);
-    CheckpointFolder::new(folder.join("checkpoints")).save(&poisoned, None).unwrap();
+    CheckpointFolder::new(folder.join("checkpoints")).save(&poisoned, &Index::default()).unwrap();
 
     config.train.steps = 40;
     let trainer = start(&config, &folder, true);

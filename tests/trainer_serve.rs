@@ -12,7 +12,7 @@ use std::time::Duration;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, DecodeRequest, Event, Preparing, ReconstructedClip};
 use sep4d::train::metrics::Confusion;
-use sep4d::train::trainer::{Request, Task, Trainer};
+use sep4d::train::trainer::{Place, Request, Task, Trainer};
 
 /// A tiny run of batches of two clips.
 fn config(parent: &Path) -> RunConfig {
@@ -26,7 +26,15 @@ fn config(parent: &Path) -> RunConfig {
 
 fn start(config: &RunConfig, folder: &Path, task: Task, background: bool) -> Trainer {
     let (config, folder) = (config.clone(), folder.to_path_buf());
-    Trainer::start(Request { config, folder, task, background, command_line: vec!["test".into()], wake: None }).unwrap()
+    Trainer::start(Request {
+        config,
+        place: Place::At(folder),
+        task,
+        background,
+        command_line: vec!["test".into()],
+        wake: None,
+    })
+    .unwrap()
 }
 
 fn wait<R>(trainer: &Trainer, mut wanted: impl FnMut(&Event) -> Option<R>) -> R {

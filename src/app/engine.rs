@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::data::{ClassSet, Grid};
 use crate::train::config::RunConfig;
 use crate::train::events::{Command, Event, Finished, StepMetrics};
-use crate::train::trainer::{Request, Task, Trainer, Wake};
+use crate::train::trainer::{Place, Request, Task, Trainer, Wake};
 use crate::{Error, Result};
 
 /// Least time between two refreshes of the reconstruction while training.
@@ -93,8 +93,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] if no thread can be started.
-    pub fn train(&mut self, config: RunConfig, folder: PathBuf, resume: bool) -> Result<()> {
-        self.start(config.clone(), folder, Task::Train { resume })?;
+    pub fn train(&mut self, config: RunConfig, place: Place, resume: bool) -> Result<()> {
+        self.start(config.clone(), place, Task::Train { resume })?;
         self.training = Some(config);
         Ok(())
     }
@@ -104,13 +104,13 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if no thread can be started.
     pub fn show(&mut self, config: RunConfig, folder: PathBuf, checkpoint: PathBuf) -> Result<()> {
-        self.start(config, folder, Task::Show { checkpoint })
+        self.start(config, Place::At(folder), Task::Show { checkpoint })
     }
 
-    fn start(&mut self, config: RunConfig, folder: PathBuf, task: Task) -> Result<()> {
+    fn start(&mut self, config: RunConfig, place: Place, task: Task) -> Result<()> {
         self.leave();
         let command_line = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let request = Request { config, folder, task, command_line, background: true, wake: self.wake.clone() };
+        let request = Request { config, place, task, command_line, background: true, wake: self.wake.clone() };
         self.trainer = Some(Trainer::start(request)?);
         self.phase = Phase::Preparing { what: "starting".into(), done: 0, total: 0 };
         Ok(())

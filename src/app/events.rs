@@ -51,7 +51,12 @@ impl App {
         let state = &mut self.state;
         match event {
             Event::Started(started) => {
-                let config = state.engine.training.clone();
+                let config = state.engine.training.clone().map(|mut config| {
+                    if config.output.dir.as_os_str().is_empty() {
+                        config.output.dir.clone_from(&started.folder);
+                    }
+                    config
+                });
                 state.resumable = config.map(|config| Resumable { config, step: started.step });
                 state.recent.opened(&started.folder);
                 state.run = Some(started.folder.clone());

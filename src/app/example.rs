@@ -67,7 +67,7 @@ impl Example {
         make_folder(&example.run().join("renders"))?;
         write_atomically(&example.checkpoint(), MODEL)?;
         write_atomically(&example.run().join("config.toml"), example.config()?.to_toml().as_bytes())?;
-        let index = serde_json::to_vec(&Index { latest: Some(STEP), best: example.best()? });
+        let index = serde_json::to_vec(&Index { latest: Some(STEP), best: example.best()?, ..Index::default() });
         let index = index.map_err(|why| Error::Data(format!("the example's index cannot be written: {why}")))?;
         write_atomically(&checkpoints.join("index.json"), &index)?;
         write_atomically(&mark, version.as_bytes())?;

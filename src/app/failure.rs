@@ -17,6 +17,7 @@ fn title(why: &Error) -> &'static str {
         Error::Device(_) => "The GPU has failed",
         Error::Memory(_) => "The GPU has too little memory",
         Error::NonFinite(_) => "The numbers of the run are no longer finite",
+        Error::Busy(_) => "This run is written elsewhere",
         Error::Interrupted { .. } => "The run was interrupted",
     }
 }

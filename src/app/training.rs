@@ -14,7 +14,7 @@ use crate::data::{Dataset, DatasetOptions, Split};
 use crate::figures::thousands;
 use crate::train::config::RunConfig;
 use crate::train::events::Command;
-use crate::train::run_folder::RunFolder;
+use crate::train::trainer::Place;
 
 /// Where runs go that were given no folder.
 const RUNS: &str = "runs";
@@ -125,26 +125,22 @@ impl App {
                 let (Some(folder), Some(resumable)) = (state.run.clone(), &state.resumable) else { return };
                 let mut config = continued(state, resumable);
                 config.train.steps = to;
-                self.begin(config, folder, true);
+                self.begin(config, Place::At(folder), true);
             }
         }
     }
 
     /// Begins a new run whatever is open.
     pub(super) fn train_anew(&mut self) {
-        let mut config = bound(&self.state);
-        if config.output.dir.as_os_str().is_empty() {
-            let name = format!("{}-t{}", config.train.preset.name(), config.data.frames);
-            config.output.dir = RunFolder::next_free(&places::folder(RUNS), &name);
-        }
-        let folder = config.output.dir.clone();
-        self.begin(config, folder, false);
+        let config = bound(&self.state);
+        let place = Place::of(&config, &places::folder(RUNS));
+        self.begin(config, place, false);
     }
 
-    fn begin(&mut self, config: RunConfig, folder: PathBuf, resume: bool) {
+    fn begin(&mut self, config: RunConfig, place: Place, resume: bool) {
         let state = &mut self.state;
         state.draft.train.steps = config.train.steps;
-        let begun = config.validate().and_then(|()| state.engine.train(config, folder, resume));
+        let begun = config.validate().and_then(|()| state.engine.train(config, place, resume));
         if let Err(why) = begun {
             state.notices.error(&why);
         }

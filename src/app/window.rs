@@ -15,6 +15,7 @@ use eframe::wgpu;
 use super::notices::Severity;
 use super::{App, open};
 use crate::gpu::best_for;
+use crate::signals::{StopWishes, Urgency, stop_signals};
 use crate::{Error, Result};
 
 /// A window that loses its device sooner than this after it was opened would do so again.
@@ -182,7 +183,7 @@ impl Watch {
     }
 }
 
-/// SIGINT and SIGTERM close the window as its button does, so that a run is saved; a second one ends the program.
+/// What asks the program to end closes the window as its button does, so that a run is saved; asked again later, it ends at once.
 #[derive(Debug, Clone, Default)]
 struct Signals {
     closing: Arc<AtomicBool>,
@@ -194,18 +195,18 @@ impl Signals {
         let signals = Signals::default();
         #[cfg(unix)]
         {
-            use signal_hook::consts::{SIGINT, SIGTERM};
-            let again = Arc::new(AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM] {
-                // Where they cannot be handled, the signals end the program as they always do.
-                let _ = signal_hook::flag::register_conditional_default(signal, again.clone());
-                let _ = signal_hook::flag::register(signal, again.clone());
-            }
-            if let Ok(mut arriving) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
+            // Where they cannot be handled, the signals end the program as they always do.
+            if let Ok(mut arriving) = signal_hook::iterator::Signals::new(stop_signals()) {
                 let shared = signals.clone();
                 let listen = move || {
-                    for _ in arriving.forever() {
-                        shared.close();
+                    let mut wishes = StopWishes::default();
+                    for signal in arriving.forever() {
+                        match wishes.hear() {
+                            Some(Urgency::Orderly) => shared.close(),
+                            // What is being written comes into its place whole, or not at all.
+                            Some(Urgency::Haste) => signal_hook::low_level::exit(128 + signal),
+                            None => {}
+                        }
                     }
                 };
                 let _ = std::thread::Builder::new().name("signals".into()).spawn(listen);

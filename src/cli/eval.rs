@@ -5,9 +5,9 @@ use sep4d::train::validation::{evaluate, evenly_spaced};
 use sep4d::{Error, Result};
 
 use super::console::Console;
-use super::interrupt;
 use super::model::{self, Model};
 use super::output::{put, say};
+use super::signals;
 use super::table::table;
 use sep4d::figures::{percent, thousands};
 
@@ -40,7 +40,7 @@ struct Report<'a> {
 /// # Errors
 /// As for [`Model::open`].
 pub fn run(args: Args) -> Result<()> {
-    interrupt::explain("nothing was written".into());
+    signals::explain("nothing was written".into());
     let mut model = Model::open(&args.model)?;
     let count = match args.clips.unwrap_or(model.config.data.validation_clips) {
         0 => model.dataset.len(),

@@ -25,9 +25,9 @@ use sep4d::train::validation::reconstruct;
 use sep4d::{Error, Result};
 
 use super::console::Console;
-use super::interrupt;
 use super::model::{self, Model};
 use super::output::say;
+use super::signals;
 
 /// Write reconstructions (.label) and latent planes (.npz) of a whole split
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     if !is_incomplete(&args.out) && fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::Usage(format!("{} is not empty; choose a new folder", args.out.display())));
     }
-    interrupt::explain(format!("{} is not complete: run the command again", args.out.display()));
+    signals::explain(format!("{} is not complete: run the command again", args.out.display()));
     let mut model = Model::open(&args.model)?;
     let mut clips = covering(&model.dataset);
     clips.truncate(args.clips.filter(|&count| count > 0).unwrap_or(usize::MAX));

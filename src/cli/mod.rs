@@ -12,11 +12,11 @@ mod devices;
 mod dry_run;
 mod eval;
 mod export;
-mod interrupt;
 mod model;
 pub mod output;
 mod render;
 mod selftest;
+mod signals;
 mod synth;
 mod table;
 mod train;
@@ -86,8 +86,9 @@ fn keys_help() -> String {
     let defaults = RunConfig::preset(Preset::default(), None).to_toml();
     format!(
         "Configuration keys for --config (TOML) and --set, with the values of the preset {}:\n\n{}\n\
-         Exit codes: 0 ok, 2 usage, 3 data, 4 device, 5 memory, 6 non-finite numbers, 130 and 143 stopped by a signal.\n\
-         SIGINT and SIGTERM save a checkpoint and end; SIGUSR1 saves one and goes on.",
+         Exit codes: 0 ok, 2 usage, 3 data, 4 device, 5 memory, 6 non-finite numbers, 7 run in use, 128 + n stopped\n\
+         by signal n. What asks the program to end (SIGINT, SIGTERM, SIGHUP...) saves a checkpoint first; after 3 seconds\n\
+         another such signal ends it at once. SIGUSR1 and SIGUSR2 save and go on.",
         Preset::default().name(),
         defaults.lines().map(|line| format!("  {line}\n")).collect::<String>()
     )

@@ -73,7 +73,11 @@ impl Model {
             )));
         }
         let weights = Weights::load(&checkpoint)?;
-        let (config, step) = (weights.config.clone(), weights.step);
+        let (mut config, step) = (weights.config.clone(), weights.step);
+        // The run knows where its data are now; they may have moved since the checkpoint.
+        if let Ok(run) = folder.config() {
+            config.data.root = run.data.root;
+        }
         let newest = folder.checkpoints().index().latest;
         if let Some(newest) = newest.filter(|newest| args.checkpoint == "last" && *newest > step) {
             tell(&format!(

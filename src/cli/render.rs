@@ -8,9 +8,9 @@ use sep4d::train::events::ReconstructedClip;
 use sep4d::train::validation::reconstruct;
 use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, PictureInput, Theme, gif, save_png, sheet};
 
-use super::interrupt;
 use super::model::{self, Model};
 use super::output::say;
+use super::signals;
 use sep4d::figures::{percent, thousands};
 
 /// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
@@ -37,7 +37,7 @@ pub struct Args {
 /// # Errors
 /// [`sep4d::Error::Usage`] if there is no such clip, [`sep4d::Error::Data`] if a file cannot be written, and as for [`Model::open`].
 pub fn run(args: Args) -> Result<()> {
-    interrupt::explain("pictures that were named are whole".into());
+    signals::explain("pictures that were named are whole".into());
     let mut model = Model::open(&args.model)?;
     let out = args.out.unwrap_or_else(|| model.folder.renders());
     check_can_be_folder(&out)?;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use sep4d::data::synth::{self, Level, SynthOptions};
 
-use super::interrupt;
 use super::output::{put, say};
+use super::signals;
 
 /// Generate a town in CarlaSC's layout
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> sep4d::Result<()> {
     let total = towns.iter().fold(0usize, |sum, &count| sum.saturating_add(count));
     let total = total.saturating_mul(options.levels.len()).saturating_mul(args.frames);
     let mib = total.saturating_mul(grid.voxels() * 8) >> 20;
-    interrupt::explain(format!("{} is not complete: run the command again to replace it", args.out.display()));
+    signals::explain(format!("{} is not complete: run the command again to replace it", args.out.display()));
     let _ = say!("generating {total} frames ({mib} MiB) in {}", args.out.display());
 
     let start = std::time::Instant::now();

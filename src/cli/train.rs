@@ -6,11 +6,13 @@ use std::time::Duration;
 use sep4d::train::config::RunConfig;
 use sep4d::train::events::{Command, Event, Finished, Started, StepMetrics};
 use sep4d::train::run_folder::RunFolder;
-use sep4d::train::trainer::{Request, Task, Trainer};
+use sep4d::train::trainer::{Place, Request, Task, Trainer};
 use sep4d::{Error, Result};
 
 use super::console::Console;
 use super::dry_run;
+use super::output::tell;
+use super::signals::{Signals, Wish};
 use sep4d::figures::{bytes, duration, percent, thousands};
 
 /// Where runs go that were given no folder.
@@ -39,6 +41,9 @@ pub struct Args {
     /// Go on with a run: this folder, that of --output, or the newest below runs/
     #[arg(long, value_name = "RUN", requires = "train", conflicts_with_all = ["config", "preset"])]
     resume: Option<Option<PathBuf>>,
+    /// Go on with the run in --output if there is one, else begin it: for jobs that are queued again
+    #[arg(long, requires_all = ["train", "output"], conflicts_with = "resume")]
+    resume_or_start: bool,
     /// Print parameters and memory for several T, and stop
     #[arg(long, requires = "train")]
     dry_run: bool,
@@ -77,13 +82,13 @@ impl Args {
 
     /// The configuration and the run folder.
     fn request(&self) -> Result<Request> {
-        let (mut config, folder) = match &self.resume {
+        let (mut config, place, resume) = match &self.resume {
             Some(run) => {
                 let newest = || RunFolder::newest(Path::new(RUNS));
                 let path = run.clone().or_else(|| self.output.clone()).or_else(newest).ok_or_else(|| {
                     Error::Usage(format!("there is no run below {RUNS}/ to go on with; use --resume RUN"))
                 })?;
-                (RunFolder::open(&path)?.config()?.resumed_with(&self.settings()?)?, path)
+                (RunFolder::open(&path)?.config()?.resumed_with(&self.settings()?)?, Place::At(path), true)
             }
             None => {
                 let preset = self.preset.as_deref().map(str::parse).transpose()?;
@@ -91,12 +96,14 @@ impl Args {
                 if let Some(output) = &self.output {
                     config.output.dir = output.clone();
                 }
-                if config.output.dir.as_os_str().is_empty() {
-                    let name = format!("{}-t{}", config.train.preset.name(), config.data.frames);
-                    config.output.dir = RunFolder::next_free(Path::new(RUNS), &name);
+                let place = Place::of(&config, Path::new(RUNS));
+                let begun = place.known().filter(|_| self.resume_or_start).and_then(|path| RunFolder::open(path).ok());
+                if let Some(begun) = &begun {
+                    let before = begun.config()?;
+                    config.output.dir.clone_from(&before.output.dir);
+                    config = before.resumed_as(config)?;
                 }
-                let folder = config.output.dir.clone();
-                (config, folder)
+                (config, place, begun.is_some())
             }
         };
         let root = &mut config.data.root;
@@ -104,8 +111,8 @@ impl Args {
             // So that the run can be resumed or repeated from anywhere.
             *root = std::path::absolute(&*root).unwrap_or_else(|_| root.clone());
         }
-        let task = Task::Train { resume: self.resume.is_some() };
-        Ok(Request { config, folder, task, background: false, command_line: command_line(), wake: None })
+        let task = Task::Train { resume };
+        Ok(Request { config, place, task, background: false, command_line: command_line(), wake: None })
     }
 }
 
@@ -122,46 +129,51 @@ fn gibibytes(size: &str) -> Result<f64, String> {
 /// # Errors
 /// [`Error::Usage`] for a wrong configuration, [`Error::Interrupted`] after a signal, and what the trainer fails with.
 pub fn run(args: Args) -> Result<()> {
+    let mut signals = if args.dry_run { None } else { Some(Signals::register()?) };
     let request = args.request()?;
     request.config.validate()?;
-    if args.dry_run {
-        return dry_run::run(&request.config);
-    }
-    let signals = Signals::register()?;
+    let Some(signals) = &mut signals else { return dry_run::run(&request.config) };
     let steps = request.config.train.steps as u64;
-    let folder = request.folder.clone();
-    let mut reporter =
-        Reporter { console: Console::new(steps, "steps"), config: request.config.clone(), started: false, first: true };
+    let mut reporter = Reporter {
+        console: Console::new(steps, "steps"),
+        config: request.config.clone(),
+        folder: request.place.known().map(Path::to_path_buf),
+        started: false,
+        first: true,
+        saved: None,
+    };
     let trainer = Trainer::start(request)?;
-    let mut stopping = None;
+    let (mut stopping, mut is_told) = (None, false);
     loop {
         match trainer.next_event(Duration::from_millis(100))? {
             Some(Event::Finished(finished)) => {
                 reporter.console.end();
-                return reporter.finish(&folder, &finished, stopping);
+                return reporter.finish(&finished, stopping);
             }
             Some(Event::Failed(why)) => {
                 reporter.console.end();
-                if reporter.started && RunFolder::open(&folder).is_ok() {
-                    let folder = folder.display();
-                    reporter.console.line(&format!("the run is kept; go on with `sep4d --train --resume {folder}`"));
-                }
+                reporter.fail(&why);
                 return Err(why);
             }
             Some(event) => reporter.show(event),
             None => {}
         }
-        if signals.take_save() {
-            trainer.send(Command::Save);
+        match signals.take() {
+            Some(Wish::Save) => drop(trainer.send(Command::Save)),
+            Some(Wish::Stop(signal)) => {
+                reporter.console.line(&format!("stopping {}", reporter.when_it_stops()));
+                stopping = Some(signal);
+            }
+            Some(Wish::Hasten(signal)) => {
+                reporter.console.end();
+                tell(&format!("error: {}", Error::Interrupted { signal, saved: reporter.given_up() }));
+                // The trainer is left where it is: whatever it writes comes into its place whole, or not at all.
+                signal_hook::low_level::exit(128 + signal);
+            }
+            None => {}
         }
-        if stopping.is_none()
-            && let Some(signal) = signals.stop()
-            && trainer.send(Command::Stop)
-        {
-            let when = if reporter.started { "after this step; saving a checkpoint" } else { "before the first step" };
-            reporter.console.line(&format!("stopping {when} (press Ctrl-C again to quit at once)"));
-            stopping = Some(signal);
-        }
+        // Where too many orders wait already, it is told as soon as there is room.
+        is_told = is_told || stopping.is_some() && trainer.send(Command::Stop);
     }
 }
 
@@ -174,11 +186,45 @@ fn command_line() -> Vec<String> {
 struct Reporter {
     console: Console,
     config: RunConfig,
+    /// The run folder, once it is known.
+    folder: Option<PathBuf>,
     started: bool,
     first: bool,
+    /// The last checkpoint that was written.
+    saved: Option<PathBuf>,
 }
 
 impl Reporter {
+    /// How to go on with the run, if there is one.
+    fn way_on(&self) -> Option<String> {
+        let folder = self.folder.as_ref().filter(|folder| RunFolder::open(folder).is_ok())?;
+        Some(format!("go on with `sep4d --train --resume {}`", folder.display()))
+    }
+
+    /// Says how to go on after a failure. What failed for its numbers says so itself: the same again would fail again.
+    fn fail(&self, why: &Error) {
+        if let (true, Some(way_on)) = (self.started && !matches!(why, Error::NonFinite(_)), self.way_on()) {
+            self.console.line(&format!("the run is kept; {way_on}"));
+        }
+    }
+
+    fn when_it_stops(&self) -> &'static str {
+        if self.started {
+            "after this step, and saving a checkpoint (after 3 seconds, Ctrl-C again quits without)"
+        } else {
+            "before the first step (after 3 seconds, Ctrl-C again quits at once)"
+        }
+    }
+
+    /// What is left of a run that is ended in haste.
+    fn given_up(&self) -> String {
+        let saved = match &self.saved {
+            Some(path) => format!("the steps since {} are lost", path.display()),
+            None => "nothing was saved in this time".into(),
+        };
+        self.way_on().map_or(saved.clone(), |way_on| format!("{saved}; {way_on}"))
+    }
+
     fn show(&mut self, event: Event) {
         match event {
             Event::Preparing(preparing) => {
@@ -188,6 +234,7 @@ impl Reporter {
             }
             Event::Started(started) => {
                 self.started = true;
+                self.folder = Some(started.folder.clone());
                 self.begin(&started);
             }
             Event::Step(metrics) => self.step(&metrics),
@@ -202,7 +249,10 @@ impl Reporter {
                     if metrics.is_best { ", the best so far" } else { "" }
                 ));
             }
-            Event::Checkpoint { path, .. } => self.console.line(&format!("saved {}", path.display())),
+            Event::Checkpoint { path, .. } => {
+                self.console.line(&format!("saved {}", path.display()));
+                self.saved = Some(path);
+            }
             Event::Paused(true) => self.console.line("paused"),
             Event::Paused(false) => self.console.line("going on"),
             Event::Warning(text) => self.console.warn(&text),
@@ -260,15 +310,15 @@ impl Reporter {
         }
     }
 
-    fn finish(&self, folder: &Path, finished: &Finished, signal: Option<i32>) -> Result<()> {
+    fn finish(&self, finished: &Finished, signal: Option<i32>) -> Result<()> {
         let saved = match &finished.checkpoint {
             Some(path) => format!("saved {}", path.display()),
             None => "nothing new to save".into(),
         };
         if let (Some(signal), true) = (signal, finished.stopped) {
-            let saved = match RunFolder::open(folder) {
-                Ok(_) => format!("{saved}; go on with `sep4d --train --resume {}`", folder.display()),
-                Err(_) => "nothing had begun and nothing was written".into(),
+            let saved = match self.way_on() {
+                Some(way_on) => format!("{saved}; {way_on}"),
+                None => "nothing had begun and nothing was written".into(),
             };
             return Err(Error::Interrupted { signal, saved });
         }
@@ -276,44 +326,9 @@ impl Reporter {
             format!(", best mIoU {} at step {}", percent(Some(best.miou)), thousands(best.step.into()))
         });
         self.console.line(&format!("done: {} steps{best}; {saved}", thousands(finished.step.into())));
-        self.console.line(&format!("next: sep4d eval {0}, sep4d render {0}", folder.display()));
+        if let Some(folder) = &self.folder {
+            self.console.line(&format!("next: sep4d eval {0}, sep4d render {0}", folder.display()));
+        }
         Ok(())
-    }
-}
-
-/// What arrived from outside.
-struct Signals {
-    stop: std::sync::Arc<std::sync::atomic::AtomicUsize>,
-    save: std::sync::Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl Signals {
-    /// SIGINT and SIGTERM ask for a stop, a second one ends at once; SIGUSR1 asks for a checkpoint.
-    fn register() -> Result<Signals> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        use signal_hook::flag;
-        let signals = Signals { stop: Default::default(), save: Default::default() };
-        let register = || -> std::io::Result<()> {
-            let again = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM] {
-                flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
-                flag::register(signal, again.clone())?;
-                flag::register_usize(signal, signals.stop.clone(), signal as usize)?;
-            }
-            #[cfg(unix)]
-            flag::register(signal_hook::consts::SIGUSR1, signals.save.clone())?;
-            Ok(())
-        };
-        register().map_err(|why| Error::Usage(format!("signals cannot be handled here: {why}")))?;
-        Ok(signals)
-    }
-
-    fn stop(&self) -> Option<i32> {
-        let signal = self.stop.load(std::sync::atomic::Ordering::Relaxed);
-        (signal > 0).then_some(signal as i32)
-    }
-
-    fn take_save(&self) -> bool {
-        self.save.swap(false, std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -62,12 +62,15 @@ pub struct Best {
 }
 
 /// What `index.json` says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Index {
     /// The last step saved.
     pub latest: Option<u32>,
     /// The best step saved.
     pub best: Option<Best>,
+    /// Steps that were the best on other held-out clips than those of now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<u32>,
 }
 
 /// What a folder of checkpoints has to go on from.
@@ -75,8 +78,8 @@ pub struct Index {
 pub struct Newest {
     /// The newest whole pair, with the path of its model file; `None` if there are no pairs at all.
     pub found: Option<(PathBuf, Checkpoint)>,
-    /// A sentence for each newer pair that is damaged.
-    pub damaged: Vec<String>,
+    /// A sentence for each newer pair that is damaged or not finite.
+    pub passed_over: Vec<String>,
 }
 
 /// The `checkpoints/` folder of a run.
@@ -176,16 +179,20 @@ pub fn conform(have: &[NamedTensor], expected: &[NamedTensor], path: &Path) -> R
     }
 }
 
+/// The first tensor that has NaN or infinity.
+pub fn first_not_finite<'a>(tensors: impl IntoIterator<Item = &'a NamedTensor>) -> Option<&'a NamedTensor> {
+    tensors.into_iter().find(|tensor| tensor.values.iter().any(|value| !value.is_finite()))
+}
+
 /// Checks that no value is NaN or infinite.
 ///
 /// # Errors
 /// [`Error::NonFinite`] naming the file and the first tensor that has such a value.
 pub fn check_finite<'a>(tensors: impl IntoIterator<Item = &'a NamedTensor>, path: &Path) -> Result<()> {
-    let bad = |tensor: &&NamedTensor| tensor.values.iter().any(|value| !value.is_finite());
-    match tensors.into_iter().find(bad) {
+    match first_not_finite(tensors) {
         Some(tensor) => Err(Error::NonFinite(format!(
-            "{} has NaN or infinity in {}; use an earlier checkpoint (to resume from it, remove this one), with a lower \
-             train.learning_rate or with train.clip_norm",
+            "{} has NaN or infinity in {}; use an earlier checkpoint, with a lower train.learning_rate or with \
+             train.clip_norm, or start a new run",
             path.display(),
             tensor.name
         ))),
@@ -199,11 +206,16 @@ impl CheckpointFolder {
         CheckpointFolder { path: path.into() }
     }
 
-    /// Writes a pair and the index; `best` is the best model including this one. Returns the model file's path.
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a pair and an index that says what `index` does, this pair being the latest. Returns the model file's path.
     ///
     /// # Errors
     /// [`Error::Data`] if anything cannot be written; the pairs and the index from before are then as they were.
-    pub fn save(&self, checkpoint: &Checkpoint, best: Option<Best>) -> Result<PathBuf> {
+    pub fn save(&self, checkpoint: &Checkpoint, index: &Index) -> Result<PathBuf> {
         make_folder(&self.path)?;
         let state = &checkpoint.state;
         let path = self.path_of(state.steps);
@@ -229,21 +241,22 @@ impl CheckpointFolder {
         let (optimiser, _) = complete_metadata(&optimiser, &moments);
         write_tensors(&optimiser_path(&path), &moments, optimiser)?;
         write_tensors(&path, &state.parameters, model)?;
-        let index = Index { latest: Some(state.steps), best };
+        let index = Index { latest: Some(state.steps), ..index.clone() };
         let text = serde_json::to_vec_pretty(&index).map_err(|why| Error::Data(why.to_string()))?;
         write_atomically(&self.path.join("index.json"), &text)?;
         Ok(path)
     }
 
-    /// Removes all pairs but the last `keep_last` up to `step` and that of step `best`; what is beyond `step` was found
-    /// damaged when `step` was resumed from.
+    /// Removes all pairs but the last `keep_last` up to `step` and those that `index` keeps; what is beyond `step` was found
+    /// unusable when `step` was resumed from.
     ///
     /// # Errors
     /// [`Error::Data`] if a file cannot be removed.
-    pub fn prune(&self, step: u32, best: Option<u32>, keep_last: usize) -> Result<()> {
+    pub fn prune(&self, step: u32, index: &Index, keep_last: usize) -> Result<()> {
         let steps = self.steps()?;
-        let kept: Vec<u32> = steps.iter().copied().filter(|&s| s <= step).rev().take(keep_last).collect();
-        for old in steps.into_iter().filter(|s| !kept.contains(s) && Some(*s) != best) {
+        let last = steps.iter().copied().filter(|&s| s <= step).rev().take(keep_last);
+        let kept: Vec<u32> = last.chain(index.kept.iter().copied()).chain(index.best.map(|best| best.step)).collect();
+        for old in steps.into_iter().filter(|step| !kept.contains(step)) {
             let path = self.path_of(old);
             for file in [optimiser_path(&path), path] {
                 match fs::remove_file(&file) {
@@ -257,12 +270,13 @@ impl CheckpointFolder {
         Ok(())
     }
 
-    /// The newest whole pair.
+    /// The newest whole pair whose values are all finite.
     ///
     /// # Errors
-    /// [`Error::Data`] if there are pairs, but every one is damaged.
+    /// [`Error::Data`] if there are pairs, but none is whole, [`Error::NonFinite`] if the newest whole one is not finite, nor
+    /// is any before it.
     pub fn latest(&self) -> Result<Newest> {
-        let mut damaged = Vec::new();
+        let mut passed_over = Vec::new();
         let indexed = self.index().latest;
         for step in self.steps()?.into_iter().rev() {
             let path = self.path_of(step);
@@ -270,14 +284,22 @@ impl CheckpointFolder {
             if !path.is_file() && indexed.is_none_or(|indexed| step > indexed) {
                 continue;
             }
-            match Checkpoint::load(&path) {
-                Ok(checkpoint) => return Ok(Newest { found: Some((path, checkpoint)), damaged }),
-                Err(why) => damaged.push(why.to_string()),
+            let usable = Checkpoint::load(&path).and_then(|checkpoint| {
+                check_finite(checkpoint.state.tensors(), &path)?;
+                Ok(checkpoint)
+            });
+            match usable {
+                Ok(checkpoint) => {
+                    let passed_over = passed_over.iter().map(Error::to_string).collect();
+                    return Ok(Newest { found: Some((path, checkpoint)), passed_over });
+                }
+                Err(why) => passed_over.push(why),
             }
         }
-        match damaged.first() {
-            Some(first) => Err(self.none_is_whole(first)),
-            None => Ok(Newest { found: None, damaged }),
+        match passed_over.into_iter().next() {
+            Some(why @ Error::NonFinite(_)) => Err(why),
+            Some(why) => Err(self.none_is_whole(&why.to_string())),
+            None => Ok(Newest { found: None, passed_over: Vec::new() }),
         }
     }
 
@@ -384,6 +406,10 @@ mod tests {
         }
     }
 
+    fn best_at(step: u32) -> Index {
+        Index { best: Some(Best { step, miou: 0.5 }), ..Index::default() }
+    }
+
     fn folder() -> (tempfile::TempDir, CheckpointFolder) {
         let dir = tempfile::tempdir().unwrap();
         let folder = CheckpointFolder::new(dir.path().join("checkpoints"));
@@ -401,30 +427,45 @@ mod tests {
     fn a_pair_comes_back_bit_for_bit() {
         let (_dir, folder) = folder();
         let saved = checkpoint(40);
-        let path = folder.save(&saved, Some(Best { step: 40, miou: 0.5 })).unwrap();
+        let path = folder.save(&saved, &best_at(40)).unwrap();
         assert_eq!(Checkpoint::load(&path).unwrap(), saved);
         let weights = Weights::load(&path).unwrap();
         assert_eq!((weights.step, &weights.parameters), (40, &saved.state.parameters));
-        assert_eq!(folder.index(), Index { latest: Some(40), best: Some(Best { step: 40, miou: 0.5 }) });
+        assert_eq!(folder.index(), Index { latest: Some(40), ..best_at(40) });
         assert_eq!(folder.best_path().unwrap(), path);
     }
 
     #[test]
-    fn the_last_and_the_best_are_kept() {
+    fn the_last_and_the_best_of_now_and_before_are_kept() {
         let (_dir, folder) = folder();
-        for step in [10, 20, 30, 40] {
-            folder.save(&checkpoint(step), Some(Best { step: 10, miou: 0.5 })).unwrap();
-            folder.prune(step, Some(10), 2).unwrap();
+        let index = Index { kept: vec![20], ..best_at(10) };
+        for step in [10, 20, 30, 40, 50] {
+            folder.save(&checkpoint(step), &index).unwrap();
+            folder.prune(step, &index, 2).unwrap();
         }
-        assert_eq!(folder.steps().unwrap(), [10, 30, 40]);
-        folder.prune(30, None, 1).unwrap();
-        assert_eq!(folder.steps().unwrap(), [30]);
+        assert_eq!(folder.steps().unwrap(), [10, 20, 40, 50]);
+        assert_eq!(folder.index(), Index { latest: Some(50), ..index });
+        folder.prune(40, &Index::default(), 1).unwrap();
+        assert_eq!(folder.steps().unwrap(), [40]);
+    }
+
+    #[test]
+    fn a_pair_that_is_not_finite_gives_way_to_the_one_before() {
+        let (_dir, folder) = folder();
+        let mut bad = checkpoint(20);
+        bad.state.second_moments[1].values[0] = f32::NAN;
+        folder.save(&bad, &Index::default()).unwrap();
+        assert_eq!(folder.latest().unwrap_err().exit_code(), 6);
+        folder.save(&checkpoint(10), &Index::default()).unwrap();
+        let Newest { found, passed_over } = folder.latest().unwrap();
+        assert_eq!(found.unwrap().1, checkpoint(10));
+        assert!(passed_over.len() == 1 && passed_over[0].contains("NaN or infinity in a.weight"), "{passed_over:?}");
     }
 
     #[test]
     fn an_empty_folder_has_no_checkpoint() {
         let (_dir, folder) = folder();
-        assert_eq!(folder.latest().unwrap(), Newest { found: None, damaged: vec![] });
+        assert_eq!(folder.latest().unwrap(), Newest { found: None, passed_over: vec![] });
         assert!(sentence(folder.latest_path()).contains("no checkpoint yet"));
     }
 
@@ -432,8 +473,8 @@ mod tests {
     fn a_damaged_pair_gives_way_to_the_one_before() {
         for damage in 0..6 {
             let (_dir, folder) = folder();
-            let old = folder.save(&checkpoint(10), None).unwrap();
-            let new = folder.save(&checkpoint(20), None).unwrap();
+            let old = folder.save(&checkpoint(10), &Index::default()).unwrap();
+            let new = folder.save(&checkpoint(20), &Index::default()).unwrap();
             let optimiser = optimiser_path(&new);
             match damage {
                 0 => fs::write(&new, &fs::read(&new).unwrap()[..200]).unwrap(),
@@ -448,9 +489,9 @@ mod tests {
                     fs::write(&new, bytes).unwrap();
                 }
             }
-            let Newest { found, damaged } = folder.latest().unwrap();
+            let Newest { found, passed_over } = folder.latest().unwrap();
             let (path, checkpoint) = found.unwrap();
-            assert_eq!((path, checkpoint.state.steps, damaged.len()), (old.clone(), 10, 1), "damage {damage}");
+            assert_eq!((path, checkpoint.state.steps, passed_over.len()), (old.clone(), 10, 1), "damage {damage}");
             fs::remove_file(optimiser_path(&old)).unwrap();
             let sentence = sentence(folder.latest());
             assert!(sentence.contains("no checkpoint in") && !sentence.contains("going back"), "{sentence}");
@@ -461,7 +502,7 @@ mod tests {
     fn each_defect_has_its_own_sentence() {
         let (_dir, folder) = folder();
         let saved = checkpoint(10);
-        let path = folder.save(&saved, None).unwrap();
+        let path = folder.save(&saved, &Index::default()).unwrap();
         let rewrite = |metadata: &[(&str, &str)]| {
             let entries: Vec<(&str, String)> =
                 metadata.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
@@ -494,11 +535,11 @@ mod tests {
     #[test]
     fn a_save_that_was_cut_off_is_no_damage() {
         let (_dir, folder) = folder();
-        folder.save(&checkpoint(10), None).unwrap();
+        folder.save(&checkpoint(10), &Index::default()).unwrap();
         // What a kill between the two files of a pair leaves.
         fs::copy(optimiser_path(&folder.path_of(10)), optimiser_path(&folder.path_of(20))).unwrap();
         let newest = folder.latest().unwrap();
-        assert_eq!((newest.found.unwrap().1, newest.damaged), (checkpoint(10), vec![]));
+        assert_eq!((newest.found.unwrap().1, newest.passed_over), (checkpoint(10), vec![]));
         fs::remove_file(folder.path_of(10)).unwrap();
         assert!(sentence(folder.latest()).contains("step-00000010.safetensors"));
     }
@@ -506,10 +547,10 @@ mod tests {
     #[test]
     fn a_failed_save_leaves_the_old_pair() {
         let (_dir, folder) = folder();
-        folder.save(&checkpoint(10), None).unwrap();
+        folder.save(&checkpoint(10), &Index::default()).unwrap();
         // A folder of that name stands in for whatever keeps the model file from being written.
         fs::create_dir(folder.path_of(20)).unwrap();
-        assert!(sentence(folder.save(&checkpoint(20), None)).contains("cannot write"));
+        assert!(sentence(folder.save(&checkpoint(20), &Index::default())).contains("cannot write"));
         assert_eq!(folder.index().latest, Some(10));
         assert_eq!(folder.latest().unwrap().found.unwrap().1, checkpoint(10));
     }
@@ -528,7 +569,7 @@ mod tests {
         fn a_flipped_or_cut_file_never_loads_as_something_else(at in any::<prop::sample::Index>(), bit in 0..8u8, cut: bool) {
             let (_dir, folder) = folder();
             let saved = checkpoint(10);
-            let path = folder.save(&saved, None).unwrap();
+            let path = folder.save(&saved, &Index::default()).unwrap();
             let mut bytes = fs::read(&path).unwrap();
             let at = at.index(bytes.len());
             if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }

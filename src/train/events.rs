@@ -66,7 +66,7 @@ pub struct DecodeRequest {
 pub struct StepMetrics {
     /// Steps done, this one included.
     pub step: u32,
-    /// Seconds since training started or was resumed.
+    /// Seconds of training up to this step, those before a stop included.
     pub elapsed_secs: f64,
     /// Steps a second since the metrics before.
     pub steps_per_sec: f64,

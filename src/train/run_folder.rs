@@ -1,7 +1,8 @@
 //! The folder of a run: configuration, environment, metrics, checkpoints, renders.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -10,12 +11,18 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::CheckpointFolder;
 use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
+use crate::data::{Dataset, Grid, Split};
 use crate::files::{
     cause, check_can_be_folder, make_folder, read_text_at_most, unreadable, unwritable, write_atomically,
 };
 use crate::gpu::AdapterSummary;
 use crate::graph::Tuning;
 use crate::{Error, Result};
+
+mod lock;
+
+use lock::LOCK_FILE;
+pub use lock::WriterLock;
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
 const CSV_HEADER: &str = "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,loss_scale,skipped,miou,iou";
@@ -49,6 +56,39 @@ pub struct Environment {
     pub started_unix_secs: u64,
     /// Steps done before.
     pub from_step: u32,
+    /// What the model is scored on; `None` without validations, and of versions that did not tell.
+    #[serde(default)]
+    pub scored_on: Option<ScoredOn>,
+}
+
+/// What tells the held-out clips of one data set from those of another, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredOn {
+    /// The grid of the clips.
+    pub grid: Grid,
+    /// The split.
+    pub split: Split,
+    /// How many clips it has.
+    pub clips: usize,
+    /// Its sequences.
+    pub sequences: Vec<String>,
+}
+
+impl ScoredOn {
+    /// What tells `set` from others.
+    pub fn of(set: &Dataset) -> ScoredOn {
+        let sequences = set.sequences().map(|(name, _)| name.to_owned()).collect();
+        ScoredOn { grid: set.grid(), split: set.split(), clips: set.len(), sequences }
+    }
+}
+
+impl fmt::Display for ScoredOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ScoredOn { grid, split, clips, sequences } = self;
+        let [[x, y, z], [dx, dy, dz]] = [grid.size.map(|side| side as f64), grid.voxel_size_m];
+        let first = sequences.first().map_or("", String::as_str);
+        write!(f, "{clips} clips of {} ({first}...), {x}x{y}x{z} voxels of {dx}x{dy}x{dz} m", split.folder())
+    }
 }
 
 /// One line of `metrics.jsonl`.
@@ -97,11 +137,16 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run.
+    /// Makes the folder of a new run, and locks it.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is a run already, [`Error::Data`] if something cannot be written.
-    pub fn create(path: &Path, config: &RunConfig) -> Result<RunFolder> {
+    /// [`Error::Usage`] if there is a run already, [`Error::Busy`] if another process is making one, [`Error::Data`] if
+    /// something cannot be written.
+    pub fn create(path: &Path, config: &RunConfig) -> Result<(RunFolder, WriterLock)> {
+        RunFolder::check_free(path)?;
+        make_folder(path)?;
+        let lock = WriterLock::take(path)?;
+        // Somebody may have been faster.
         RunFolder::check_free(path)?;
         let folder = RunFolder { path: path.to_path_buf() };
         let make = || {
@@ -111,7 +156,7 @@ impl RunFolder {
             folder.write_config(config)
         };
         make().inspect_err(|_| folder.discard())?;
-        Ok(folder)
+        Ok((folder, lock))
     }
 
     /// Checks, without making anything, that a run can be begun at `path`.
@@ -132,7 +177,7 @@ impl RunFolder {
     /// Takes back what was made for a run that could not begin. What else the folder holds stays.
     pub fn discard(&self) {
         // What cannot be removed does no harm: without config.toml it is no run.
-        for file in ["config.toml", "environment.json", "metrics.jsonl", "metrics.csv"] {
+        for file in ["config.toml", "environment.json", "metrics.jsonl", "metrics.csv", LOCK_FILE] {
             let _ = fs::remove_file(self.path.join(file));
         }
         for part in PARTS {
@@ -162,15 +207,20 @@ impl RunFolder {
         entries.filter(|path| path.join("config.toml").is_file()).max_by_key(changed)
     }
 
-    /// The first folder `parent/name-001`, `-002`... that does not exist.
-    pub fn next_free(parent: &Path, name: &str) -> PathBuf {
+    /// Makes the first folder `parent/name-001`, `-002`... that does not exist. Of several that ask at once each gets its own.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if no folder can be made.
+    pub fn claim(parent: &Path, name: &str) -> Result<PathBuf> {
+        make_folder(parent)?;
         let mut number = 1;
         loop {
             let path = parent.join(format!("{name}-{number:03}"));
-            if !path.exists() {
-                return path;
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(path),
+                Err(why) if why.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(why) => return Err(unwritable(&path, &why)),
             }
-            number += 1;
         }
     }
 
@@ -233,6 +283,11 @@ impl RunFolder {
         self.environments().pop().filter(same).map(|last| last.tuning).unwrap_or_default()
     }
 
+    /// What the model was last scored on, if that is known.
+    pub fn scored_on(&self) -> Option<ScoredOn> {
+        self.environments::<Environment>().into_iter().rev().find_map(|start| start.scored_on)
+    }
+
     /// All rows of `metrics.jsonl`; a line that was cut off or damaged is left out.
     ///
     /// # Errors
@@ -278,7 +333,12 @@ impl RunFolder {
             let file = OpenOptions::new().append(true).open(&path);
             Ok((file.map_err(|why| unwritable(&path, &why))?, path))
         };
-        Ok(MetricsLog { jsonl: open("metrics.jsonl", &lines)?, csv: open("metrics.csv", &table)? })
+        let elapsed_secs = rows.iter().rev().find_map(|row| match row {
+            Row::Step(metrics) => Some(metrics.elapsed_secs),
+            Row::Validation(_) => None,
+        });
+        let (jsonl, csv) = (open("metrics.jsonl", &lines)?, open("metrics.csv", &table)?);
+        Ok(MetricsLog { jsonl, csv, elapsed_secs: elapsed_secs.unwrap_or(0.0) })
     }
 }
 
@@ -287,6 +347,8 @@ impl RunFolder {
 pub struct MetricsLog {
     jsonl: (File, PathBuf),
     csv: (File, PathBuf),
+    /// Seconds of training up to the last step in it when it was opened.
+    pub elapsed_secs: f64,
 }
 
 impl MetricsLog {
@@ -345,14 +407,14 @@ mod tests {
     fn a_run_is_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let config = RunConfig::preset(Preset::Tiny, None);
-        let path = RunFolder::next_free(dir.path(), "tiny");
+        let path = RunFolder::claim(dir.path(), "tiny").unwrap();
         assert!(path.ends_with("tiny-001"));
         assert_eq!(RunFolder::open(&path).unwrap_err().exit_code(), 3);
-        let folder = RunFolder::create(&path, &config).unwrap();
+        let (folder, _lock) = RunFolder::create(&path, &config).unwrap();
         assert_eq!(folder.config().unwrap(), config);
         let error = RunFolder::create(&path, &config).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--resume"), "{error}");
-        assert!(RunFolder::next_free(dir.path(), "tiny").ends_with("tiny-002"));
+        assert!(RunFolder::claim(dir.path(), "tiny").unwrap().ends_with("tiny-002"));
         let below_a_file = RunFolder::check_free(&path.join("config.toml/run")).unwrap_err();
         assert!(below_a_file.exit_code() == 3 && below_a_file.to_string().contains("is a file"), "{below_a_file}");
         assert_eq!(RunFolder::newest(dir.path()), Some(path));
@@ -363,18 +425,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = RunConfig::preset(Preset::Tiny, None);
         let (new, old) = (dir.path().join("new"), dir.path().join("old"));
-        RunFolder::create(&new, &config).unwrap().discard();
+        RunFolder::create(&new, &config).unwrap().0.discard();
         assert!(!new.exists());
         fs::create_dir(&old).unwrap();
         fs::write(old.join("notes.txt"), "mine").unwrap();
-        RunFolder::create(&old, &config).unwrap().discard();
+        RunFolder::create(&old, &config).unwrap().0.discard();
         assert_eq!(fs::read_dir(&old).unwrap().count(), 1);
     }
 
     #[test]
     fn metrics_are_cut_back_to_the_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
         let mut log = folder.open_metrics(0).unwrap();
         for row in [step(10), validation(10), step(20), step(30)] {
             log.append(&row).unwrap();
@@ -396,7 +458,7 @@ mod tests {
     #[test]
     fn a_history_is_read_from_a_run_that_was_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
         assert_eq!(folder.history().unwrap(), History::default());
         let mut log = folder.open_metrics(0).unwrap();
         let Row::Validation(written) = validation(10) else { return };
@@ -427,7 +489,7 @@ mod tests {
     #[test]
     fn every_start_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
         let environment = started(&adapter());
         folder.add_environment(environment.clone()).unwrap();
         folder.add_environment(Environment { from_step: 20, ..environment }).unwrap();
@@ -439,7 +501,7 @@ mod tests {
     #[test]
     fn a_run_goes_on_with_the_kernels_it_began_with_where_they_mean_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
         let adapter = adapter();
         assert!(folder.tuning(&adapter).is_empty());
         let tuning = Tuning::from([("conv3d_forward 3x3x3 64->64".to_owned(), "128x64".to_owned())]);
@@ -474,6 +536,7 @@ mod tests {
             command_line: vec!["sep4d".into()],
             started_unix_secs: 0,
             from_step: 0,
+            scored_on: None,
         }
     }
 }

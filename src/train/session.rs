@@ -29,6 +29,14 @@ pub struct LossWeights {
     pub kl: f32,
 }
 
+impl LossWeights {
+    /// The largest loss of a model that training can still mend: ten times that of one which knows nothing, with uniform
+    /// probabilities over `classes`, a Lovasz-softmax loss of 1 and 10 nats a plane element.
+    pub fn largest_sane(&self, classes: usize) -> f32 {
+        10.0 * (self.cross_entropy * (classes as f32).ln() + self.lovasz + self.kl * 10.0)
+    }
+}
+
 /// How activations and their gradients are stored while a model is trained. Parameters, their gradients and moments, and all
 /// sums are f32 either way, and so is a model that is looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +168,13 @@ pub struct TrainingState {
     pub skipped: u32,
     /// The scale of the loss; `None` if activations are f32.
     pub loss_scale: Option<LossScale>,
+}
+
+impl TrainingState {
+    /// All its tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = &NamedTensor> {
+        [&self.parameters, &self.first_moments, &self.second_moments].into_iter().flatten()
+    }
 }
 
 /// Where the scale of the loss has got to ([`LossScaling`]).

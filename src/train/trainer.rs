@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -43,14 +43,49 @@ pub enum Task {
     },
 }
 
+/// Where a run is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In this folder.
+    At(PathBuf),
+    /// In the first free folder `<parent>/<name>-001`, `-002`..., taken once the run can begin.
+    Next {
+        /// The folder above.
+        parent: PathBuf,
+        /// What the folder's name begins with.
+        name: String,
+    },
+}
+
+impl Place {
+    /// Where a new run of `config` is kept: in its `output.dir`, or where that is empty in the next free folder below `runs`.
+    pub fn of(config: &RunConfig, runs: &Path) -> Place {
+        match &config.output.dir {
+            dir if dir.as_os_str().is_empty() => {
+                let name = format!("{}-t{}", config.train.preset.name(), config.data.frames);
+                Place::Next { parent: runs.to_path_buf(), name }
+            }
+            dir => Place::At(dir.clone()),
+        }
+    }
+
+    /// The folder, if it is known already.
+    pub fn known(&self) -> Option<&Path> {
+        match self {
+            Place::At(path) => Some(path),
+            Place::Next { .. } => None,
+        }
+    }
+}
+
 /// A run to begin, to go on with, or to look at.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The whole configuration. To show a model, only its `data.root`, `data.val_split` and `train.device` count, and where
     /// `data.root` is empty that of the model; the rest comes with the model.
     pub config: RunConfig,
-    /// The run folder.
-    pub folder: PathBuf,
+    /// The run folder; that of a run to go on with, or to look at, is known.
+    pub place: Place,
     /// To train or to show.
     pub task: Task,
     /// Give way to the other threads of this machine, such as those that draw a window (on Linux; nothing elsewhere).

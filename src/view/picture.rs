@@ -15,7 +15,7 @@ use super::ornament::Ornaments;
 use super::palette::Palette;
 use super::renderer::Look;
 use super::theme::{Rgb, Theme};
-use crate::files::{unwritable, write_atomically};
+use crate::files::{AtomicFile, unwritable, write_atomically};
 use crate::{Error, Result};
 
 /// Panels are drawn this many times larger and averaged, beyond multisampling: voxels of two or three pixels need it.
@@ -123,11 +123,8 @@ pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Res
     let failed = |why: String| {
         Error::Data(format!("cannot write {}: {why}; free some space, or choose another folder", path.display()))
     };
-    let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(|e| unwritable(path, &e))?;
-    let mut buffered = std::io::BufWriter::new(&mut file);
-    write(&mut buffered).map_err(failed)?;
-    buffered.flush().map_err(|e| unwritable(path, &e))?;
-    drop(buffered);
+    let mut file = AtomicFile::create(path).map_err(|e| unwritable(path, &e))?;
+    write(&mut file).map_err(failed)?;
     file.commit().map_err(|e| unwritable(path, &e))
 }
 

@@ -107,7 +107,14 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a key that would make it another run.
     pub fn resumed_with(&self, set: &[String]) -> Result<RunConfig> {
-        let new = self.with(set)?;
+        self.resumed_as(self.with(set)?)
+    }
+
+    /// `new`, if a run that was begun with this configuration can go on with it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a key that would make it another run.
+    pub fn resumed_as(&self, new: RunConfig) -> Result<RunConfig> {
         match self.another_run(&new)? {
             Some(key) => Err(Error::Usage(format!(
                 "{key} cannot change when a run is resumed; leave it out, or start a new run"

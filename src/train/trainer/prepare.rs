@@ -1,21 +1,22 @@
 //! What comes before the first step: data, adapter, memory, kernels, the run folder.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::run::Run;
-use super::{Port, Request};
+use super::run::{Run, Writing};
+use super::{Place, Port, Request};
 use crate::data::{Cursor, Dataset, class_weights};
+use crate::files::remove_leftovers;
 use crate::gpu::Context;
 use crate::graph::Tuning;
 use crate::graph::tune::tuned;
 use crate::models::sep4d::BatchShape;
-use crate::train::checkpoint::{Checkpoint, Newest, check_finite, conform};
+use crate::train::checkpoint::{Checkpoint, Index, Newest, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Event, Finished, Preparing, Started};
-use crate::train::run_folder::{Environment, RunFolder};
+use crate::train::run_folder::{Environment, RunFolder, ScoredOn, WriterLock};
 use crate::train::session::{Session, graphs, preflight};
 use crate::train::validation::evenly_spaced;
 use crate::{Error, Result};
@@ -53,19 +54,21 @@ impl Blueprint {
 /// # Errors
 /// Anything that keeps a run from beginning; nothing was written then.
 pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result<Prepared> {
-    let Request { config, folder: path, command_line, .. } = request;
-    let stopped = || {
-        let index = RunFolder::open(&path).map(|folder| folder.checkpoints().index()).unwrap_or_default();
-        let (step, best) = (index.latest.unwrap_or(0), index.best);
-        Ok(Prepared::Stopped(Finished { step, stopped: true, best, checkpoint: None }))
-    };
+    let Request { config, place, command_line, .. } = request;
     // What takes no time comes first, so that a mistake is told at once.
     config.validate()?;
-    let found = if resume {
-        newest(&RunFolder::open(&path)?, port)?
-    } else {
-        RunFolder::check_free(&path)?;
-        None
+    let resumed = match &place {
+        Place::At(path) if resume => Some(Resumed::open(path, port)?),
+        Place::At(path) => {
+            RunFolder::check_free(path)?;
+            None
+        }
+        Place::Next { .. } => None,
+    };
+    let stopped = || {
+        let index = resumed.as_ref().map(|resumed| resumed.folder.checkpoints().index()).unwrap_or_default();
+        let (step, best) = (index.latest.unwrap_or(0), index.best);
+        Ok(Prepared::Stopped(Finished { step, stopped: true, best, checkpoint: None }))
     };
     port.tell(Event::Preparing(Preparing::new("reading the data set")));
     let dataset = open_split(&config, true)?;
@@ -88,9 +91,9 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     }
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
     let mut context = Context::open(&config.device())?;
-    if resume && context.is_tunable() {
+    if let Some(resumed) = resumed.as_ref().filter(|_| context.is_tunable()) {
         let mut tuning = context.limits().tuning.clone();
-        tuning.extend(RunFolder::open(&path)?.tuning(&context.adapter));
+        tuning.extend(resumed.folder.tuning(&context.adapter));
         context = context.with_tuning(tuning);
     }
     let context = tuned(context, &graphs(&config.model, &shape, &config.step())?, |done, total| {
@@ -112,10 +115,10 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
-    let blueprint = Blueprint { config, shape, class_weights, tuning: context.limits().tuning.clone() };
+    let mut blueprint = Blueprint { config, shape, class_weights, tuning: context.limits().tuning.clone() };
     let mut session = blueprint.build(&context)?;
 
-    let cursor = match &found {
+    let cursor = match resumed.as_ref().and_then(|resumed| resumed.found.as_ref()) {
         Some((path, checkpoint)) => {
             conform(&checkpoint.state.parameters, &session.inference().export()?, path)?;
             session.import(&checkpoint.state)?;
@@ -123,27 +126,43 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         }
         None => Cursor::default(),
     };
-    let start = Checkpoint { config: blueprint.config.clone(), state: session.export()?, cursor };
+    let scored_on = held_out.as_ref().map(ScoredOn::of);
     let held_out = held_out.map(|set| {
         let clips = evenly_spaced(set.len(), blueprint.config.data.validation_clips);
         (set, clips)
     });
-    let config = &blueprint.config;
     let step = session.steps();
+    let is_new = resumed.is_none();
     // Only now is anything written.
-    let folder = if resume { RunFolder::open(&path)? } else { RunFolder::create(&path, config)? };
-    let begin = || {
-        if resume {
-            folder.write_config(config)?;
+    let (folder, lock, index) = match resumed {
+        Some(Resumed { folder, lock, .. }) => {
+            let index = index_of(&folder, step, scored_on.as_ref(), port);
+            folder.write_config(&blueprint.config)?;
+            (folder, lock, index)
         }
-        folder.add_environment(environment(&context, command_line, step))?;
+        None => {
+            let (folder, lock) = make(place, &mut blueprint.config)?;
+            (folder, lock, Index::default())
+        }
+    };
+    if !lock.is_enforced {
+        port.tell(Event::Warning(format!(
+            "the file system of {} has no locks; see to it that no other process trains there",
+            folder.path().display()
+        )));
+    }
+    let begin = || {
+        let environment = Environment { scored_on, ..environment(&context, command_line, step) };
+        folder.add_environment(environment)?;
         folder.open_metrics(step)
     };
     let log = begin().inspect_err(|_| {
-        if !resume {
+        if is_new {
             folder.discard();
         }
     })?;
+    let config = &blueprint.config;
+    let start = Checkpoint { config: config.clone(), state: session.export()?, cursor };
     port.tell(Event::Started(Started {
         folder: folder.path().to_path_buf(),
         adapter: context.adapter.name.clone(),
@@ -159,8 +178,67 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         grid: dataset.grid(),
         classes: dataset.classes(),
     }));
-    let run = Run::new(blueprint, folder, Arc::new(dataset), held_out, log, start, !resume)?;
+    let run = Run::new(blueprint, Writing { folder, lock, log, index, is_new }, Arc::new(dataset), held_out, start)?;
     Ok(Prepared::Ready(Box::new(run), Box::new(session)))
+}
+
+/// Makes the folder of a new run, which `config` names from then on.
+///
+/// # Errors
+/// As for [`RunFolder::create`].
+fn make(place: Place, config: &mut RunConfig) -> Result<(RunFolder, WriterLock)> {
+    match place {
+        Place::At(path) => RunFolder::create(&path, config),
+        Place::Next { parent, name } => {
+            config.output.dir = RunFolder::claim(&parent, &name)?;
+            RunFolder::create(&config.output.dir, config)
+        }
+    }
+}
+
+/// What a run's checkpoints amount to when it goes on from `step`. Scores on other clips than before do not compete.
+fn index_of(folder: &RunFolder, step: u32, scored_on: Option<&ScoredOn>, port: &mut Port) -> Index {
+    let mut index = folder.checkpoints().index();
+    index.best = index.best.filter(|best| best.step <= step);
+    let before = folder.scored_on();
+    if let (Some(before), Some(now), Some(best)) = (&before, scored_on, index.best)
+        && before != now
+    {
+        port.tell(Event::Warning(format!(
+            "until now this run was scored on {before}, from now on it is on {now}: its scores before and after cannot be \
+             compared, so step {} is kept but is no longer the best",
+            best.step
+        )));
+        index.kept.push(best.step);
+        index.best = None;
+    }
+    index
+}
+
+/// A run that goes on: nobody else writes it any more.
+struct Resumed {
+    folder: RunFolder,
+    lock: WriterLock,
+    /// The newest whole checkpoint, with the path of its model.
+    found: Option<(PathBuf, Checkpoint)>,
+}
+
+impl Resumed {
+    fn open(path: &Path, port: &mut Port) -> Result<Resumed> {
+        let folder = RunFolder::open(path)?;
+        let lock = WriterLock::take(path)?;
+        remove_leftovers(path);
+        let checkpoints = folder.checkpoints();
+        remove_leftovers(checkpoints.path());
+        let Newest { found, passed_over } = checkpoints.latest()?;
+        for why in passed_over {
+            port.tell(Event::Warning(format!("the newest checkpoint is left out and the one before is used: {why}")));
+        }
+        if found.is_none() {
+            port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into()));
+        }
+        Ok(Resumed { folder, lock, found })
+    }
 }
 
 /// Opens the split to train on, or that to validate on.
@@ -193,21 +271,6 @@ pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// The newest whole checkpoint of a run that goes on, with the path of its model.
-fn newest(folder: &RunFolder, port: &mut Port) -> Result<Option<(PathBuf, Checkpoint)>> {
-    let Newest { found, damaged } = folder.checkpoints().latest()?;
-    for why in damaged {
-        port.tell(Event::Warning(format!("the newest checkpoint is left out and the one before is used: {why}")));
-    }
-    match &found {
-        Some((path, Checkpoint { state, .. })) => {
-            check_finite(state.parameters.iter().chain(&state.first_moments).chain(&state.second_moments), path)?;
-        }
-        None => port.tell(Event::Warning("the run has no checkpoint yet; it starts from the beginning".into())),
-    }
-    Ok(found)
-}
-
 fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> Environment {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Environment {
@@ -221,5 +284,6 @@ fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> 
         command_line,
         started_unix_secs: now.as_secs(),
         from_step,
+        scored_on: None,
     }
 }

@@ -8,10 +8,11 @@ use super::prepare::Blueprint;
 use super::{MOST_LOSSES, Port, serve};
 use crate::data::{Cursor, Dataset, Loader, LoaderOptions};
 use crate::gpu::Context;
-use crate::train::checkpoint::{Best, Checkpoint};
+use crate::train::checkpoint::{Best, Checkpoint, Index, first_not_finite};
 use crate::train::config::RunConfig;
 use crate::train::events::{Command, Event, Finished, Preparing, StepMetrics, ValidationMetrics};
-use crate::train::run_folder::{MetricsLog, Row, RunFolder};
+use crate::train::metrics::Confusion;
+use crate::train::run_folder::{MetricsLog, Row, RunFolder, WriterLock};
 use crate::train::session::{Session, StepReport};
 use crate::{Error, Result};
 
@@ -27,23 +28,44 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the memory in use is told.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What a run writes.
+pub(super) struct Writing {
+    pub folder: RunFolder,
+    /// Keeps other processes from writing the folder.
+    pub lock: WriterLock,
+    pub log: MetricsLog,
+    /// What the checkpoints amount to.
+    pub index: Index,
+    /// Begun here rather than resumed.
+    pub is_new: bool,
+}
+
 /// Everything of a run but its device.
 pub(super) struct Run {
     blueprint: Blueprint,
     folder: RunFolder,
+    _lock: WriterLock,
     dataset: Arc<Dataset>,
     loader: Loader,
     cursor: Cursor,
     held_out: Option<(Dataset, Vec<usize>)>,
     log: MetricsLog,
-    best: Option<Best>,
+    index: Index,
     watched: Option<usize>,
     paused: bool,
     validated_at: Option<u32>,
     saved: Option<(u32, PathBuf)>,
-    skipped: u32,
+    /// Steps skipped until this start, and of those since then the ones that were told.
+    skipped: (u32, u32),
+    /// The last that was reported; 0 before any step.
+    loss: f32,
+    /// Why the state of late was not saved.
+    unsaved: Option<String>,
+    /// It was told that validations have nothing to score.
+    told_unscored: bool,
     /// Begun here rather than resumed.
     is_new: bool,
+    /// When it would have begun if it had never been stopped.
     began: Instant,
     clock: Clock,
     /// Where to go on if the device is lost, and when it was copied.
@@ -87,34 +109,38 @@ impl Clock {
 impl Run {
     pub fn new(
         blueprint: Blueprint,
-        folder: RunFolder,
+        writing: Writing,
         dataset: Arc<Dataset>,
         held_out: Option<(Dataset, Vec<usize>)>,
-        log: MetricsLog,
         start: Checkpoint,
-        is_new: bool,
     ) -> Result<Run> {
-        let step = start.state.steps;
+        let Writing { folder, lock, log, index, is_new } = writing;
+        let now = Instant::now();
+        let before = Duration::try_from_secs_f64(log.elapsed_secs).unwrap_or_default();
         Ok(Run {
             loader: loader(&blueprint, &dataset, start.cursor)?,
             dataset,
             cursor: start.cursor,
             held_out,
             log,
-            best: folder.checkpoints().index().best.filter(|best| best.step <= step && !is_new),
+            index,
             watched: None,
             paused: false,
             validated_at: None,
             saved: None,
-            skipped: start.state.skipped,
+            skipped: (start.state.skipped, 0),
+            loss: 0.0,
+            unsaved: None,
+            told_unscored: false,
             is_new,
-            began: Instant::now(),
+            began: now.checked_sub(before).unwrap_or(now),
             clock: Clock::start(),
-            snapshot: (start, Instant::now()),
+            snapshot: (start, now),
             losses: 0,
             memory_told: None,
             blueprint,
             folder,
+            _lock: lock,
         })
     }
 
@@ -191,9 +217,9 @@ impl Run {
         self.loader = loader(&self.blueprint, &self.dataset, checkpoint.cursor)?;
         self.cursor = checkpoint.cursor;
         self.log = self.folder.open_metrics(step)?;
-        self.skipped = checkpoint.state.skipped;
+        self.skipped.1 = checkpoint.state.skipped.saturating_sub(self.skipped.0);
         self.validated_at = self.validated_at.filter(|&validated| validated <= step);
-        self.clock = Clock::start();
+        (self.loss, self.clock) = (0.0, Clock::start());
         Ok(session)
     }
 
@@ -230,8 +256,7 @@ impl Run {
             // Last, so that what is due at this step comes again if the device is lost meanwhile; after a report the device
             // is idle, and a copy costs little.
             let remember = report && self.snapshot.1.elapsed() > SNAPSHOT_INTERVAL;
-            if remember {
-                let checkpoint = self.checkpoint(session)?;
+            if remember && let Ok(checkpoint) = self.sane_checkpoint(session)? {
                 self.remember(checkpoint);
             }
             if report {
@@ -239,12 +264,18 @@ impl Run {
             }
         }
         session.context().save_pipeline_cache();
-        Ok(self.finished(session, false))
+        match self.unsaved.take() {
+            Some(why) => Err(Error::NonFinite(format!(
+                "the run ends in a state that cannot be used: {why}; {}",
+                self.way_back()
+            ))),
+            None => Ok(self.finished(session, false)),
+        }
     }
 
     fn finished(&mut self, session: &Session, stopped: bool) -> Finished {
         let checkpoint = self.saved.take().map(|(_, path)| path);
-        Finished { step: session.steps(), stopped, best: self.best, checkpoint }
+        Finished { step: session.steps(), stopped, best: self.index.best, checkpoint }
     }
 
     /// Carries out what was ordered; true if the run is to end.
@@ -258,6 +289,10 @@ impl Run {
     fn carry_out(&mut self, session: &mut Session, port: &mut Port) -> Result<bool> {
         loop {
             port.listen(self.paused);
+            // Where the run stands, for whoever saves or looks at it, before anything else uses the device.
+            if self.clock.steps > 0 && (port.closed || !port.pending.is_empty()) {
+                self.report(session, port, false)?;
+            }
             if port.closed {
                 return Ok(true);
             }
@@ -266,10 +301,6 @@ impl Run {
                     Command::Stop => return Ok(true),
                     Command::Pause if !self.paused => {
                         self.paused = true;
-                        // Where it stands, for whoever looks at it meanwhile.
-                        if self.clock.steps > 0 {
-                            self.report(session, port, false)?;
-                        }
                         port.tell(Event::Paused(true));
                     }
                     Command::Pause => {}
@@ -323,6 +354,7 @@ impl Run {
         let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale, skipped } =
             session.report()?;
         let step = session.steps();
+        self.loss = loss;
         let metrics = StepMetrics {
             step,
             elapsed_secs: self.began.elapsed().as_secs_f64(),
@@ -347,19 +379,19 @@ impl Run {
                 used_bytes: session.context().memory_use().map(|memory| memory.allocated_bytes),
             });
         }
-        if skipped > self.skipped {
+        let skipped = skipped.saturating_sub(self.skipped.0);
+        if skipped > self.skipped.1 {
             let limit = self.config().train.max_skipped;
             if skipped as usize >= limit {
                 return Err(Error::NonFinite(format!(
-                    "by step {step} the loss or a gradient was NaN or infinite {skipped} times, and train.max_skipped is {limit}; \
-                     start again with a lower train.learning_rate or with train.clip_norm, or remove the checkpoints since then \
-                     and --resume"
+                    "by step {step} the loss or a gradient was NaN or infinite {skipped} times, and train.max_skipped is {limit}; {}",
+                    self.way_back()
                 )));
             }
             port.tell(Event::Warning(format!(
                 "by step {step} the loss or a gradient was NaN or infinite {skipped} times; such steps are skipped, at most {limit}"
             )));
-            self.skipped = skipped;
+            self.skipped.1 = skipped;
         } else if finite && !loss.is_finite() {
             port.tell(Event::Warning(format!(
                 "the loss of step {step} is NaN or infinite, though its gradient is not"
@@ -380,10 +412,14 @@ impl Run {
         }
         let Some(metrics) = serve::validate(session.inference(), set, clips, port)? else { return Ok(false) };
         self.validated_at = Some(step);
-        let miou = metrics.evaluation.total.miou.unwrap_or(0.0);
-        let is_best = self.best.is_none_or(|best| miou > best.miou);
+        let improved =
+            metrics.evaluation.total.miou.filter(|&miou| self.index.best.is_none_or(|best| miou > best.miou));
+        let is_best = improved.is_some() && self.sane_checkpoint(session)?.is_ok();
         if is_best {
-            self.best = Some(Best { step, miou });
+            self.index.best = improved.map(|miou| Best { step, miou });
+        }
+        if metrics.evaluation.total.miou.is_none() && !std::mem::replace(&mut self.told_unscored, true) {
+            port.tell(Event::Warning(unscored(&metrics.confusion)));
         }
         let metrics = ValidationMetrics { is_best, ..metrics };
         self.log.append(&Row::Validation(metrics.clone()))?;
@@ -409,8 +445,35 @@ impl Run {
         Ok(event)
     }
 
-    fn checkpoint(&self, session: &Session) -> Result<Checkpoint> {
-        Ok(Checkpoint { config: self.config().clone(), state: session.export()?, cursor: self.cursor })
+    /// The state as it is, or why nothing could go on from it.
+    fn sane_checkpoint(&self, session: &Session) -> Result<Result<Checkpoint, String>> {
+        let config = self.config();
+        let largest = config.step().weights.largest_sane(config.model.classes);
+        if !(self.loss <= largest) {
+            return Ok(Err(format!(
+                "the loss is {}, and a run does not recover from more than {largest:.0}",
+                self.loss
+            )));
+        }
+        let state = session.export()?;
+        Ok(match first_not_finite(state.tensors()) {
+            Some(tensor) => Err(format!("there is NaN or infinity in {}", tensor.name)),
+            None => Ok(Checkpoint { config: config.clone(), state, cursor: self.cursor }),
+        })
+    }
+
+    /// How to go on after numbers that are not finite, or too large.
+    fn way_back(&self) -> String {
+        let from = match self.folder.checkpoints().latest().ok().and_then(|newest| newest.found) {
+            Some((_, checkpoint)) => format!("step {}", checkpoint.state.steps),
+            None => "the beginning".to_owned(),
+        };
+        format!(
+            "go on from {from} at a lower rate (`sep4d --train --resume {} --set train.learning_rate={:e}`) or with \
+             train.clip_norm",
+            self.folder.path().display(),
+            self.config().train.learning_rate / 10.0
+        )
     }
 
     /// Remembers a state from which the run can go on.
@@ -421,26 +484,49 @@ impl Run {
         self.snapshot = (checkpoint, Instant::now());
     }
 
+    /// Saves the state, unless nothing could go on from it.
     fn save(&mut self, session: &Session, port: &mut Port, is_best: bool) -> Result<()> {
         let step = session.steps();
         if self.saved.as_ref().is_some_and(|(saved, _)| *saved == step) && !is_best {
             return Ok(());
         }
-        let checkpoint = self.checkpoint(session)?;
-        self.write(&checkpoint, port, is_best)?;
-        self.remember(checkpoint);
+        match self.sane_checkpoint(session)? {
+            Ok(checkpoint) => {
+                self.write(&checkpoint, port, is_best)?;
+                self.remember(checkpoint);
+                self.unsaved = None;
+            }
+            Err(defect) => {
+                if self.unsaved.is_none() {
+                    let way_back = self.way_back();
+                    port.tell(Event::Warning(format!(
+                        "step {step} is not saved: {defect}; stop the run and {way_back}"
+                    )));
+                }
+                self.unsaved = Some(defect);
+            }
+        }
         Ok(())
     }
 
     fn write(&mut self, checkpoint: &Checkpoint, port: &mut Port, is_best: bool) -> Result<()> {
         let step = checkpoint.state.steps;
         let folder = self.folder.checkpoints();
-        let path = folder.save(checkpoint, self.best)?;
-        folder.prune(step, self.best.map(|best| best.step), self.config().train.keep_last)?;
+        let path = folder.save(checkpoint, &self.index)?;
+        folder.prune(step, &self.index, self.config().train.keep_last)?;
         self.saved = Some((step, path.clone()));
         port.tell(Event::Checkpoint { step, path, is_best });
         Ok(())
     }
+}
+
+/// Why validations have no mIoU.
+fn unscored(confusion: &Confusion) -> String {
+    let why = match confusion.counts().iter().sum::<u64>() {
+        0 => "no voxel of the held-out clips was observed (their masks are all zero)",
+        _ => "the held-out clips hold nothing but free space",
+    };
+    format!("nothing can be scored: {why}, so no model is the best and the latest is used; see to data.val_split")
 }
 
 fn loader(blueprint: &Blueprint, dataset: &Arc<Dataset>, cursor: Cursor) -> Result<Loader> {

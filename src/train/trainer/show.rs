@@ -43,7 +43,7 @@ pub(super) fn show(request: &Request, checkpoint: &Path, port: &mut Port) -> Res
     let mut model = show.build(port)?;
     conform(&show.weights.parameters, &model.export()?, checkpoint)?;
     port.tell(Event::Showing(Showing {
-        folder: request.folder.clone(),
+        folder: request.place.known().map(Path::to_path_buf).unwrap_or_default(),
         checkpoint: checkpoint.to_path_buf(),
         step,
         adapter: model.context().adapter.name.clone(),

@@ -29,7 +29,15 @@ fn config(parent: &Path) -> RunConfig {
 
 fn start(config: &RunConfig, folder: &Path, task: Task) -> Trainer {
     let (config, folder) = (config.clone(), folder.to_path_buf());
-    Trainer::start(Request { config, folder, task, background: false, command_line: vec![], wake: None }).unwrap()
+    Trainer::start(Request {
+        config,
+        place: Place::At(folder),
+        task,
+        background: false,
+        command_line: vec![],
+        wake: None,
+    })
+    .unwrap()
 }
 
 /// The next event that `wanted` takes.
