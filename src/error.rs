@@ -15,6 +15,9 @@ pub enum Error {
     /// Unreadable, missing or inconsistent files (exit code 3).
     #[error("{0}")]
     Data(String),
+    /// A file that is there but cannot be read now, whatever it holds (exit code 3).
+    #[error("{0}")]
+    Unreadable(String),
     /// No adapter, a lost device, a failed kernel, or limits that are too small (exit code 4).
     #[error("{0}")]
     Device(String),
@@ -42,7 +45,7 @@ impl Error {
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Usage(_) | Error::Shape(_) => 2,
-            Error::Data(_) => 3,
+            Error::Data(_) | Error::Unreadable(_) => 3,
             Error::Device(_) => 4,
             Error::Memory(_) => 5,
             Error::NonFinite(_) => 6,

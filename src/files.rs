@@ -163,14 +163,38 @@ pub fn unwritable(path: &Path, why: &io::Error) -> Error {
     Error::Data(format!("cannot write {}: {}; {advice}", path.display(), cause(why)))
 }
 
-/// The error for a file or folder that cannot be read.
+/// The error for a file or folder that cannot be read: [`Error::Data`] if it is not there, else [`Error::Unreadable`].
 pub fn unreadable(path: &Path, why: &io::Error) -> Error {
-    let advice = match why.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path or restore it",
-        ErrorKind::PermissionDenied => "change its permissions",
-        _ => "restore it",
-    };
-    Error::Data(format!("cannot read {}: {}; {advice}", path.display(), cause(why)))
+    let sentence = |advice: &str| format!("cannot read {}: {}; {advice}", path.display(), cause(why));
+    match why.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::Data(sentence("check the path or restore it")),
+        ErrorKind::PermissionDenied => Error::Unreadable(sentence("change its permissions")),
+        _ => Error::Unreadable(sentence("see to the disk or the network, or restore it")),
+    }
+}
+
+/// The bytes of a file, as [`read_at_most`] reads them; `None` if there is no such file.
+///
+/// # Errors
+/// As for [`read_at_most`] if the file is there.
+pub fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    match fs::symlink_metadata(path) {
+        Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(why) => Err(unreadable(path, &why)),
+        Ok(_) => read_at_most(path, limit).map(Some),
+    }
+}
+
+/// Whether there is a regular file at `path`.
+///
+/// # Errors
+/// [`Error::Unreadable`] if nobody can tell now.
+pub fn is_file(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(why) => Err(unreadable(path, &why)),
+    }
 }
 
 /// What went wrong, in a few words.

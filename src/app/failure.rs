@@ -13,7 +13,7 @@ use crate::train::run_folder::RunFolder;
 fn title(why: &Error) -> &'static str {
     match why {
         Error::Usage(_) | Error::Shape(_) => "This run cannot be started",
-        Error::Data(_) => "The data cannot be used",
+        Error::Data(_) | Error::Unreadable(_) => "The data cannot be used",
         Error::Device(_) => "The GPU has failed",
         Error::Memory(_) => "The GPU has too little memory",
         Error::NonFinite(_) => "The numbers of the run are no longer finite",

@@ -61,7 +61,7 @@ fn open_run(folder: &Path, checkpoint: Option<PathBuf>, data: Option<PathBuf>) -
         Some(path) => path,
         None => run.checkpoints().best_path().or_else(|_| run.checkpoints().latest_path())?,
     };
-    let step = run.checkpoints().index().latest.unwrap_or(0);
+    let step = run.checkpoints().index()?.latest.unwrap_or(0);
     let mut config = run.config()?;
     if let Some(data) = data {
         config.data.root = data;

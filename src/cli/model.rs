@@ -78,7 +78,7 @@ impl Model {
         if let Ok(run) = folder.config() {
             config.data.root = run.data.root;
         }
-        let newest = folder.checkpoints().index().latest;
+        let newest = folder.checkpoints().index()?.latest;
         if let Some(newest) = newest.filter(|newest| args.checkpoint == "last" && *newest > step) {
             tell(&format!(
                 "warning: the checkpoint of step {newest} is damaged or gone; this is the one of step {step}"

@@ -97,7 +97,10 @@ impl Args {
                     config.output.dir = output.clone();
                 }
                 let place = Place::of(&config, Path::new(RUNS));
-                let begun = place.known().filter(|_| self.resume_or_start).and_then(|path| RunFolder::open(path).ok());
+                let begun = match place.known() {
+                    Some(path) if self.resume_or_start => RunFolder::find(path)?,
+                    _ => None,
+                };
                 if let Some(begun) = &begun {
                     let before = begun.config()?;
                     config.output.dir.clone_from(&before.output.dir);

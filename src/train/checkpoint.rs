@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::config::RunConfig;
 use super::session::{LossScale, NamedTensor, TrainingState};
 use crate::data::Cursor;
-use crate::files::{make_folder, unreadable, unwritable, write_atomically};
+use crate::files::{is_file, make_folder, read_if_there, unreadable, unwritable, write_atomically};
 use crate::{Error, Result};
 
 mod file;
@@ -27,6 +27,8 @@ use file::{TensorFile, complete_metadata, write_tensors};
 
 const MODEL_SUFFIX: &str = ".safetensors";
 const OPTIMISER_SUFFIX: &str = ".optim.safetensors";
+/// No index has more bytes.
+const LONGEST_INDEX: u64 = 1 << 20;
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
 
@@ -241,9 +243,7 @@ impl CheckpointFolder {
         let (optimiser, _) = complete_metadata(&optimiser, &moments);
         write_tensors(&optimiser_path(&path), &moments, optimiser)?;
         write_tensors(&path, &state.parameters, model)?;
-        let index = Index { latest: Some(state.steps), ..index.clone() };
-        let text = serde_json::to_vec_pretty(&index).map_err(|why| Error::Data(why.to_string()))?;
-        write_atomically(&self.path.join("index.json"), &text)?;
+        self.write_index(&Index { latest: Some(state.steps), ..index.clone() })?;
         Ok(path)
     }
 
@@ -270,18 +270,41 @@ impl CheckpointFolder {
         Ok(())
     }
 
+    /// Takes the pair of `step`, if there is one, out of the way of those before it: it is renamed to `step-....unusable....`,
+    /// and the index says what `index` does, the latest being the one before.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a file cannot be renamed or the index cannot be written.
+    pub fn set_aside(&self, step: u32, index: &Index) -> Result<()> {
+        let path = self.path_of(step);
+        let aside = self.path.join(format!("step-{step:08}.unusable{MODEL_SUFFIX}"));
+        for (file, aside) in [(optimiser_path(&path), optimiser_path(&aside)), (path, aside)] {
+            match fs::rename(&file, aside) {
+                Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&file, &why)),
+                _ => {}
+            }
+        }
+        let latest = self.steps()?.into_iter().rev().find(|&before| before < step);
+        self.write_index(&Index { latest, ..index.clone() })
+    }
+
+    fn write_index(&self, index: &Index) -> Result<()> {
+        let text = serde_json::to_vec_pretty(index).map_err(|why| Error::Data(why.to_string()))?;
+        write_atomically(&self.path.join("index.json"), &text)
+    }
+
     /// The newest whole pair whose values are all finite.
     ///
     /// # Errors
     /// [`Error::Data`] if there are pairs, but none is whole, [`Error::NonFinite`] if the newest whole one is not finite, nor
-    /// is any before it.
+    /// is any before it, [`Error::Unreadable`] if one cannot be read now.
     pub fn latest(&self) -> Result<Newest> {
         let mut passed_over = Vec::new();
-        let indexed = self.index().latest;
+        let indexed = self.index()?.latest;
         for step in self.steps()?.into_iter().rev() {
             let path = self.path_of(step);
             // The model is written after its moments and before the index: such a save was cut off, nothing is damaged.
-            if !path.is_file() && indexed.is_none_or(|indexed| step > indexed) {
+            if !is_file(&path)? && indexed.is_none_or(|indexed| step > indexed) {
                 continue;
             }
             let usable = Checkpoint::load(&path).and_then(|checkpoint| {
@@ -293,6 +316,8 @@ impl CheckpointFolder {
                     let passed_over = passed_over.iter().map(Error::to_string).collect();
                     return Ok(Newest { found: Some((path, checkpoint)), passed_over });
                 }
+                // Whole or not, it may be there again when the disk or the network is.
+                Err(why @ Error::Unreadable(_)) => return Err(why),
                 Err(why) => passed_over.push(why),
             }
         }
@@ -308,9 +333,15 @@ impl CheckpointFolder {
     }
 
     /// What `index.json` says; nothing if it is missing or damaged, for the pairs themselves are what counts.
-    pub fn index(&self) -> Index {
-        let text = fs::read(self.path.join("index.json")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if it is there, but cannot be read now.
+    pub fn index(&self) -> Result<Index> {
+        match read_if_there(&self.path.join("index.json"), LONGEST_INDEX) {
+            Ok(text) => Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()),
+            Err(why @ Error::Unreadable(_)) => Err(why),
+            Err(_) => Ok(Index::default()),
+        }
     }
 
     /// The path of the best model, or of the latest where none was validated.
@@ -318,9 +349,9 @@ impl CheckpointFolder {
     /// # Errors
     /// [`Error::Data`] if there is none.
     pub fn best_path(&self) -> Result<PathBuf> {
-        match self.index().best.map(|best| self.path_of(best.step)).filter(|path| path.is_file()) {
-            Some(path) => Ok(path),
-            None => self.latest_path(),
+        match self.index()?.best.map(|best| self.path_of(best.step)) {
+            Some(path) if is_file(&path)? => Ok(path),
+            _ => self.latest_path(),
         }
     }
 
@@ -334,6 +365,7 @@ impl CheckpointFolder {
             let path = self.path_of(step);
             match Weights::load(&path) {
                 Ok(_) => return Ok(path),
+                Err(why @ Error::Unreadable(_)) => return Err(why),
                 Err(why) => damaged = damaged.or(Some(why.to_string())),
             }
         }
@@ -431,7 +463,7 @@ mod tests {
         assert_eq!(Checkpoint::load(&path).unwrap(), saved);
         let weights = Weights::load(&path).unwrap();
         assert_eq!((weights.step, &weights.parameters), (40, &saved.state.parameters));
-        assert_eq!(folder.index(), Index { latest: Some(40), ..best_at(40) });
+        assert_eq!(folder.index().unwrap(), Index { latest: Some(40), ..best_at(40) });
         assert_eq!(folder.best_path().unwrap(), path);
     }
 
@@ -444,7 +476,7 @@ mod tests {
             folder.prune(step, &index, 2).unwrap();
         }
         assert_eq!(folder.steps().unwrap(), [10, 20, 40, 50]);
-        assert_eq!(folder.index(), Index { latest: Some(50), ..index });
+        assert_eq!(folder.index().unwrap(), Index { latest: Some(50), ..index });
         folder.prune(40, &Index::default(), 1).unwrap();
         assert_eq!(folder.steps().unwrap(), [40]);
     }
@@ -551,7 +583,7 @@ mod tests {
         // A folder of that name stands in for whatever keeps the model file from being written.
         fs::create_dir(folder.path_of(20)).unwrap();
         assert!(sentence(folder.save(&checkpoint(20), &Index::default())).contains("cannot write"));
-        assert_eq!(folder.index().latest, Some(10));
+        assert_eq!(folder.index().unwrap().latest, Some(10));
         assert_eq!(folder.latest().unwrap().found.unwrap().1, checkpoint(10));
     }
 

@@ -91,9 +91,9 @@ section! {
         validate_every: usize,
         /// Steps between two checkpoints; 0 for one at the end only. The best model and a stopped run are saved anyway.
         checkpoint_every: usize,
-        /// Checkpoints to keep beside the best one.
+        /// Checkpoints to keep beside the best one, at least two.
         keep_last: usize,
-        /// The run ends when this many steps in all had to be skipped because of NaN or infinity.
+        /// The run ends when this many steps since it began or was resumed had to be skipped because of NaN or infinity.
         max_skipped: usize,
         /// Device memory that training may plan for, GiB; what exceeds it is recomputed. 0 for no limit.
         memory_budget: f64,

@@ -13,7 +13,7 @@ use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
 use crate::data::{Dataset, Grid, Split};
 use crate::files::{
-    cause, check_can_be_folder, make_folder, read_text_at_most, unreadable, unwritable, write_atomically,
+    cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, unwritable, write_atomically,
 };
 use crate::gpu::AdapterSummary;
 use crate::graph::Tuning;
@@ -31,6 +31,8 @@ const CSV_HEADER: &str = "step,kind,elapsed_secs,steps_per_sec,learning_rate,los
 const PARTS: [&str; 2] = ["checkpoints", "renders"];
 /// No config.toml has more bytes.
 const LONGEST_CONFIG: u64 = 1 << 20;
+/// No record of starts or metrics has more bytes.
+const LONGEST_RECORD: u64 = 16 << 30;
 
 /// Where a run, or its continuation, ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,7 +166,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if there is a run already, [`Error::Data`] if a file is in the way.
     pub fn check_free(path: &Path) -> Result<()> {
-        if path.join("config.toml").exists() {
+        if is_file(&path.join("config.toml"))? {
             return Err(Error::Usage(format!(
                 "{} already holds a run; go on with it by --resume {}, or choose another --output",
                 path.display(),
@@ -189,12 +191,19 @@ impl RunFolder {
     /// An existing run's folder.
     ///
     /// # Errors
-    /// [`Error::Data`] if there is no run.
+    /// [`Error::Data`] if there is no run, [`Error::Unreadable`] if nobody can tell now.
     pub fn open(path: &Path) -> Result<RunFolder> {
-        if path.join("config.toml").is_file() {
-            return Ok(RunFolder { path: path.to_path_buf() });
-        }
-        Err(Error::Data(format!("{} holds no run: it has no config.toml; give a run folder", path.display())))
+        RunFolder::find(path)?.ok_or_else(|| {
+            Error::Data(format!("{} holds no run: it has no config.toml; give a run folder", path.display()))
+        })
+    }
+
+    /// A run's folder; `None` if there is no run.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if nobody can tell now.
+    pub fn find(path: &Path) -> Result<Option<RunFolder>> {
+        Ok(is_file(&path.join("config.toml"))?.then(|| RunFolder { path: path.to_path_buf() }))
     }
 
     /// The run in `parent` that was written to last, if there is any.
@@ -262,30 +271,40 @@ impl RunFolder {
     /// [`Error::Data`] if it cannot be written.
     pub fn add_environment(&self, environment: Environment) -> Result<()> {
         let path = self.path.join("environment.json");
-        let mut all: Vec<serde_json::Value> = self.environments();
+        let mut all: Vec<serde_json::Value> = self.environments()?;
         let json = |why: serde_json::Error| Error::Data(format!("{} cannot be written: {why}", path.display()));
         all.push(serde_json::to_value(environment).map_err(json)?);
         write_atomically(&path, &serde_json::to_vec_pretty(&all).map_err(json)?)
     }
 
-    fn environments<T: DeserializeOwned>(&self) -> Vec<T> {
-        let text = fs::read(self.path.join("environment.json")).ok();
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    /// All starts; none if the file is missing or damaged.
+    fn environments<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        match read_if_there(&self.path.join("environment.json"), LONGEST_RECORD) {
+            Ok(text) => Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()),
+            Err(why @ Error::Unreadable(_)) => Err(why),
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     /// The variants of kernels with which this program last ran on `adapter` here: with them a run goes on to the same bits.
     /// Empty if the last start was another's.
-    pub fn tuning(&self, adapter: &AdapterSummary) -> Tuning {
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if it cannot be read now.
+    pub fn tuning(&self, adapter: &AdapterSummary) -> Result<Tuning> {
         let same = |last: &Environment| {
             (last.version.as_str(), &last.adapter, &last.backend, &last.driver)
                 == (env!("CARGO_PKG_VERSION"), &adapter.name, &adapter.backend, &adapter.driver)
         };
-        self.environments().pop().filter(same).map(|last| last.tuning).unwrap_or_default()
+        Ok(self.environments()?.pop().filter(same).map(|last| last.tuning).unwrap_or_default())
     }
 
     /// What the model was last scored on, if that is known.
-    pub fn scored_on(&self) -> Option<ScoredOn> {
-        self.environments::<Environment>().into_iter().rev().find_map(|start| start.scored_on)
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if it cannot be read now.
+    pub fn scored_on(&self) -> Result<Option<ScoredOn>> {
+        Ok(self.environments::<Environment>()?.into_iter().rev().find_map(|start| start.scored_on))
     }
 
     /// All rows of `metrics.jsonl`; a line that was cut off or damaged is left out.
@@ -293,11 +312,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Data`] if the file is unreadable.
     pub fn metrics(&self) -> Result<Vec<Row>> {
-        let path = self.path.join("metrics.jsonl");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let bytes = fs::read(&path).map_err(|why| unreadable(&path, &why))?;
+        let bytes = read_if_there(&self.path.join("metrics.jsonl"), LONGEST_RECORD)?.unwrap_or_default();
         Ok(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
@@ -503,14 +518,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
         let adapter = adapter();
-        assert!(folder.tuning(&adapter).is_empty());
+        assert!(folder.tuning(&adapter).unwrap().is_empty());
         let tuning = Tuning::from([("conv3d_forward 3x3x3 64->64".to_owned(), "128x64".to_owned())]);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         folder.add_environment(Environment { tuning: tuning.clone(), version, ..started(&adapter) }).unwrap();
-        assert_eq!(folder.tuning(&adapter), tuning);
-        assert!(folder.tuning(&AdapterSummary { driver: "c 2".into(), ..adapter.clone() }).is_empty());
+        assert_eq!(folder.tuning(&adapter).unwrap(), tuning);
+        assert!(folder.tuning(&AdapterSummary { driver: "c 2".into(), ..adapter.clone() }).unwrap().is_empty());
         folder.add_environment(Environment { tuning, ..started(&adapter) }).unwrap();
-        assert!(folder.tuning(&adapter).is_empty(), "another version's kernels are others");
+        assert!(folder.tuning(&adapter).unwrap().is_empty(), "another version's kernels are others");
     }
 
     fn adapter() -> AdapterSummary {

@@ -66,7 +66,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         Place::Next { .. } => None,
     };
     let stopped = || {
-        let index = resumed.as_ref().map(|resumed| resumed.folder.checkpoints().index()).unwrap_or_default();
+        let index = resumed.as_ref().map_or(Ok(Index::default()), |resumed| resumed.folder.checkpoints().index())?;
         let (step, best) = (index.latest.unwrap_or(0), index.best);
         Ok(Prepared::Stopped(Finished { step, stopped: true, best, checkpoint: None }))
     };
@@ -93,7 +93,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     let mut context = Context::open(&config.device())?;
     if let Some(resumed) = resumed.as_ref().filter(|_| context.is_tunable()) {
         let mut tuning = context.limits().tuning.clone();
-        tuning.extend(resumed.folder.tuning(&context.adapter));
+        tuning.extend(resumed.folder.tuning(&context.adapter)?);
         context = context.with_tuning(tuning);
     }
     let context = tuned(context, &graphs(&config.model, &shape, &config.step())?, |done, total| {
@@ -136,7 +136,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     // Only now is anything written.
     let (folder, lock, index) = match resumed {
         Some(Resumed { folder, lock, .. }) => {
-            let index = index_of(&folder, step, scored_on.as_ref(), port);
+            let index = index_of(&folder, step, scored_on.as_ref(), port)?;
             folder.write_config(&blueprint.config)?;
             (folder, lock, index)
         }
@@ -197,10 +197,13 @@ fn make(place: Place, config: &mut RunConfig) -> Result<(RunFolder, WriterLock)>
 }
 
 /// What a run's checkpoints amount to when it goes on from `step`. Scores on other clips than before do not compete.
-fn index_of(folder: &RunFolder, step: u32, scored_on: Option<&ScoredOn>, port: &mut Port) -> Index {
-    let mut index = folder.checkpoints().index();
+///
+/// # Errors
+/// [`Error::Unreadable`] if what the run has written cannot be read now.
+fn index_of(folder: &RunFolder, step: u32, scored_on: Option<&ScoredOn>, port: &mut Port) -> Result<Index> {
+    let mut index = folder.checkpoints().index()?;
     index.best = index.best.filter(|best| best.step <= step);
-    let before = folder.scored_on();
+    let before = folder.scored_on()?;
     if let (Some(before), Some(now), Some(best)) = (&before, scored_on, index.best)
         && before != now
     {
@@ -212,7 +215,7 @@ fn index_of(folder: &RunFolder, step: u32, scored_on: Option<&ScoredOn>, port: &
         index.kept.push(best.step);
         index.best = None;
     }
-    index
+    Ok(index)
 }
 
 /// A run that goes on: nobody else writes it any more.

@@ -25,6 +25,10 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 0 } else
 /// How long a device that could not be opened again is left alone.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// So many checkpoints are kept at least: whether the newest is of use shows the loss of the step after it, and that of the
+/// newest has shown it of the one before.
+const LEAST_KEPT: usize = 2;
+
 /// How often the memory in use is told.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -59,12 +63,16 @@ pub(super) struct Run {
     skipped: (u32, u32),
     /// The last that was reported; 0 before any step.
     loss: f32,
+    /// The last step whose loss was within reason, which shows that the state before it was of use.
+    sane_at: u32,
     /// Why the state of late was not saved.
     unsaved: Option<String>,
     /// It was told that validations have nothing to score.
     told_unscored: bool,
     /// Begun here rather than resumed.
     is_new: bool,
+    /// Steps done before.
+    start: u32,
     /// When it would have begun if it had never been stopped.
     began: Instant,
     clock: Clock,
@@ -130,9 +138,11 @@ impl Run {
             saved: None,
             skipped: (start.state.skipped, 0),
             loss: 0.0,
+            sane_at: 0,
             unsaved: None,
             told_unscored: false,
             is_new,
+            start: start.state.steps,
             began: now.checked_sub(before).unwrap_or(now),
             clock: Clock::start(),
             snapshot: (start, now),
@@ -168,14 +178,18 @@ impl Run {
                 end => break end,
             }
         };
-        // A file that cannot be read does not cost the steps since the last checkpoint. After NaN there is nothing worth keeping.
-        let worth_keeping = session.steps() > 0;
+        let has_steps = session.steps() > 0;
         match &end {
-            Err(Error::Data(_) | Error::Usage(_) | Error::Shape(_)) if worth_keeping => {
+            Err(Error::NonFinite(why)) => {
+                self.set_unproven_aside()?;
+                return Err(Error::NonFinite(format!("{why}; {}", self.way_back())));
+            }
+            // A file that cannot be read does not cost the steps since the last checkpoint.
+            Err(Error::Data(_) | Error::Unreadable(_) | Error::Usage(_) | Error::Shape(_)) if has_steps => {
                 // The error that ended the run is the one to tell.
                 let _ = self.save(&session, port, false);
             }
-            Err(_) if self.is_new && !worth_keeping && self.saved.is_none() => self.folder.discard(),
+            Err(_) if self.is_new && !has_steps && self.saved.is_none() => self.folder.discard(),
             _ => {}
         }
         end
@@ -236,6 +250,9 @@ impl Run {
         while session.steps() < last {
             if self.obey(session, port)? {
                 self.save(session, port, false)?;
+                if self.unsaved.is_some() {
+                    self.set_unproven_aside()?;
+                }
                 return Ok(self.finished(session, true));
             }
             self.step(session)?;
@@ -244,7 +261,8 @@ impl Run {
             let train = &self.blueprint.config.train;
             let (log, save) = (due(train.log_every), due(train.checkpoint_every));
             let validate = train.validate_every > 0 && due(train.validate_every);
-            let report = log || save || validate || self.clock.is_due();
+            let after_save = self.saved.as_ref().is_some_and(|(saved, _)| saved + 1 == step);
+            let report = log || save || validate || after_save || self.clock.is_due();
             if report {
                 self.report(session, port, log)?;
             }
@@ -265,10 +283,7 @@ impl Run {
         }
         session.context().save_pipeline_cache();
         match self.unsaved.take() {
-            Some(why) => Err(Error::NonFinite(format!(
-                "the run ends in a state that cannot be used: {why}; {}",
-                self.way_back()
-            ))),
+            Some(why) => Err(Error::NonFinite(format!("the run ends in a state that is of no use: {why}"))),
             None => Ok(self.finished(session, false)),
         }
     }
@@ -355,6 +370,9 @@ impl Run {
             session.report()?;
         let step = session.steps();
         self.loss = loss;
+        if loss <= self.largest_sane() {
+            self.sane_at = step;
+        }
         let metrics = StepMetrics {
             step,
             elapsed_secs: self.began.elapsed().as_secs_f64(),
@@ -384,8 +402,7 @@ impl Run {
             let limit = self.config().train.max_skipped;
             if skipped as usize >= limit {
                 return Err(Error::NonFinite(format!(
-                    "by step {step} the loss or a gradient was NaN or infinite {skipped} times, and train.max_skipped is {limit}; {}",
-                    self.way_back()
+                    "by step {step} the loss or a gradient was NaN or infinite {skipped} times, and train.max_skipped is {limit}"
                 )));
             }
             port.tell(Event::Warning(format!(
@@ -447,19 +464,32 @@ impl Run {
 
     /// The state as it is, or why nothing could go on from it.
     fn sane_checkpoint(&self, session: &Session) -> Result<Result<Checkpoint, String>> {
-        let config = self.config();
-        let largest = config.step().weights.largest_sane(config.model.classes);
-        if !(self.loss <= largest) {
-            return Ok(Err(format!(
-                "the loss is {}, and a run does not recover from more than {largest:.0}",
-                self.loss
-            )));
+        let (loss, largest) = (self.loss, self.largest_sane());
+        // NaN is not sane either.
+        if !(loss <= largest) {
+            return Ok(Err(format!("the loss is {loss}, and a run does not recover from more than {largest:.0}")));
         }
         let state = session.export()?;
         Ok(match first_not_finite(state.tensors()) {
             Some(tensor) => Err(format!("there is NaN or infinity in {}", tensor.name)),
-            None => Ok(Checkpoint { config: config.clone(), state, cursor: self.cursor }),
+            None => Ok(Checkpoint { config: self.config().clone(), state, cursor: self.cursor }),
         })
+    }
+
+    fn largest_sane(&self) -> f32 {
+        let config = self.config();
+        config.step().weights.largest_sane(config.model.classes)
+    }
+
+    /// Takes the newest checkpoint out of the way of the one before if the very next step showed that it is of no use.
+    fn set_unproven_aside(&mut self) -> Result<()> {
+        let newest = self.saved.as_ref().map_or(self.start, |(step, _)| *step);
+        if self.sane_at <= newest {
+            self.saved = None;
+            self.index.best = self.index.best.filter(|best| best.step != newest);
+            self.folder.checkpoints().set_aside(newest, &self.index)?;
+        }
+        Ok(())
     }
 
     /// How to go on after numbers that are not finite, or too large.
@@ -513,7 +543,7 @@ impl Run {
         let step = checkpoint.state.steps;
         let folder = self.folder.checkpoints();
         let path = folder.save(checkpoint, &self.index)?;
-        folder.prune(step, &self.index, self.config().train.keep_last)?;
+        folder.prune(step, &self.index, self.config().train.keep_last.max(LEAST_KEPT))?;
         self.saved = Some((step, path.clone()));
         port.tell(Event::Checkpoint { step, path, is_best });
         Ok(())

@@ -38,7 +38,7 @@ pub(super) fn decode(model: &mut Inference, request: &DecodeRequest, port: &mut 
 fn answered<A>(answer: Result<A>, port: &mut Port) -> Result<Option<A>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(Error::Usage(why) | Error::Data(why) | Error::Shape(why)) => {
+        Err(Error::Usage(why) | Error::Data(why) | Error::Unreadable(why) | Error::Shape(why)) => {
             port.tell(Event::Warning(why));
             Ok(None)
         }
