@@ -148,7 +148,21 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Data`] naming the path and the cause.
 pub fn read_text_at_most(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read_at_most(path, limit)?)
+    text_of(read_at_most(path, limit)?, path)
+}
+
+/// What a text file says: UTF-8, without the byte-order mark that it may begin with.
+///
+/// # Errors
+/// [`Error::Data`] naming the path if it is no text, or text of another encoding.
+pub fn text_of(mut bytes: Vec<u8>, path: &Path) -> Result<String> {
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err(Error::Data(format!("{} is text in UTF-16; save it as UTF-8", path.display())));
+    }
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes)
         .map_err(|_| Error::Data(format!("{} is not a text file; restore or remove it", path.display())))
 }
 
@@ -231,6 +245,29 @@ pub fn check_can_be_folder(path: &Path) -> Result<()> {
             found.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// What file managers, archivers and file systems leave behind, beside files whose names begin with a dot.
+const LEFT_BEHIND: [&str; 7] =
+    ["$RECYCLE.BIN", "@eaDir", "System Volume Information", "Thumbs.db", "__MACOSX", "desktop.ini", "lost+found"];
+
+/// Whether a name is hidden or left behind by another system: `.DS_Store`, `._000000.label`, `Thumbs.db`.
+pub fn is_left_behind(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".") || LEFT_BEHIND.iter().any(|left| name == *left)
+}
+
+/// Whether a folder has nothing in it, or is not there at all. What other systems leave behind does not count, nor the mark of
+/// a writer that was stopped.
+///
+/// # Errors
+/// [`Error::Data`] if it cannot be told.
+pub fn is_vacant(folder: &Path) -> Result<bool> {
+    let is_nothing = |name: &std::ffi::OsStr| name == INCOMPLETE || is_left_behind(name);
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| is_nothing(&entry.file_name())))),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(true),
+        Err(why) => Err(unreadable(folder, &why)),
     }
 }
 

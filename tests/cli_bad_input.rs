@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use sep4d::data::{Cursor, Sampler};
 use tempfile::TempDir;
 
 const RUN: [&str; 4] = ["train.steps=2", "train.checkpoint_every=1", "train.keep_last=2", "train.validate_every=0"];
@@ -122,7 +123,7 @@ fn data_that_cannot_be_used() {
     training_is_refused(&dir.path().join("nowhere"), &[], 3, &["nowhere is not a folder", "sep4d synth"]);
     training_is_refused(dir.path(), &[], 3, &["no Train, Val or Test folder"]);
     fs::create_dir_all(odd.join("Train/Town01")).unwrap();
-    training_is_refused(&odd, &[], 3, &["no sequence with a cartesian/evaluation folder"]);
+    training_is_refused(&odd, &[], 3, &["Town01 has no cartesian/evaluation folder", "data.sequences"]);
 
     let damaged = |file: &str, bytes: &[u8], words: &[&str]| {
         let town = changed(&MADE.1, |town| fs::write(sequence(town, "Train").join(file), bytes).unwrap());
@@ -132,15 +133,28 @@ fn data_that_cannot_be_used() {
     damaged("evaluation/000001.label", &[23; 4096], &["class id 387389207", "0 to 22"]);
     damaged("poses.txt", b"1 0 0 0 0 1 0 0 0 0 1 nan\n", &["line 1 of", "poses.txt is not 12 finite numbers"]);
     damaged("poses.txt", b"1 0 0 0 0 1 0 0 0 0 1 0\n", &["poses.txt has 1 lines, too few"]);
-    damaged("poses.txt", b"\xff\xfe\x00", &["poses.txt is not a text file"]);
+    damaged("poses.txt", b"\xff\x00", &["poses.txt is not a text file"]);
+    damaged("poses.txt", b"\xff\xfe1\x00", &["poses.txt is text in UTF-16"]);
+    damaged("poses.txt", &b"0 0 0 0 0 0 0 0 0 0 0 0\n".repeat(6), &["the pose of frames 0 to 5 of", "no inverse"]);
+    damaged("evaluation/000005.bin", b"", &["000005.bin has 0 bytes"]);
     damaged("evaluation/params.json", b"{", &["params.json does not describe a grid"]);
     let grid = |size: &str| format!(r#"{{"grid_size": {size}, "min_bound": [-1, -1, -1], "max_bound": [1, 1, 1]}}"#);
     damaged("evaluation/params.json", grid("[15, 16, 4]").as_bytes(), &["15x16x4", "every side must be even"]);
-    damaged(
-        "evaluation/params.json",
-        grid("[4096, 4096, 4096]").as_bytes(),
-        &["has 4096 bytes", "correct params.json"],
-    );
+    damaged("evaluation/params.json", grid("[4096, 4096, 8]").as_bytes(), &["has 4096 bytes", "correct params.json"]);
+    damaged("evaluation/params.json", grid("[4096, 4096, 4096]").as_bytes(), &["4096x4096x4096 are more than"]);
+    let round = grid("[16, 16, 4]").replace('}', r#", "coordinates": "cylindrical"}"#);
+    damaged("evaluation/params.json", round.as_bytes(), &["\"cylindrical\" coordinates", "only cartesian"]);
+    let unplugged = changed(&MADE.1, |town| {
+        std::os::unix::fs::symlink("/mnt/unplugged", town.join("Cartesian/Train/Town09_Light")).unwrap();
+    });
+    let link = ["Town09_Light is a link to /mnt/unplugged, which is not there", "data.sequences"];
+    training_is_refused(unplugged.path(), &[], 3, &link);
+    training_is_refused(unplugged.path(), &["data.sequences=Town7"], 3, &["no sequence \"Town7\""]);
+    let held_out = changed(&MADE.1, |town| {
+        let mask = sequence(town, "Val").join("evaluation/000002.bin");
+        fs::write(mask, f32::NAN.to_le_bytes().repeat(1024)).unwrap();
+    });
+    training_is_refused(held_out.path(), &[], 3, &["000002.bin holds NaN", "train.validate_every=0"]);
 
     let gone = changed(&MADE.1, |town| fs::remove_file(sequence(town, "Train").join("evaluation/000001.bin")).unwrap());
     training_is_refused(gone.path(), &[], 3, &["000001.bin is missing"]);
@@ -159,19 +173,25 @@ fn data_that_cannot_be_used() {
 
 #[test]
 fn what_is_found_in_the_middle_of_a_run_costs_no_step() {
-    // The first validation meets a file that was cut off. Poses are missing, which is told once.
+    // Training meets a damaged mask, which only a check would have found. Poses are missing, which is told once.
+    let mut order = Sampler::new(5, 0, Cursor::default());
+    let order: Vec<usize> = (0..5).map(|_| order.next_index()).collect();
+    let damaged = (order[0] + 3) % 6;
+    let steps = order.iter().position(|clip| (*clip..clip + 2).contains(&damaged)).unwrap();
     let town = changed(&MADE.1, |town| {
-        fs::write(sequence(town, "Val").join("evaluation/000002.label"), "").unwrap();
-        fs::remove_file(sequence(town, "Train").join("poses.txt")).unwrap();
+        let sequence = sequence(town, "Train");
+        fs::write(sequence.join(format!("evaluation/{damaged:06}.bin")), f32::NAN.to_le_bytes().repeat(1024)).unwrap();
+        fs::remove_file(sequence.join("poses.txt")).unwrap();
     });
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let args = ["--train", "--preset", "tiny", "--data", text(town.path()), "--output", text(&run)];
-    let set = ["--set", "train.validate_every=3", "--set", "train.checkpoint_every=0"];
+    let set = ["--set", "train.validate_every=0", "--set", "train.checkpoint_every=0"];
     let output = sep4d(&[args.as_slice(), set.as_slice()].concat());
-    is_refused(&output, 3, &["000002.label has 0 bytes"]);
+    is_refused(&output, 3, &["holds NaN at voxel (0, 0, 0)"]);
     assert_eq!(stderr(&output).matches("no poses.txt").count(), 1, "{}", stderr(&output));
-    assert!(checkpoint(&run, "step-00000003.optim.safetensors").is_file());
+    assert!(stderr(&output).contains("`sep4d check "), "{}", stderr(&output));
+    assert!(steps > 0 && checkpoint(&run, &format!("step-{steps:08}.optim.safetensors")).is_file());
     assert!(String::from_utf8_lossy(&output.stdout).contains("--resume"));
 }
 
@@ -197,6 +217,8 @@ fn configurations_that_cannot_be_used() {
         is_refused(&sep4d(&[&["bench", "--view"][..], &wrong].concat()), 2, &["--frames 200 --size 1280x800"]);
     }
     set("data.crop=[31, 32, 8]", &["three even numbers"]);
+    set("data.stride=0", &["data.stride is 0"]);
+    set("data.stride=9999", &["data.stride is 9999", "at most 1000"]);
     set("train.steps", &["key=value"]);
     set("train.steps=1\ntrain.seed=2", &["a whole number"]);
     set("train.learning_rate=1e30", &["train.learning_rate has 1e30", "at most 1"]);
@@ -277,6 +299,10 @@ fn runs_and_checkpoints_that_cannot_be_used() {
     is_refused(&sep4d(&["eval", run, "--data", "/nowhere"]), 3, &["/nowhere is not a folder"]);
     is_refused(&sep4d(&["render", run, "--clip", "999"]), 2, &["no clip 999", "has 5"]);
     assert!(!MADE.2.join("renders").read_dir().unwrap().any(|entry| entry.is_ok()));
+    let others = ["data.stride=2", "data.sequences=Town01_Light"];
+    for pair in others {
+        is_refused(&sep4d(&["--train", "--resume", run, "--set", pair]), 2, &["cannot change", "data.s"]);
+    }
     let half = changed(&MADE.1, |town| fs::remove_dir_all(town.join("Cartesian/Test")).unwrap());
     let data = text(half.path());
     is_refused(&sep4d(&["eval", run, "--split", "test", "--data", data]), 3, &["Test is missing", "Train, Val"]);

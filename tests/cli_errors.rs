@@ -38,7 +38,7 @@ fn what_cannot_be_opened_is_told_before_a_window_opens() {
 fn it_explains_itself() {
     let assert = sep4d(&["--help"]).success();
     let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
-    for word in ["--train", "eval", "export", "render", "selftest", "devices", "synth"] {
+    for word in ["--train", "eval", "export", "render", "selftest", "devices", "synth", "check"] {
         assert!(stdout.contains(word), "{word} is missing in {stdout}");
     }
 }

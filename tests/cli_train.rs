@@ -69,7 +69,8 @@ fn train_evaluate_export_render() {
 
     let exported = dir.path().join("exported");
     run(&["export", text(&out), text(&exported)]);
-    let dataset = Dataset::open(&exported, Split::Val, DatasetOptions { frames_per_clip: 6, crop: None }).unwrap();
+    let dataset =
+        Dataset::open(&exported, Split::Val, DatasetOptions { frames_per_clip: 6, ..Default::default() }).unwrap();
     assert_eq!((dataset.len(), dataset.grid().size), (1, [16, 16, 4]));
     dataset.clip(0).unwrap();
     let sequence = exported.join("Val").join(&dataset.clip(0).unwrap().sequence);

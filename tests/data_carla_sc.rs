@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod data;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -11,47 +13,7 @@ use sep4d::Error;
 use sep4d::data::{Cursor, Dataset, DatasetOptions, Loader, LoaderOptions, Split, compose};
 use tempfile::TempDir;
 
-const SIZE: [usize; 3] = [4, 4, 2];
-const VOXELS: usize = 32;
-
-/// Where the files of a sequence stand.
-fn inner(root: &Path, split: &str, name: &str) -> PathBuf {
-    root.join("Cartesian").join(split).join(name).join("cartesian")
-}
-
-fn write_words(path: &Path, words: impl Iterator<Item = u32>) {
-    fs::write(path, words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-}
-
-/// A sequence of 4x4x2 frames; frame n is all of raw id n % 23, and its first voxel is unobserved.
-fn write_sequence(root: &Path, split: &str, name: &str, frames: std::ops::Range<u32>) -> PathBuf {
-    let inner = inner(root, split, name);
-    let evaluation = inner.join("evaluation");
-    fs::create_dir_all(&evaluation).unwrap();
-    fs::write(
-        evaluation.join("params.json"),
-        r#"{"grid_size": [4.0, 4.0, 2.0], "min_bound": [-0.800000011920929, -0.800000011920929, -2.0],
-           "max_bound": [0.800000011920929, 0.800000011920929, -1.25], "num_channels": 25, "coordinates": "cartesian"}"#,
-    )
-    .unwrap();
-    let (mut poses, mut times) = (String::new(), String::new());
-    for n in 0..frames.end {
-        poses += &format!("1 0 0 {} 0 1 0 0 0 0 1 0\n", f64::from(n) * 0.5);
-        times += &format!("{:.3}\n", f64::from(n) * 0.1);
-    }
-    fs::write(inner.join("poses.txt"), poses).unwrap();
-    fs::write(inner.join("times.txt"), times).unwrap();
-    for n in frames {
-        write_words(&evaluation.join(format!("{n:06}.label")), std::iter::repeat_n(n % 23, VOXELS));
-        let rays = |v: usize| if v == 0 { 0.0f32 } else { 3.0 };
-        write_words(&evaluation.join(format!("{n:06}.bin")), (0..VOXELS).map(|v| rays(v).to_bits()));
-    }
-    inner
-}
-
-fn options(frames_per_clip: usize) -> DatasetOptions {
-    DatasetOptions { frames_per_clip, crop: None }
-}
+use data::{VOXELS, expect, options, write_sequence, write_words};
 
 /// The message of the data error that opening the data set and reading and counting all of it ends with.
 fn failure(root: &Path, frames: usize) -> String {
@@ -69,12 +31,6 @@ fn failure(root: &Path, frames: usize) -> String {
     }
 }
 
-fn expect(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
-}
-
 #[test]
 fn every_window_of_every_sequence_is_a_clip() {
     // The word "label" in a folder's name must not matter.
@@ -85,7 +41,7 @@ fn every_window_of_every_sequence_is_a_clip() {
         let dataset = Dataset::open(root, Split::Train, options(4)).unwrap();
         assert_eq!((dataset.len(), dataset.frame_count()), (9 + 2, 17));
         assert!(dataset.warnings().is_empty(), "{:?}", dataset.warnings());
-        assert_eq!(dataset.grid().size, SIZE);
+        assert_eq!(dataset.grid().size, [4, 4, 2]);
         assert_eq!(dataset.grid().voxel_size_m, [0.4, 0.4, 0.375]);
         let clip = dataset.clip(5).unwrap();
         assert_eq!((clip.sequence.as_str(), clip.first_frame), ("Town01_label_Light", 5));
@@ -115,7 +71,7 @@ fn frames_are_ordered_by_number_and_clips_span_no_gap() {
     let firsts: Vec<usize> = (0..dataset.len()).map(|i| dataset.clip(i).unwrap().first_frame).collect();
     assert_eq!(firsts, [0, 1, 2, 6, 7, 8]);
     assert!((dataset.clip(5).unwrap().times_secs[2] - 1.0).abs() < 1e-9);
-    expect(&dataset.warnings().join("\n"), &["A has gaps"]);
+    expect(&dataset.warnings().join("\n"), &["A has gaps", "(5 missing)"]);
 }
 
 #[test]
@@ -140,17 +96,17 @@ fn the_crop_is_applied_to_labels_mask_and_grid() {
     let dir = TempDir::new().unwrap();
     let evaluation = write_sequence(dir.path(), "Train", "A", 0..1).join("evaluation");
     write_words(&evaluation.join("000000.label"), (0..VOXELS as u32).map(|v| v % 23));
-    let crop = DatasetOptions { frames_per_clip: 1, crop: Some([2, 2, 2]) };
+    let crop = DatasetOptions { frames_per_clip: 1, crop: Some([2, 2, 2]), ..Default::default() };
     let dataset = Dataset::open(dir.path(), Split::Train, crop).unwrap();
     let raw = [10, 11, 12, 13, 18, 19, 20, 21];
     let classes = raw.map(|id| dataset.classes().class_of_raw[id]);
     assert_eq!(dataset.clip(0).unwrap().frames[0].labels, classes);
     assert_eq!(dataset.grid().min_bound_m, [-0.4, -0.4, -2.0]);
     assert_eq!(dataset.class_counts().unwrap().iter().sum::<u64>(), 8);
-    let odd = DatasetOptions { frames_per_clip: 1, crop: Some([3, 2, 2]) };
+    let odd = DatasetOptions { frames_per_clip: 1, crop: Some([3, 2, 2]), ..Default::default() };
     let message = Dataset::open(dir.path(), Split::Train, odd).unwrap_err().to_string();
     expect(&message, &["3x2x2", "even"]);
-    let large = DatasetOptions { frames_per_clip: 1, crop: Some([6, 2, 2]) };
+    let large = DatasetOptions { frames_per_clip: 1, crop: Some([6, 2, 2]), ..Default::default() };
     let message = Dataset::open(dir.path(), Split::Train, large).unwrap_err().to_string();
     expect(&message, &["6x2x2", "4x4x2"]);
 }
@@ -181,7 +137,7 @@ fn errors_say_what_is_wrong_and_where() {
     let dir = TempDir::new().unwrap();
     let root = dir.path();
     expect(&failure(&root.join("none"), 1), &["none is not a folder", "sep4d synth"]);
-    expect(&failure(root, 1), &["no Train, Val or Test folder", "sep4d synth"]);
+    expect(&failure(root, 1), &["is empty", "no Train, Val or Test folder", "sep4d synth"]);
     fs::create_dir_all(root.join("Cartesian/Train")).unwrap();
     expect(&failure(root, 1), &["Train is missing or has no sequences", "sep4d synth"]);
 
@@ -218,14 +174,15 @@ fn errors_say_what_is_wrong_and_where() {
     table("poses.txt", "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0\n", &["line 2 of", "poses.txt is not 12 finite numbers"]);
     table("poses.txt", "1 0 0 0 0 1 0 0 0 0 1 NaN\n", &["line 1 of", "12 finite numbers"]);
     table("poses.txt", "1 0 0 0 0 1 0 0 0 0 1 0\n", &["poses.txt has 1 lines, too few"]);
-    table("poses.txt", &"0 0 0 0 0 0 0 0 0 0 0 0\n".repeat(3), &["pose of frame 0", "Town01", "no inverse"]);
+    table("poses.txt", &"0 0 0 0 0 0 0 0 0 0 0 0\n".repeat(3), &["pose of frames 0 to 2 of Town01", "no inverse"]);
     table("times.txt", "0\ninf\n0.2\n", &["line 2 of", "times.txt is not 1 finite number"]);
     let grid = |size: &str| format!(r#"{{"grid_size": {size}, "min_bound": [-1, -1, -2], "max_bound": [1, 1, 1]}}"#);
     table("evaluation/params.json", "{", &["params.json does not describe a grid"]);
     table("evaluation/params.json", &grid("[1e12, 4, 2]"), &["params.json does not describe a grid", "1000000000000"]);
     table("evaluation/params.json", &grid("[4.5, 4, 2]"), &["4.5"]);
     table("evaluation/params.json", &grid("[3, 4, 2]"), &["3x4x2", "even", "data.crop"]);
-    table("evaluation/params.json", &grid("[4096, 4096, 4096]"), &["128 bytes", "4096x4096x4096"]);
+    table("evaluation/params.json", &grid("[4096, 4096, 4096]"), &["4096x4096x4096 are more than"]);
+    table("evaluation/params.json", &grid("[4096, 4096, 8]"), &["128 bytes", "4096x4096x8"]);
 
     fs::write(evaluation.join("notes.label"), "").unwrap();
     expect(&failure(root, 1), &["notes.label is not named by a frame number"]);

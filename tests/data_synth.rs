@@ -21,6 +21,7 @@ fn small(seed: u64) -> SynthOptions {
     }
 }
 
+/// All files but hidden ones, which hold when the others were written.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
@@ -29,7 +30,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
                 found.insert(name, fs::read(path).unwrap());
             }
@@ -63,7 +64,8 @@ fn the_reader_reads_it_back_without_a_warning() {
     assert_eq!((summary.frames, calls.last()), (20, Some(&20)));
     let mut counts = vec![0; 11];
     for split in [Split::Train, Split::Test] {
-        let dataset = Dataset::open(dir.path(), split, DatasetOptions { frames_per_clip: 4, crop: None }).unwrap();
+        let dataset =
+            Dataset::open(dir.path(), split, DatasetOptions { frames_per_clip: 4, ..Default::default() }).unwrap();
         assert!(dataset.warnings().is_empty(), "{:?}", dataset.warnings());
         assert_eq!((dataset.len(), dataset.grid()), (4, small(3).grid));
         counts.iter_mut().zip(dataset.class_counts().unwrap()).for_each(|(sum, count)| *sum += count);
@@ -90,6 +92,10 @@ fn only_its_own_folder_is_written_over() {
     let error = synth::write(foreign.path(), &small(1), |_| {}).unwrap_err();
     assert!(matches!(&error, Error::Usage(message) if message.contains("not empty")), "{error}");
     assert_eq!(files(foreign.path()).len(), 1);
+    // What a file manager leaves in a new folder is nobody's work.
+    let looked_at = TempDir::new().unwrap();
+    fs::write(looked_at.path().join(".DS_Store"), "").unwrap();
+    synth::write(looked_at.path(), &small(1), |_| {}).unwrap();
     let nothing = SynthOptions { levels: vec![], ..small(1) };
     assert!(matches!(synth::write(&dir.path().join("new"), &nothing, |_| {}), Err(Error::Usage(_))));
 }

@@ -176,7 +176,7 @@ impl App {
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
         // A run that has just ended stays on the clip that was watched.
-        let clips = |source: &Source| (source.root.clone(), source.held_out.options(), source.held_out.len());
+        let clips = |source: &Source| (source.root.clone(), source.held_out.options().clone(), source.held_out.len());
         if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
             state.selected = None;
             state.wanted_clip = run.source.held_out.len() / 2;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use npyz::zip::ZipArchive;
 
 use super::shown::Shown;
-use crate::data::Dataset;
 use crate::data::carla_sc::read_labels;
+use crate::data::{Dataset, check};
 use crate::files::{make_folder, unwritable, write_atomically};
 use crate::train::checkpoint::{Best, Index, Weights};
 use crate::train::config::RunConfig;
@@ -62,6 +62,7 @@ impl Example {
             return Ok(example);
         }
         example.extract()?;
+        check::vouch(&example.data())?;
         let checkpoints = example.run().join("checkpoints");
         make_folder(&checkpoints)?;
         make_folder(&example.run().join("renders"))?;
@@ -131,8 +132,7 @@ impl Example {
         let config = RunFolder::open(&self.run())?.config()?;
         let set = Dataset::open(&config.data.root, config.data.val_split, config.dataset_options())?;
         let clip = set.clip(0)?;
-        let frames = clip.first_frame..clip.first_frame + clip.frames.len();
-        let paths = frames.map(|frame| self.run().join(format!("reconstruction/{frame:06}.label")));
+        let paths = clip.numbers().map(|frame| self.run().join(format!("reconstruction/{frame:06}.label")));
         let labels = paths.map(|path| read_labels(&path, &set.grid())).collect::<Result<Vec<_>>>()?.concat();
         let confusion = confusions(&clip, &labels, set.classes().len());
         let clip = ReconstructedClip {
@@ -149,6 +149,7 @@ impl Example {
             planes: Vec::new(),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
+            frame_step: clip.frame_step,
             times_secs: clip.times_secs,
             poses: clip.poses,
             seconds: 0.0,

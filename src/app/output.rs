@@ -25,6 +25,7 @@ struct Picture {
     frames: Vec<FramePair>,
     classes: Vec<ClassStyle>,
     first_frame: usize,
+    frame_step: usize,
     interval_s: Option<f32>,
     title: String,
     caption: String,
@@ -57,13 +58,9 @@ impl Picture {
                 .map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color })
                 .collect(),
             first_frame: shown.first_frame,
+            frame_step: shown.frame_step,
             interval_s: shown.frame_secs().map(|secs| secs as f32),
-            title: format!(
-                "{}, frames {} to {}",
-                shown.sequence,
-                shown.first_frame,
-                shown.first_frame + shown.frames - 1
-            ),
+            title: format!("{}, {}", shown.sequence, frames(shown.first_frame, shown.frame_step, shown.frames)),
             caption: format!("step {}", crate::figures::thousands(model.step.into())),
             theme,
             camera: camera(&state.view, &shown.geometry(), shown.sensor_m(), aspect),
@@ -75,6 +72,7 @@ impl Picture {
     fn input(&self) -> PictureInput<'_> {
         PictureInput {
             first_frame: self.first_frame,
+            frame_step: self.frame_step,
             frame_interval_s: self.interval_s,
             title: &self.title,
             caption: &self.caption,
@@ -140,8 +138,9 @@ impl App {
             for t in 0..picture.frames.len() {
                 progress.set(t, picture.frames.len());
                 let input = picture.input();
-                let one = PictureInput { frames: &input.frames[t..=t], first_frame: picture.first_frame + t, ..input };
-                save_png(&sheet(renderer, &one)?, &path.join(format!("{:06}.png", picture.first_frame + t)))?;
+                let number = picture.first_frame + t * picture.frame_step;
+                let one = PictureInput { frames: &input.frames[t..=t], first_frame: number, ..input };
+                save_png(&sheet(renderer, &one)?, &path.join(format!("{number:06}.png")))?;
             }
             Ok(())
         });

@@ -21,6 +21,8 @@ pub struct Shown {
     pub sequence: String,
     /// Number of its first frame within the sequence.
     pub first_frame: usize,
+    /// By how much the number grows from one frame to the next.
+    pub frame_step: usize,
     /// T.
     pub frames: usize,
     /// The grid.
@@ -84,6 +86,7 @@ impl Shown {
             observed: clip.frames.iter().flat_map(|frame| frame.observed.iter().copied()).collect(),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
+            frame_step: clip.frame_step,
             times_secs: clip.times_secs,
             model: None,
         }
@@ -118,6 +121,7 @@ impl Shown {
             class_counts: class_counts(clip.truth.chunks_exact(voxels.max(1)), classes),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
+            frame_step: clip.frame_step,
             frames: clip.frames,
             grid,
             classes,

@@ -43,7 +43,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) -> Option<Choice> {
                 _ => vec![None; frames],
             };
             let secs = shown.frame_secs().unwrap_or(DEFAULT_FRAME_SECS);
-            let number = shown.first_frame + t;
+            let number = shown.first_frame + t * shown.frame_step;
             let name = shown.sequence.clone();
             let source = state.source.clone();
             let sequence = source.as_ref().and_then(|source| sequence::of(&source.held_out, state.wanted_clip));
@@ -108,7 +108,7 @@ fn sequences(ui: &mut Ui, set: &Dataset, clip: usize) -> Option<usize> {
     let combo = combo.show_ui(ui, |ui| {
         for sequence in &all {
             let is_current = sequence.clips.contains(&clip);
-            let text = format!("{} frames", sequence.frames.len());
+            let text = format!("{} frames", sequence.count());
             let row = egui::Button::selectable(is_current, sequence.name).shortcut_text(text);
             if ui.add(row).clicked() && !is_current {
                 wanted = Some(sequence.clips.start);
@@ -144,7 +144,7 @@ fn strip(ui: &mut Ui, set: &Dataset, sequence: &Sequence<'_>, clip: usize) -> Op
     let lit = response.hovered() || response.dragged() || response.has_focus();
     ui.painter().rect_filled(rect, 3.0, if lit { colors.line } else { colors.bar });
     if let Some((_, start)) = set.origin(clip) {
-        let end = (start + set.frames_per_clip()).min(sequence.frames.end);
+        let end = sequence::end(set, clip, start).min(sequence.frames.end);
         let middle = (x(start) + x(end)) / 2.0;
         // Wide enough to be found in a long sequence.
         let half = ((x(end) - x(start)) / 2.0).max(3.0);

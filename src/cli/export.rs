@@ -10,15 +10,16 @@
 //! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole. The layout is CarlaSC's, so the
 //! exported folder can be read like any data set.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use npyz::WriterBuilder;
 use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
 use sep4d::data::{ClassSet, Dataset, Grid};
-use sep4d::files::{IncompleteMark, check_can_be_folder, is_incomplete, make_folder, unwritable, write_atomically};
+use sep4d::files::{
+    IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable, write_atomically,
+};
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::inference::LatentPlane;
 use sep4d::train::validation::reconstruct;
@@ -48,7 +49,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     check_can_be_folder(&args.out)?;
     // What an export that was stopped has left is written again.
-    if !is_incomplete(&args.out) && fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some()) {
+    if !is_incomplete(&args.out) && !is_vacant(&args.out)? {
         return Err(Error::Usage(format!("{} is not empty; choose a new folder", args.out.display())));
     }
     signals::explain(format!("{} is not complete: run the command again", args.out.display()));
@@ -59,13 +60,12 @@ pub fn run(args: Args) -> Result<()> {
     let mark = IncompleteMark::set(&args.out, "sep4d export")?;
     let console = Console::new(clips.len() as u64, "clips");
     // The frames of each sequence that are written already.
-    let mut next_frame: HashMap<String, usize> = HashMap::new();
+    let mut written: HashSet<(String, usize)> = HashSet::new();
     for (done, &index) in clips.iter().enumerate() {
         let shown = reconstruct(&mut model.inference, &model.dataset, index)?;
         let folder = args.out.join(model.dataset.split().folder()).join(&shown.sequence);
-        let first_new = next_frame.entry(shown.sequence.clone()).or_default();
-        write_frames(&folder, &shown, &raw, &model.dataset.grid(), *first_new)?;
-        *first_new = shown.first_frame + shown.frames;
+        let is_new = |number: usize| written.insert((shown.sequence.clone(), number));
+        write_frames(&folder, &shown, &raw, &model.dataset.grid(), is_new)?;
         write_latents(&folder.join("latents"), shown.first_frame, &shown.planes)?;
         console.advance(done as u64 + 1, shown.sequence);
     }
@@ -78,15 +78,18 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Clips that together hold every frame, with as little overlap as possible.
 fn covering(dataset: &Dataset) -> Vec<usize> {
-    let length = dataset.frames_per_clip();
-    let mut clips: Vec<usize> = Vec::new();
+    let starts: HashSet<(&str, usize)> = (0..dataset.len()).filter_map(|index| dataset.origin(index)).collect();
+    let mut covered: HashSet<(&str, usize)> = HashSet::new();
+    let mut clips = Vec::new();
     for index in 0..dataset.len() {
-        let Some((sequence, first)) = dataset.origin(index) else { continue };
-        let follows = |other: usize| dataset.origin(other).is_some_and(|(s, f)| s == sequence && f == first + 1);
-        let new_ground = clips.last().and_then(|&last| dataset.origin(last)).is_none_or(|(other, chosen)| {
-            other != sequence || first >= chosen + length || !follows(index + 1) && first > chosen
-        });
-        if new_ground {
+        let (Some((sequence, first)), Some(step)) = (dataset.origin(index), dataset.frame_step(index)) else {
+            continue;
+        };
+        let numbers = (0..dataset.frames_per_clip()).map(|t| (sequence, first + t * step));
+        // The last frames of a row of clips are in none that begins later.
+        let is_end = !starts.contains(&(sequence, first + step));
+        if !covered.contains(&(sequence, first)) || is_end && !numbers.clone().all(|number| covered.contains(&number)) {
+            covered.extend(numbers);
             clips.push(index);
         }
     }
@@ -105,7 +108,13 @@ fn raw_ids(classes: &ClassSet) -> Result<Vec<u32>> {
         .collect()
 }
 
-fn write_frames(folder: &Path, clip: &ReconstructedClip, raw: &[u32], grid: &Grid, first_new: usize) -> Result<()> {
+fn write_frames(
+    folder: &Path,
+    clip: &ReconstructedClip,
+    raw: &[u32],
+    grid: &Grid,
+    mut is_new: impl FnMut(usize) -> bool,
+) -> Result<()> {
     let evaluation = folder.join("cartesian/evaluation");
     make_folder(&evaluation)?;
     let params = serde_json::json!({
@@ -117,8 +126,8 @@ fn write_frames(folder: &Path, clip: &ReconstructedClip, raw: &[u32], grid: &Gri
     write_atomically(&evaluation.join("params.json"), params.to_string().as_bytes())?;
     let frames = clip.labels.chunks(grid.voxels()).zip(clip.observed.chunks(grid.voxels()));
     for (t, (labels, observed)) in frames.enumerate() {
-        let number = clip.first_frame + t;
-        if number < first_new {
+        let number = clip.first_frame + t * clip.frame_step;
+        if !is_new(number) {
             continue;
         }
         let ids: Vec<u8> = labels
@@ -158,8 +167,39 @@ fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> 
 #[cfg(test)]
 mod tests {
     use sep4d::data::classes::CARLA_SC;
+    use sep4d::data::synth::{self, Level, SynthOptions};
+    use sep4d::data::{DatasetOptions, Split};
 
     use super::*;
+
+    #[test]
+    fn every_frame_is_exported_at_any_stride() {
+        let dir = tempfile::tempdir().unwrap();
+        let grid = synth::grid([4, 4, 2], [1.6, 1.6, 0.75]).unwrap();
+        let options = SynthOptions {
+            grid,
+            frames: 11,
+            towns: [0, 1, 0],
+            levels: vec![Level::Light, Level::Heavy],
+            ..Default::default()
+        };
+        synth::write(dir.path(), &options, |_| {}).unwrap();
+        let clips = |stride: usize| {
+            let options = DatasetOptions { frames_per_clip: 3, stride, ..Default::default() };
+            let set = Dataset::open(dir.path(), Split::Val, options).unwrap();
+            let chosen = covering(&set);
+            let held = |index: &usize| {
+                let (name, first) = set.origin(*index).unwrap();
+                (0..3).map(|t| (name.to_owned(), first + t * set.frame_step(*index).unwrap())).collect::<Vec<_>>()
+            };
+            let of = |clips: &[usize]| clips.iter().flat_map(held).collect::<HashSet<(String, usize)>>();
+            assert_eq!(of(&chosen), of(&(0..set.len()).collect::<Vec<_>>()), "stride {stride}");
+            chosen
+        };
+        assert_eq!(clips(1), [0, 3, 6, 8, 9, 12, 15, 17]);
+        assert_eq!(clips(2), [0, 1, 5, 6, 7, 8, 12, 13]);
+        assert_eq!(clips(5), [0, 1]);
+    }
 
     #[test]
     fn exported_ids_are_read_as_their_class() {

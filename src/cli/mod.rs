@@ -6,6 +6,7 @@ use sep4d::train::config::{Preset, RunConfig};
 
 mod bench;
 mod bench_view;
+mod check;
 mod completions;
 mod console;
 mod devices;
@@ -44,6 +45,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Synth(synth::Args),
+    Check(check::Args),
     Eval(eval::Args),
     Export(export::Args),
     Render(render::Args),
@@ -62,6 +64,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Some(Command::Synth(args)) => synth::run(args),
+            Some(Command::Check(args)) => check::run(args),
             Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Export(args)) => export::run(args),
             Some(Command::Render(args)) => render::run(args),

@@ -11,7 +11,7 @@ use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, Picture
 use super::model::{self, Model};
 use super::output::say;
 use super::signals;
-use sep4d::figures::{percent, thousands};
+use sep4d::figures::{frames, percent, thousands};
 
 /// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
 #[derive(Debug, clap::Args)]
@@ -48,13 +48,13 @@ pub fn run(args: Args) -> Result<()> {
     let colors = if args.safe_colors { classes.safe_colors } else { classes.colors };
     let styles: Vec<ClassStyle> =
         classes.names.iter().zip(colors).map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color }).collect();
-    let frames = pairs(&shown);
+    let pairs = pairs(&shown);
     let grid = model.dataset.grid();
     let geometry = Geometry {
         handedness: Handedness::Left,
         ..Geometry::new(grid.size, grid.voxel_size_m.map(|edge| edge as f32))
     };
-    let title = format!("{}, frames {} to {}", shown.sequence, shown.first_frame, shown.first_frame + shown.frames - 1);
+    let title = format!("{}, {}", shown.sequence, frames(shown.first_frame, shown.frame_step, shown.frames));
     let caption = format!(
         "{} preset, step {}, mIoU {} over these frames",
         model.config.train.preset.name(),
@@ -63,6 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     );
     let input = PictureInput {
         first_frame: shown.first_frame,
+        frame_step: shown.frame_step,
         frame_interval_s: shown
             .times_secs
             .windows(2)
@@ -72,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
         title: &title,
         caption: &caption,
         theme: if args.dark { Theme::Dark } else { Theme::Light },
-        ..PictureInput::new(geometry, &frames, &styles)
+        ..PictureInput::new(geometry, &pairs, &styles)
     };
     let mut renderer = Headless::new(&model.context.device, &model.context.queue)?;
     let stem = format!("{}-{:06}", shown.sequence, shown.first_frame);

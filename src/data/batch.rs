@@ -200,6 +200,7 @@ mod tests {
             times_secs: vec![0.0, 0.1],
             sequence: "test".into(),
             first_frame: 0,
+            frame_step: 1,
         };
         for bits in 0..8 {
             let symmetry = Symmetry { flip_x: bits & 1 != 0, flip_y: bits & 2 != 0, swap: bits & 4 != 0 };
@@ -218,6 +219,7 @@ mod tests {
             times_secs: vec![0.0],
             sequence: "test".into(),
             first_frame: 0,
+            frame_step: 1,
         };
         let without = Clip { poses: None, ..clip.clone() };
         let batch = Batch::from_clips(&[clip.clone(), clip.clone()], GRID.size).unwrap();

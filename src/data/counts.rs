@@ -1,15 +1,14 @@
 //! Class frequencies: counted with all cores, kept on disk, and turned into loss weights.
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::{Dataset, carla_sc};
+use super::dataset::Dataset;
+use super::record::{self, Fingerprint};
+use super::{by, carla_sc};
 use crate::Result;
-use crate::files::unreadable;
 
 /// What the cache file holds.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -31,19 +30,15 @@ pub fn class_weights(counts: &[u64]) -> Vec<f32> {
 /// Counts from the cache if nothing has changed since, else from the files.
 pub(super) fn cached(dataset: &Dataset) -> Result<Vec<u64>> {
     let key = key(dataset)?;
-    let places = places(dataset);
-    for place in &places {
-        if let Some(stored) = load(place)
-            && stored.key == key
-            && stored.counts.len() == dataset.classes().len()
-        {
-            return Ok(stored.counts);
-        }
+    let places = record::places(&dataset.root, &name(dataset));
+    let is_valid = |stored: &Stored| stored.key == key && stored.counts.len() == dataset.classes().len();
+    let found = places.iter().filter_map(|place| record::load(place)).find(is_valid);
+    if let Some(Stored { counts, .. }) = found {
+        return Ok(counts);
     }
-    let counts = count(dataset)?;
-    let stored = Stored { key, counts };
+    let stored = Stored { key, counts: count(dataset)? };
     // A cache that cannot be written costs time on the next start, nothing else.
-    let _ = places.iter().find(|place| store(place, &stored).is_ok());
+    record::store(&places, &stored);
     Ok(stored.counts)
 }
 
@@ -62,55 +57,27 @@ fn count(dataset: &Dataset) -> Result<Vec<u64>> {
         .try_reduce(|| vec![0; k], |a, b| Ok(a.iter().zip(&b).map(|(a, b)| a + b).collect()))
 }
 
-/// A fingerprint of path, crop, and every label file's name, size and time of change.
+/// The name of the record: several crops and choices of sequences are kept side by side.
+fn name(dataset: &Dataset) -> String {
+    let mut name = format!("class-counts-{}", dataset.split.folder().to_lowercase());
+    if dataset.grid != dataset.file_grid {
+        name += &format!("-{}", by(dataset.grid.size));
+    }
+    if !dataset.options().sequences.is_empty() {
+        let names: String = dataset.sequences.iter().map(|sequence| format!("{}\n", sequence.name)).collect();
+        name += &format!("-{}", Fingerprint::of(&names));
+    }
+    name
+}
+
+/// What the counts depend on: path, split, crop, classes, and every label file's name, size and time of change.
 fn key(dataset: &Dataset) -> Result<String> {
     let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
-    let mut text = format!("{}\n{:?}\n{:?}\n", root.display(), dataset.split, dataset.grid);
-    for path in dataset.sequences.iter().flat_map(|s| &s.labels) {
-        let wrong = |why: std::io::Error| unreadable(path, &why);
-        let metadata = fs::metadata(path).map_err(wrong)?;
-        let changed = metadata.modified().map_err(wrong)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let relative = path.strip_prefix(&dataset.root).unwrap_or(path);
-        text += &format!("{} {} {}\n", relative.display(), metadata.len(), changed.as_nanos());
-    }
-    Ok(format!("{}-{:016x}", dataset.frame_count(), fingerprint(text.as_bytes())))
-}
-
-/// FNV-1a.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
-}
-
-/// Where the cache may stand: beside the data, then in the user's cache folder.
-fn places(dataset: &Dataset) -> Vec<PathBuf> {
-    let split = dataset.split.folder().to_lowercase();
-    let crop =
-        if dataset.grid == dataset.file_grid { String::new() } else { format!("-{}", super::by(dataset.grid.size)) };
-    // A folder marked read-only stays untouched even where this user could write to it all the same.
-    let writable = fs::metadata(&dataset.root).is_ok_and(|metadata| !metadata.permissions().readonly());
-    let beside = dataset.root.join(format!(".sep4d-class-counts-{split}{crop}.json"));
-    let mut places: Vec<PathBuf> = writable.then_some(beside).into_iter().collect();
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))) {
-        let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
-        let root = fingerprint(root.to_string_lossy().as_bytes());
-        places.push(cache.join(format!("sep4d/class-counts-{root:016x}-{split}{crop}.json")));
-    }
-    places
-}
-
-fn load(path: &Path) -> Option<Stored> {
-    let small = fs::metadata(path).ok()?.len() < 64 << 10;
-    (small && path.is_file()).then(|| serde_json::from_slice(&fs::read(path).ok()?).ok()).flatten()
-}
-
-fn store(path: &Path, stored: &Stored) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = atomic_write_file::AtomicWriteFile::open(path)?;
-    file.write_all(&serde_json::to_vec(stored)?)?;
-    file.commit()
+    let classes = dataset.classes().class_of_raw;
+    let start = format!("{}\n{:?}\n{:?}\n{classes:?}\n", root.display(), dataset.split, dataset.grid);
+    let labels: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
+    let fingerprint = Fingerprint::of(&start).and_files(&dataset.root, &labels)?;
+    Ok(format!("{}-{fingerprint}", dataset.frame_count()))
 }
 
 #[cfg(test)]
@@ -124,25 +91,5 @@ mod tests {
         assert_eq!(class_weights(&[u64::MAX, 0]), [1.0, 100.0]);
         assert_eq!(class_weights(&[0, 0]), [1.0, 1.0]);
         assert!(class_weights(&CARLA_SC.published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_read_only_data_set_is_left_alone() {
-        use std::os::unix::fs::PermissionsExt;
-
-        use crate::data::{DatasetOptions, Split, synth};
-
-        let dir = tempfile::TempDir::new().unwrap();
-        let grid = synth::grid([4, 4, 4], [0.8, 0.8, 0.375]).unwrap();
-        let options = synth::SynthOptions { grid, frames: 1, towns: [1, 0, 0], ..Default::default() };
-        synth::write(dir.path(), &options, |_| {}).unwrap();
-        let options = DatasetOptions { frames_per_clip: 1, crop: None };
-        let dataset = Dataset::open(dir.path(), Split::Train, options).unwrap();
-        let beside = |dataset: &Dataset| places(dataset).iter().any(|place| place.starts_with(dir.path()));
-        assert!(beside(&dataset));
-        fs::set_permissions(&dataset.root, fs::Permissions::from_mode(0o555)).unwrap();
-        assert!(!beside(&dataset));
-        fs::set_permissions(&dataset.root, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 mod resolve;
 
+/// No clip takes its frames further apart.
+const LARGEST_STRIDE: usize = 1000;
 /// No batch has more clips, nor are more batches read ahead.
 const LARGEST_BATCH: usize = 1024;
 
@@ -43,6 +45,10 @@ section! {
         frames: usize,
         /// Middle part of the grid to use, as [X, Y, Z] in even numbers of voxels; [] for all of it.
         crop: Vec<usize>,
+        /// k: clips take every k-th frame of a sequence, 1 to 1000. They begin at every frame all the same, and overlap.
+        stride: usize,
+        /// Names of the sequences to use, such as ["Town01_Light"]; [] for all. A split with none of them is used whole.
+        sequences: Vec<String>,
         /// Split to train on: train, val or test.
         train_split: Split,
         /// Split to validate on: train, val or test.
@@ -190,6 +196,8 @@ impl RunConfig {
                 root: PathBuf::new(),
                 frames,
                 crop: Vec::new(),
+                stride: 1,
+                sequences: Vec::new(),
                 train_split: Split::Train,
                 val_split: Split::Val,
                 augment: preset == Preset::Base,
@@ -236,6 +244,7 @@ impl RunConfig {
     pub fn validate(&self) -> Result<()> {
         let (data, model, train) = (&self.data, &self.model, &self.train);
         let positive = [
+            ("data.stride", data.stride, "a clip takes one frame after another"),
             ("model.latent_channels", model.latent_channels, "the latent planes need at least one channel"),
             ("model.plane_features", model.plane_features, "the planes need at least one feature"),
             ("model.hidden", model.hidden, "the decoder needs at least one channel"),
@@ -253,6 +262,7 @@ impl RunConfig {
             }
         }
         let limits = [
+            ("data.stride", data.stride, LARGEST_STRIDE),
             ("model.latent_channels", model.latent_channels, WIDEST),
             ("model.plane_features", model.plane_features, WIDEST),
             ("model.hidden", model.hidden, WIDEST),
@@ -327,7 +337,12 @@ impl RunConfig {
 
     /// How the data set is cut into clips.
     pub fn dataset_options(&self) -> DatasetOptions {
-        DatasetOptions { frames_per_clip: self.data.frames, crop: self.crop() }
+        DatasetOptions {
+            frames_per_clip: self.data.frames,
+            crop: self.crop(),
+            stride: self.data.stride,
+            sequences: self.data.sequences.clone(),
+        }
     }
 
     /// `data.crop` as sizes along x, y and z.

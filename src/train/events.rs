@@ -157,6 +157,8 @@ pub struct ReconstructedClip {
     pub sequence: String,
     /// Number of its first frame within the sequence.
     pub first_frame: usize,
+    /// By how much the number grows from one frame to the next.
+    pub frame_step: usize,
     /// T.
     pub frames: usize,
     /// X, Y, Z.

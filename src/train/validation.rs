@@ -66,6 +66,7 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
         clip: index,
         sequence: clip.sequence,
         first_frame: clip.first_frame,
+        frame_step: clip.frame_step,
         frames: clip.frames.len(),
         size,
         truth: clip.frames.iter().flat_map(|frame| frame.labels.iter().copied()).collect(),

@@ -158,7 +158,7 @@ impl Page {
 
 /// The lines beside a row, and whether each is a main one.
 fn row_label_texts(input: &PictureInput<'_>, frame: usize, iou: Option<f64>) -> Vec<(String, bool)> {
-    let mut texts = vec![(format!("Frame {}", input.first_frame + frame), true)];
+    let mut texts = vec![(format!("Frame {}", input.first_frame + frame * input.frame_step), true)];
     if let Some(interval_s) = input.frame_interval_s {
         texts.push((format!("{:.1} s", interval_s * frame as f32), false));
     }

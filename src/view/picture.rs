@@ -50,6 +50,8 @@ pub struct PictureInput<'a> {
     pub frames: &'a [FramePair],
     /// Number of the first frame in labels.
     pub first_frame: usize,
+    /// By how much the number grows from one frame to the next.
+    pub frame_step: usize,
     /// Time from frame to frame, seconds; `None` if unknown, then no times are written.
     pub frame_interval_s: Option<f32>,
     /// Name and colour by class id; entry 0, free, is never drawn.
@@ -77,6 +79,7 @@ impl<'a> PictureInput<'a> {
             geometry,
             frames,
             first_frame: 1,
+            frame_step: 1,
             frame_interval_s: None,
             classes,
             title: "",

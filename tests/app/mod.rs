@@ -40,6 +40,7 @@ fn reconstructed(grid: &Grid) -> ReconstructedClip {
         clip: 0,
         sequence: clip.sequence,
         first_frame: 12,
+        frame_step: 1,
         frames: clip.frames.len(),
         size: grid.size,
         likely: labels.iter().enumerate().map(|(i, &label)| likely(i, label)).collect(),

@@ -42,6 +42,7 @@ fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> (Reconstructe
         clip: index,
         sequence: "Town04_Medium".into(),
         first_frame: 12 * index,
+        frame_step: 1,
         frames,
         size,
         truth: truth.iter().flat_map(|frame| frame.labels.clone()).collect(),

@@ -89,6 +89,7 @@ pub fn clip(grid: &Grid, seed: u64, frames: usize) -> Clip {
         times_secs: (0..frames).map(|i| i as f64 * FRAME_SECS).collect(),
         sequence: format!("Town_{}", Level::Medium.name()),
         first_frame: 0,
+        frame_step: 1,
     }
 }
 

@@ -11,8 +11,8 @@ use super::town::Town;
 use super::traffic::{FRAME_SECS, Level, Moment, Traffic};
 use super::{SynthOptions, pose_of};
 use crate::data::classes::CARLA_SC;
-use crate::data::{Grid, Split, by, compose, invert};
-use crate::files::{IncompleteMark, check_can_be_folder, is_incomplete, make_folder, unwritable};
+use crate::data::{Grid, Split, by, check, compose, invert};
+use crate::files::{IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable};
 use crate::rng::philox;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub struct Summary {
 
 /// Writes the towns under `out/Cartesian` and calls `progress` with the number of frames done after every few of them.
 ///
-/// The bytes depend on the options only. An earlier result in `out` is replaced. Until all is written, a file
+/// The bytes depend on the options only; a hidden file remembers that they need no check. An earlier result in `out` is replaced. Until all is written, a file
 /// `INCOMPLETE.txt` keeps [`Dataset::open`](crate::data::Dataset::open) from taking a part for the whole.
 ///
 /// # Errors
@@ -74,6 +74,8 @@ pub fn write(out: &Path, options: &SynthOptions, mut progress: impl FnMut(usize)
         }
     }
     mark.clear()?;
+    // What was just written need not be read to be known.
+    check::vouch(out)?;
     Ok(summary)
 }
 
@@ -87,9 +89,7 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMar
     let base = out.join("Cartesian");
     check_can_be_folder(out)?;
     // The marker is the first file written, so a folder with the mark alone was given up before it.
-    let foreign = |entry: fs::DirEntry| !(is_incomplete(out) && entry.file_name() == "INCOMPLETE.txt");
-    let filled = fs::read_dir(out).is_ok_and(|entries| entries.flatten().any(foreign));
-    if filled && !out.join(MARKER).is_file() {
+    if !is_vacant(out)? && !out.join(MARKER).is_file() {
         return Err(Error::Usage(format!(
             "{} is not empty and was not written by `sep4d synth`; choose another folder or empty it",
             out.display()

@@ -15,9 +15,11 @@ use crate::{Error, Result};
 const LONGEST: u64 = 1 << 20;
 
 /// What a run keeps until its end: its checkpoints and its order of clips depend on it.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 15] = [
     "data.frames",
     "data.crop",
+    "data.stride",
+    "data.sequences",
     "data.train_split",
     "data.augment",
     "model.classes",
@@ -230,10 +232,20 @@ fn parse_pair(pair: &str, base: &Table) -> Result<Setting> {
     let value = match (old, parsed) {
         (Value::String(_), Some(Value::String(text))) => Value::String(text),
         (Value::String(_), _) => Value::String(text.to_owned()),
+        (Value::Array(_), parsed) if key == "data.sequences" && !matches!(parsed, Some(Value::Array(_))) => {
+            list_of_names(text)
+        }
         (_, Some(value)) => value,
         (_, None) => Value::String(text.to_owned()),
     };
     Ok(Setting { key, value, origin })
+}
+
+/// Names with commas between, for a shell takes the quotes of a list.
+fn list_of_names(text: &str) -> Value {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let names = inner.split(',').map(str::trim).filter(|name| !name.is_empty());
+    Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
 }
 
 fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
@@ -251,7 +263,7 @@ fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
         let shown = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
         let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {shown}"));
         if !old.same_type(&value) {
-            return Err(wrong(kind(old)));
+            return Err(wrong(if key == "data.sequences" { "a list of names in quotes" } else { kind(old) }));
         }
         if matches!(value, Value::Integer(..0)) {
             return Err(wrong("0 or more"));
@@ -353,6 +365,13 @@ mod tests {
                 assert_eq!(RunConfig::from_toml(&config.to_toml(), "config.toml").unwrap(), config);
             }
         }
+        // What an earlier version wrote had no stride and took all sequences.
+        let text = RunConfig::preset(Preset::Demo, None).to_toml();
+        let earlier: String = text
+            .lines()
+            .filter(|line| !line.contains("stride =") && !line.contains("sequences ="))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_eq!(RunConfig::from_toml(&earlier, "config.toml").unwrap(), RunConfig::preset(Preset::Demo, None));
         let paper = |frames| RunConfig::preset(Preset::Paper, Some(frames)).train.batch;
         assert_eq!([4, 8, 16, 32, 64].map(paper), [2, 2, 1, 1, 1]);
         assert_eq!(RunConfig::preset(Preset::Paper, None).model.hidden, 128);
@@ -381,9 +400,16 @@ mod tests {
             "data.augment=true",
             "data.val_split=test",
             "train.preset=base",
+            "data.sequences=[Town01_Light, 08]",
         ])
         .unwrap();
         assert_eq!(config.crop(), Some([32, 32, 8]));
+        assert_eq!(config.data.sequences, ["Town01_Light", "08"]);
+        for same in ["Town01_Light,08", "[\"Town01_Light\", \"08\"]"] {
+            assert_eq!(set(&[&format!("data.sequences={same}")]).unwrap().data.sequences, config.data.sequences);
+        }
+        assert_eq!(set(&["data.sequences=10"]).unwrap().data.sequences, ["10"]);
+        assert!(set(&["data.sequences=[]"]).unwrap().data.sequences.is_empty());
         assert_eq!(config.data.root, Path::new("some folder"));
         assert_eq!((config.train.device.as_str(), config.train.learning_rate), ("1", 1.0));
         assert_eq!(config.train.milestones, [0.0, 0.5, 1.0]);
@@ -408,6 +434,9 @@ mod tests {
         for key in ["model.hidden", "train.batch", "train.prefetch"] {
             assert!(message(&[&format!("{key}=9223372036854775807")]).contains("at most"));
         }
+        assert!(message(&["data.stride=0"]).contains("data.stride is 0"));
+        assert!(message(&["data.stride=1001"]).contains("at most 1000"));
+        assert!(message(&["data.sequences=[1, 2]"]).contains("data.sequences"));
         assert!(message(&["data.crop=[31, 32, 8]"]).contains("even numbers"));
         assert!(message(&["data.crop=[32, 8]"]).contains("three even numbers"));
         assert!(message(&["data.crop=[32, 8, -2]"]).contains("data.crop"));
@@ -423,7 +452,7 @@ mod tests {
         let config = RunConfig::preset(Preset::Tiny, None);
         let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
         assert_eq!(longer.train.steps, 80);
-        for pair in ["train.seed=1", "model.hidden=16", "data.frames=4"] {
+        for pair in ["train.seed=1", "model.hidden=16", "data.frames=4", "data.stride=2", "data.sequences=A"] {
             let error = config.resumed_with(&[pair.into()]).unwrap_err();
             assert!(error.to_string().contains("cannot change"), "{error}");
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::run::{Run, Writing};
 use super::{Place, Port, Request};
-use crate::data::{Cursor, Dataset, class_weights};
+use crate::data::{Cursor, Dataset, check, class_weights};
 use crate::files::remove_leftovers;
 use crate::gpu::Context;
 use crate::graph::Tuning;
@@ -82,6 +82,11 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     for warning in warnings {
         port.tell(Event::Warning(warning.clone()));
     }
+    let sets: Vec<&Dataset> = [&dataset].into_iter().chain(&held_out).collect();
+    let doubts = check::doubts(&config.data.root, &sets);
+    if let Some(doubts) = &doubts {
+        port.tell(Event::Warning(doubts.clone()));
+    }
     if let Some(set) = held_out.as_ref().filter(|set| set.grid().size != dataset.grid().size) {
         return Err(Error::Data(format!(
             "the clips to validate on have the grid {:?}, those to train on {:?}; set data.crop so that they agree",
@@ -112,6 +117,20 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if port.stop_wanted() {
         return stopped();
     }
+    let held_out = held_out.map(|set| {
+        let clips = evenly_spaced(set.len(), config.data.validation_clips);
+        (set, clips)
+    });
+    if let (Some(_), Some((set, clips))) = (&doubts, &held_out) {
+        port.tell(Event::Preparing(Preparing::new("reading the clips to validate on")));
+        // A few at a time, so that a stop is obeyed.
+        for part in clips.chunks(rayon::current_num_threads()) {
+            if port.stop_wanted() {
+                return stopped();
+            }
+            set.read(part).map_err(without_validation)?;
+        }
+    }
     if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
@@ -126,11 +145,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         }
         None => Cursor::default(),
     };
-    let scored_on = held_out.as_ref().map(ScoredOn::of);
-    let held_out = held_out.map(|set| {
-        let clips = evenly_spaced(set.len(), blueprint.config.data.validation_clips);
-        (set, clips)
-    });
+    let scored_on = held_out.as_ref().map(|(set, _)| ScoredOn::of(set));
     let step = session.steps();
     let is_new = resumed.is_none();
     // Only now is anything written.
@@ -257,12 +272,8 @@ pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
         ));
     }
     let split = if train { config.data.train_split } else { config.data.val_split };
-    let dataset = Dataset::open(root, split, config.dataset_options()).map_err(|why| match why {
-        Error::Data(why) if !train => {
-            Error::Data(format!("{why}, or train without validation (--set train.validate_every=0)"))
-        }
-        why => why,
-    })?;
+    let dataset = Dataset::open(root, split, config.dataset_options());
+    let dataset = dataset.map_err(|why| if train { why } else { without_validation(why) })?;
     if dataset.classes().len() != config.model.classes {
         return Err(Error::Usage(format!(
             "model.classes is {}, but {} has {} classes; set model.classes to that",
@@ -272,6 +283,14 @@ pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
         )));
     }
     Ok(dataset)
+}
+
+/// Proposes another way out of what is wrong with the split to validate on.
+fn without_validation(why: Error) -> Error {
+    match why {
+        Error::Data(why) => Error::Data(format!("{why}, or train without validation (--set train.validate_every=0)")),
+        why => why,
+    }
 }
 
 fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> Environment {

@@ -178,6 +178,7 @@ fn type_in(
     };
     let hint = match key {
         "data.crop" => "whole grid",
+        "data.sequences" => "all",
         "output.dir" => "next in runs/",
         _ => "none",
     };
@@ -209,7 +210,9 @@ fn parse(config: &RunConfig, key: &'static str, old: &Value, text: &str) -> Opti
     let words = || text.trim_matches(['[', ']', ' ']).split([',', ' ']).filter(|word| !word.is_empty());
     let whole = words().map(|word| word.parse().map(Value::Integer).ok()).collect::<Option<Vec<_>>>();
     let decimals = words().map(|word| word.parse().map(Value::Float).ok()).collect::<Option<Vec<_>>>();
-    let lists = [whole, decimals].into_iter().flatten().map(Value::Array);
+    let names = text.trim_matches(['[', ']', ' ']).split(',').map(|name| name.trim().trim_matches('"'));
+    let names = names.filter(|name| !name.is_empty()).map(|name| Value::String(name.to_owned())).collect();
+    let lists = [whole, decimals, Some(names)].into_iter().flatten().map(Value::Array);
     lists.into_iter().find(|list| config.with_values([(key, list.clone())]).is_ok())
 }
 
@@ -270,6 +273,8 @@ mod tests {
         assert_eq!(read("data.crop", "a lot"), None);
         assert_eq!(read("data.crop", "0.5"), None, "voxels are whole");
         assert_eq!(read("train.milestones", "0 0.5 1").as_deref(), Some("0, 0.5, 1"));
+        assert_eq!(read("data.sequences", "[\"Town 1\", 08]").as_deref(), Some("Town 1, 08"));
+        assert_eq!(read("data.sequences", "10").as_deref(), Some("10"));
         assert_eq!(read("output.dir", " some where ").as_deref(), Some("some where"));
     }
 

@@ -1,0 +1,327 @@
+//! A data set on disk: which clips it has, and how they are read.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::numbers::{self, gaps, listed};
+use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, carla_sc, classes, counts, relative_to_middle};
+use crate::figures::shell_quoted;
+use crate::{Error, Result};
+
+/// How a data set is cut into clips.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetOptions {
+    /// T, the number of frames of a clip.
+    pub frames_per_clip: usize,
+    /// Keep only the middle part of this size (voxels; centred in x and y, from the bottom in z).
+    pub crop: Option<[usize; 3]>,
+    /// k: a clip takes every k-th frame of its sequence. Clips begin at every frame all the same.
+    pub stride: usize,
+    /// The sequences to use, by name. If there are none here, or none of the split, all of the split are used.
+    pub sequences: Vec<String>,
+}
+
+impl Default for DatasetOptions {
+    fn default() -> Self {
+        DatasetOptions { frames_per_clip: 4, crop: None, stride: 1, sequences: Vec::new() }
+    }
+}
+
+/// One recording: the files of its frames in order, with their times and poses.
+#[derive(Debug, Clone)]
+pub(crate) struct Sequence {
+    pub name: String,
+    pub grid: Grid,
+    pub numbers: Vec<usize>,
+    /// By how much the numbers grow, but for gaps.
+    pub step: usize,
+    pub labels: Vec<PathBuf>,
+    pub masks: Vec<PathBuf>,
+    /// The files of its grid, poses and times that there are.
+    pub texts: Vec<PathBuf>,
+    /// From the frames' numbers where there is no file of them.
+    pub times_secs: Vec<f64>,
+    /// Relative to the sequence's own origin.
+    pub poses: Option<Vec<Pose>>,
+}
+
+impl Sequence {
+    /// Whether it has a file of this name.
+    pub fn has(&self, text: &str) -> bool {
+        self.texts.iter().any(|path| path.ends_with(text))
+    }
+}
+
+/// Every window of T frames of one split of a data set on disk; frames are read when asked for.
+///
+/// The frames of a window are `stride` apart, in the numbers that the sequence has: 0, 5, 10... count as neighbours where
+/// all its frames are numbered so. A window begins at every frame, so windows overlap.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    pub(super) root: PathBuf,
+    pub(super) split: Split,
+    options: DatasetOptions,
+    pub(super) file_grid: Grid,
+    pub(super) grid: Grid,
+    first_voxel: [usize; 3],
+    pub(super) sequences: Vec<Sequence>,
+    /// (sequence, position of the first frame in it)
+    windows: Vec<(usize, usize)>,
+    warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens the split of a data set in CarlaSC's layout (see [`carla_sc`]) at its root or its `Cartesian` folder.
+    ///
+    /// Validation falls back to the test split where there is none, and says so in [`Dataset::warnings`].
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the folder, the split, its frames or their poses are missing, unreadable or inconsistent, no
+    /// sequence has enough frames for a clip, or the (cropped) grid has an odd side; [`Error::Usage`] for zero frames per
+    /// clip or a stride of zero.
+    pub fn open(root: impl AsRef<Path>, split: Split, options: DatasetOptions) -> Result<Dataset> {
+        if options.frames_per_clip == 0 || options.stride == 0 {
+            let key = if options.stride == 0 { "data.stride" } else { "data.frames" };
+            return Err(Error::Usage(format!("a clip needs at least one frame after another; set {key} to 1 or more")));
+        }
+        let mut warnings = Vec::new();
+        let base = carla_sc::base(root.as_ref())?;
+        let split = carla_sc::available_split(&base, split, &mut warnings)?;
+        let mut findings = carla_sc::Findings::default();
+        let sequences = carla_sc::scan(&base, split, &options.sequences, &mut findings);
+        let problems = findings.problems.len();
+        if let Some(first) = findings.problems.into_iter().next() {
+            return Err(match first {
+                Error::Data(why) if problems > 1 => Error::Data(format!(
+                    "{why} (the first of {problems} problems; `sep4d check {}` lists them)",
+                    shell_quoted(root.as_ref())
+                )),
+                first => first,
+            });
+        }
+        warnings.extend(findings.flaws.into_iter().chain(findings.notes));
+        let file_grid = sequences.first().map_or(Grid::CARLA_SC, |sequence| sequence.grid);
+        let (grid, first_voxel) = file_grid.crop(options.crop.unwrap_or(file_grid.size))?;
+        if grid.size.iter().any(|side| side % 2 == 1) {
+            return Err(Error::Data(format!(
+                "the grid of {} is {}, but every side must be even; set data.crop to even sizes",
+                base.display(),
+                by(grid.size)
+            )));
+        }
+        // What can be seen without reading is told at once, not when a frame's turn comes.
+        let files: Vec<&PathBuf> =
+            sequences.iter().flat_map(|s| s.labels.iter().zip(&s.masks)).flat_map(<[_; 2]>::from).collect();
+        if let Some(why) = files.par_iter().find_map_first(|path| carla_sc::check_size(path, &file_grid).err()) {
+            return Err(why);
+        }
+        let windows = windows(&sequences, &options, &mut warnings);
+        if windows.is_empty() {
+            return Err(no_window(&base.join(split.folder()), &sequences, &options));
+        }
+        Ok(Dataset { root: base, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
+    }
+
+    /// How many clips there are: every window of T frames within a sequence.
+    pub fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Whether there are no clips (an opened data set always has some).
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The grid of the clips, after cropping.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// X, Y, Z of the files, before cropping.
+    pub fn file_size(&self) -> [usize; 3] {
+        self.file_grid.size
+    }
+
+    /// How it is cut into clips.
+    pub fn options(&self) -> &DatasetOptions {
+        &self.options
+    }
+
+    /// The split that was opened (Test where Val was asked for and is missing).
+    pub fn split(&self) -> Split {
+        self.split
+    }
+
+    /// The number of frames of a clip.
+    pub fn frames_per_clip(&self) -> usize {
+        self.options.frames_per_clip
+    }
+
+    /// What the labels mean.
+    pub fn classes(&self) -> &'static ClassSet {
+        &classes::CARLA_SC
+    }
+
+    /// What was odd about the data but did not stop it from being read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How many frames the split has in all.
+    pub fn frame_count(&self) -> usize {
+        self.sequences.iter().map(|s| s.numbers.len()).sum()
+    }
+
+    /// The sequence of clip `index` and the number of its first frame, without reading it; `None` if there is no such clip.
+    pub fn origin(&self, index: usize) -> Option<(&str, usize)> {
+        let &(sequence, start) = self.windows.get(index)?;
+        let sequence = self.sequences.get(sequence)?;
+        Some((&sequence.name, *sequence.numbers.get(start)?))
+    }
+
+    /// By how much frame numbers grow from one frame of clip `index` to the next; `None` if there is no such clip.
+    pub fn frame_step(&self, index: usize) -> Option<usize> {
+        let &(sequence, _) = self.windows.get(index)?;
+        Some(self.apart(self.sequences.get(sequence)?))
+    }
+
+    /// By how much numbers grow within a clip of the sequence.
+    fn apart(&self, sequence: &Sequence) -> usize {
+        self.options.stride.saturating_mul(sequence.step)
+    }
+
+    /// Each sequence with the numbers of its frames.
+    pub fn sequences(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.sequences.iter().map(|sequence| (sequence.name.as_str(), sequence.numbers.as_slice()))
+    }
+
+    /// Reads clip `index` (`0..len()`).
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a file is unreadable, has the wrong size, or holds a wrong id or NaN; [`Error::Usage`] if there
+    /// is no such clip.
+    pub fn clip(&self, index: usize) -> Result<Clip> {
+        let &(sequence, start) = self
+            .windows
+            .get(index)
+            .ok_or_else(|| Error::Usage(format!("there is no clip {index}; the split has {}", self.len())))?;
+        let sequence = &self.sequences[sequence];
+        let apart = self.apart(sequence);
+        let gone = || Error::Usage(format!("clip {index} of the sequence {} is incomplete", sequence.name));
+        let places = numbers::clip(&sequence.numbers, start, self.options.frames_per_clip, apart).ok_or_else(gone)?;
+        let frames = places.iter().map(|&i| self.frame(sequence, i)).collect::<Result<Vec<_>>>()?;
+        let poses = match &sequence.poses {
+            Some(poses) => {
+                let poses: Vec<Pose> = places.iter().map(|&i| poses[i]).collect();
+                Some(relative_to_middle(&poses).ok_or_else(|| {
+                    Error::Data(format!(
+                        "the pose of frame {} of sequence {} has no inverse; correct or remove its poses.txt",
+                        sequence.numbers[places[places.len() / 2]],
+                        sequence.name
+                    ))
+                })?)
+            }
+            None => None,
+        };
+        Ok(Clip {
+            frames,
+            poses,
+            times_secs: places.iter().map(|&i| sequence.times_secs[i]).collect(),
+            sequence: sequence.name.clone(),
+            first_frame: sequence.numbers[start],
+            frame_step: apart,
+        })
+    }
+
+    /// Reads clips side by side and keeps nothing: what is wrong with them is known then.
+    ///
+    /// # Errors
+    /// As for [`Dataset::clip`], of the first that has one.
+    pub fn read(&self, clips: &[usize]) -> Result<()> {
+        clips.par_iter().find_map_first(|&clip| self.clip(clip).err()).map_or(Ok(()), Err)
+    }
+
+    /// How many voxels of each class all frames of the split hold (`[K]`), unobserved ones included.
+    ///
+    /// Counts with all cores; the result is kept in a file beside the data, or in the user's cache folder where the data
+    /// is read-only, and used again as long as no file has changed.
+    ///
+    /// # Errors
+    /// [`Error::Data`] as for [`Dataset::clip`].
+    pub fn class_counts(&self) -> Result<Vec<u64>> {
+        counts::cached(self)
+    }
+
+    fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
+        let labels = carla_sc::read_labels(&sequence.labels[i], &self.file_grid)?;
+        let observed = carla_sc::read_mask(&sequence.masks[i], &self.file_grid)?;
+        Ok(Frame { labels: self.cut(labels), observed: self.cut(observed) })
+    }
+
+    /// The cropped part of a frame's array.
+    pub(super) fn cut<V: Copy>(&self, values: Vec<V>) -> Vec<V> {
+        if self.grid.size == self.file_grid.size {
+            return values;
+        }
+        let mut part = Vec::with_capacity(self.grid.voxels());
+        for x in 0..self.grid.size[0] {
+            for y in 0..self.grid.size[1] {
+                let from = self.file_grid.index(x + self.first_voxel[0], y + self.first_voxel[1], self.first_voxel[2]);
+                part.extend_from_slice(&values[from..from + self.grid.size[2]]);
+            }
+        }
+        part
+    }
+}
+
+/// Every clip, as the place of its sequence and that of its first frame in it.
+fn windows(sequences: &[Sequence], options: &DatasetOptions, warnings: &mut Vec<String>) -> Vec<(usize, usize)> {
+    let frames = options.frames_per_clip;
+    let mut windows = Vec::new();
+    for (s, Sequence { name, numbers, step, .. }) in sequences.iter().enumerate() {
+        let before = windows.len();
+        let apart = options.stride.saturating_mul(*step);
+        let starts = (0..numbers.len()).filter(|&start| numbers::clip(numbers, start, frames, apart).is_some());
+        windows.extend(starts.map(|start| (s, start)));
+        let missing = gaps(numbers, *step);
+        if windows.len() == before {
+            let lack =
+                if missing.is_empty() { String::new() } else { format!(" ({} missing)", listed(&missing, *step)) };
+            warnings.push(format!(
+                "sequence {name} is left out: it has {} frames{lack}, but none of its runs has the {frames} of a clip{}",
+                numbers.len(),
+                strided(options)
+            ));
+        } else if !missing.is_empty() {
+            warnings.push(format!(
+                "sequence {name} has gaps in its frame numbers ({} missing); clips that would hold them are left out",
+                listed(&missing, *step)
+            ));
+        }
+    }
+    windows
+}
+
+/// What the stride adds to a message about clips.
+fn strided(options: &DatasetOptions) -> String {
+    if options.stride == 1 { String::new() } else { format!(" with data.stride = {}", options.stride) }
+}
+
+/// Why there is no clip at all.
+fn no_window(folder: &Path, sequences: &[Sequence], options: &DatasetOptions) -> Error {
+    let longest = sequences.iter().max_by_key(|sequence| sequence.numbers.len());
+    let frames = longest.map_or(0, |sequence| sequence.numbers.len());
+    let missing = longest.map(|sequence| listed(&gaps(&sequence.numbers, sequence.step), sequence.step));
+    let (lack, advice) = match missing.filter(|missing| !missing.is_empty()) {
+        Some(missing) => (format!(", but lacks {missing}"), "copy the missing frames, or use fewer frames per clip"),
+        None if options.stride > 1 => (String::new(), "use fewer frames per clip or a smaller data.stride"),
+        None => (String::new(), "use fewer frames per clip or longer sequences (`sep4d synth --frames`)"),
+    };
+    Error::Data(format!(
+        "no sequence in {} has {} consecutive frames{} (the longest has {frames} in all{lack}); {advice}",
+        folder.display(),
+        options.frames_per_clip,
+        strided(options)
+    ))
+}

@@ -1,0 +1,130 @@
+//! What is kept of a data set from one start to the next, and how it is known that its files are the same.
+//!
+//! A record stands beside the data, or in the user's cache folder where the data are read-only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Result;
+use crate::files::{make_folder, read_at_most, unreadable, write_atomically};
+
+/// No record is larger than this.
+const LARGEST: u64 = 16 << 20;
+
+/// FNV-1a.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// That of some text.
+    pub fn of(text: &str) -> Fingerprint {
+        Fingerprint(0xCBF2_9CE4_8422_2325).and(text)
+    }
+
+    fn and(self, text: &str) -> Fingerprint {
+        let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
+        Fingerprint(text.bytes().fold(self.0, add))
+    }
+
+    /// That of this and of the name below `root`, the size and the time of change of every file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] if a file is not there any more.
+    pub fn and_files(self, root: &Path, files: &[&PathBuf]) -> Result<Fingerprint> {
+        let line = |path: &&PathBuf| -> Result<String> {
+            let wrong = |why: std::io::Error| unreadable(path, &why);
+            let metadata = fs::metadata(path).map_err(wrong)?;
+            let changed = metadata.modified().map_err(wrong)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let relative = path.strip_prefix(root).unwrap_or(path);
+            Ok(format!("{} {} {}\n", relative.display(), metadata.len(), changed.as_nanos()))
+        };
+        let lines = files.par_iter().map(line).collect::<Result<Vec<_>>>()?;
+        Ok(lines.iter().fold(self, |fingerprint, line| fingerprint.and(line)))
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where the record `name` of the data set at `root` may stand, the best place first.
+pub(super) fn places(root: &Path, name: &str) -> Vec<PathBuf> {
+    // A folder marked read-only stays untouched even where this user could write to it all the same.
+    let writable = fs::metadata(root).is_ok_and(|metadata| !metadata.permissions().readonly());
+    let beside = root.join(format!(".sep4d-{name}.json"));
+    let mut places: Vec<PathBuf> = writable.then_some(beside).into_iter().collect();
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))) {
+        let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
+        let root = Fingerprint::of(&root.to_string_lossy());
+        places.push(cache.join(format!("sep4d/{name}-{root}.json")));
+    }
+    places
+}
+
+/// The record at `path`, if there is one that can be used.
+pub(super) fn load<R: DeserializeOwned>(path: &Path) -> Option<R> {
+    serde_json::from_slice(&read_at_most(path, LARGEST).ok()?).ok()
+}
+
+/// Keeps a record in the first of `places` that takes it; returns whether one does.
+pub(super) fn store(places: &[PathBuf], record: &impl Serialize) -> bool {
+    let Ok(bytes) = serde_json::to_vec(record) else { return false };
+    let keep = |place: &PathBuf| -> Result<()> {
+        place.parent().map_or(Ok(()), make_folder)?;
+        write_atomically(place, &bytes)
+    };
+    places.iter().any(|place| keep(place).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_changes_with_name_size_and_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "1").unwrap();
+        let of = |path: &PathBuf| Fingerprint::of("x").and_files(dir.path(), &[path]).map(|f| f.to_string());
+        let first = of(&path).unwrap();
+        assert_eq!(of(&path).unwrap(), first);
+        let later = fs::metadata(&path).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        let second = of(&path).unwrap();
+        fs::rename(&path, dir.path().join("b")).unwrap();
+        let third = of(&dir.path().join("b")).unwrap();
+        assert!(first != second && second != third && of(&path).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_read_only_data_set_is_left_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let beside = || places(dir.path(), "notes").iter().any(|place| place.starts_with(dir.path()));
+        assert!(beside());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(!beside());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_used_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("below/notes.json");
+        assert!(load::<Vec<u32>>(&path).is_none());
+        assert!(store(&[PathBuf::from("/dev/null/x"), path.clone()], &[1, 2]));
+        assert_eq!(load::<Vec<u32>>(&path), Some(vec![1, 2]));
+        fs::write(&path, "not json").unwrap();
+        assert!(load::<Vec<u32>>(&path).is_none());
+    }
+}
