@@ -256,7 +256,7 @@ fn a_window_that_is_closed_while_it_trains_saves_first() {
     let mut config = sep4d::train::config::RunConfig::preset(sep4d::train::config::Preset::Tiny, None);
     config.data.root = root;
     config.train.steps = 100_000;
-    harness.state_mut().state.engine.train(config, run.clone(), false).unwrap();
+    harness.state_mut().state.engine.train(config, Place::At(run.clone()), false).unwrap();
     wait(&mut harness, "training has begun", |app| app.state.engine.last.is_some());
     let events = &mut harness.input_mut().viewports.entry(ViewportId::ROOT).or_default().events;
     events.push(ViewportEvent::Close);

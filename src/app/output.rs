@@ -11,6 +11,7 @@ use super::shown::Shown;
 use super::state::State;
 use super::view_camera::camera;
 use super::{App, places};
+use crate::figures::frames;
 use crate::files::{make_folder, write_atomically};
 use crate::train::events::StepMetrics;
 use crate::train::metrics::Scores;

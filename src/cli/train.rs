@@ -13,7 +13,7 @@ use super::console::Console;
 use super::dry_run;
 use super::output::tell;
 use super::signals::{Signals, Wish};
-use sep4d::figures::{bytes, duration, percent, thousands};
+use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
 
 /// Where runs go that were given no folder.
 const RUNS: &str = "runs";
@@ -201,7 +201,7 @@ impl Reporter {
     /// How to go on with the run, if there is one.
     fn way_on(&self) -> Option<String> {
         let folder = self.folder.as_ref().filter(|folder| RunFolder::open(folder).is_ok())?;
-        Some(format!("go on with `sep4d --train --resume {}`", folder.display()))
+        Some(format!("go on with `sep4d --train --resume {}`", shell_quoted(folder)))
     }
 
     /// Says how to go on after a failure. What failed for its numbers says so itself: the same again would fail again.
@@ -330,7 +330,7 @@ impl Reporter {
         });
         self.console.line(&format!("done: {} steps{best}; {saved}", thousands(finished.step.into())));
         if let Some(folder) = &self.folder {
-            self.console.line(&format!("next: sep4d eval {0}, sep4d render {0}", folder.display()));
+            self.console.line(&format!("next: sep4d eval {0}, sep4d render {0}", shell_quoted(folder)));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::checkpoint::CheckpointFolder;
 use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
 use crate::data::{Dataset, Grid, Split};
+use crate::figures::shell_quoted;
 use crate::files::{
     cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, unwritable, write_atomically,
 };
@@ -170,7 +171,7 @@ impl RunFolder {
             return Err(Error::Usage(format!(
                 "{} already holds a run; go on with it by --resume {}, or choose another --output",
                 path.display(),
-                path.display()
+                shell_quoted(path)
             )));
         }
         check_can_be_folder(path)

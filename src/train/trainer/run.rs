@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::prepare::Blueprint;
 use super::{MOST_LOSSES, Port, serve};
 use crate::data::{Cursor, Dataset, Loader, LoaderOptions};
+use crate::figures::shell_quoted;
 use crate::gpu::Context;
 use crate::train::checkpoint::{Best, Checkpoint, Index, first_not_finite};
 use crate::train::config::RunConfig;
@@ -501,7 +502,7 @@ impl Run {
         format!(
             "go on from {from} at a lower rate (`sep4d --train --resume {} --set train.learning_rate={:e}`) or with \
              train.clip_norm",
-            self.folder.path().display(),
+            shell_quoted(self.folder.path()),
             self.config().train.learning_rate / 10.0
         )
     }
