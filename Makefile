@@ -20,7 +20,8 @@ demo: setup
 	$(SEP4D) eval $(RUN) --split test --clips 0
 	$(SEP4D) render $(RUN) --split test
 
-test: setup
+test:
+	@scripts/setup.sh --tests
 	cargo test
 
 # What a change must pass besides the tests.

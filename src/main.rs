@@ -4,12 +4,10 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     quieten_device_select();
     sep4d::signals::survive_file_limits();
-    match cli::Cli::parse().run() {
+    match cli::Cli::of_the_program().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::output::tell(&format!("error: {error}"));

@@ -16,6 +16,7 @@ use sep4d::app::actions::Action;
 use sep4d::app::layout::Pane;
 use sep4d::app::state::Page;
 use sep4d::data::synth::{self, Level, SynthOptions};
+use sep4d::train::trainer::Place;
 
 /// The app as a new user starts it, without the example's model: that would work in the background.
 fn first_start(size: [f32; 2]) -> Harness<'static, App> {
@@ -162,7 +163,7 @@ fn what_is_dropped_is_opened_and_what_cannot_be_is_told() {
 
     harness.input_mut().dropped_files.push(Arc::new(Dropped(folder.path().join("nothing"))));
     harness.run_steps(4);
-    assert!(harness.query_by_label_contains("drop one of these").is_some());
+    assert!(harness.query_by_label_contains("open a data set, a run folder").is_some());
     harness.get_by_label("Dismiss this message").click();
     harness.run_steps(2);
     assert!(harness.state().state.notices.list().is_empty());
@@ -286,7 +287,7 @@ fn what_was_opened_lately_is_in_the_menu_and_below_what_is_open() {
     harness.get_by_label("Open town").click();
     harness.run_steps(4);
     assert!(harness.state().state.recent.paths.is_empty(), "what is gone is forgotten");
-    assert!(harness.query_by_label_contains("drop one of these").is_some());
+    assert!(harness.query_by_label_contains("open a data set, a run folder").is_some());
 }
 
 #[test]

@@ -23,14 +23,17 @@ fn without_arguments_and_without_a_display_it_says_so() {
     }
     let assert = command.assert().code(4);
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
-    assert!(stderr.contains("there is no display") && stderr.contains("sep4d --train"), "{stderr}");
+    assert!(stderr.contains("there is no display") && stderr.contains("sep4d train"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]
 #[cfg(feature = "desktop")]
 fn what_cannot_be_opened_is_told_before_a_window_opens() {
-    fails(&["--open", "/no/such/place"], 3, "neither a data set's folder");
+    fails(&["--open", "/no/such/place"], 3, "/no/such/place is not there");
+    fails(&["/no/such/place"], 3, "/no/such/place is not there");
+    fails(&["no-such.safetensors"], 3, "no-such.safetensors is not there");
+    fails(&["Cargo.toml"], 3, "neither a data set's folder");
     fails(&["--open", "/tmp", "--train"], 2, "cannot be used with");
 }
 
@@ -45,11 +48,39 @@ fn it_explains_itself() {
 
 #[test]
 fn help_lists_every_key() {
-    let assert = sep4d(&["--train", "--help"]).success();
-    let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
-    for (key, doc) in sep4d::train::config::RunConfig::keys() {
-        let name = key.split_once('.').map_or(key, |(_, name)| name);
-        assert!(stdout.contains(&format!("{name} = ")) && stdout.contains(doc), "{key} is missing");
+    for args in [["--train", "--help"], ["train", "--help"], ["help", "train"]] {
+        let assert = sep4d(&args).success();
+        let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+        for (key, doc) in sep4d::train::config::RunConfig::keys() {
+            let name = key.split_once('.').map_or(key, |(_, name)| name);
+            assert!(stdout.contains(&format!("{name} = ")) && stdout.contains(doc), "{args:?}: {key} is missing");
+        }
+        assert!(stdout.contains("--preset") && stdout.contains("--resume"), "{stdout}");
+    }
+}
+
+#[test]
+fn train_is_a_command_too() {
+    fails(&["train"], 2, "--data DIR");
+    fails(&["train", "--train", "--set", "train.steps=many"], 2, "must be a whole number");
+    fails(&["train", "--set", "train.lr=1"], 2, "did you mean train.learning_rate?");
+    fails(&["train", "runs/x"], 2, "unexpected argument 'runs/x'");
+    let assert = sep4d(&["train", "--dry-run", "--preset", "tiny"]).success();
+    assert!(String::from_utf8_lossy(&assert.get_output().stdout).contains("preset tiny"));
+}
+
+#[test]
+fn a_mistyped_command_gets_a_hint() {
+    fails(&["evall", "runs/x"], 2, "a similar subcommand exists: 'eval'");
+    fails(&["trian", "--preset", "tiny"], 2, "a similar subcommand exists: 'train'");
+    fails(&["selftset"], 2, "selftest");
+}
+
+#[test]
+#[cfg(not(feature = "desktop"))]
+fn a_path_without_the_window_leads_on() {
+    for args in [vec!["/no such/place"], vec!["--open", "/no such/place"]] {
+        fails(&args, 2, "`sep4d eval '/no such/place'`");
     }
 }
 
@@ -84,6 +115,29 @@ fn wrong_data_is_3() {
 fn a_device_that_is_not_there_is_4() {
     fails(&["--train", "--dry-run", "--device", "no such adapter"], 4, "sep4d devices");
     fails(&["selftest", "--device", "99"], 4, "sep4d devices");
+}
+
+#[test]
+fn what_the_environment_says_of_adapters_is_named_if_it_is_the_cause() {
+    let told = |name: &str, value: &str, code: i32| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sep4d"));
+        for name in ["WGPU_BACKEND", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            command.env_remove(name);
+        }
+        let assert = command.arg("devices").env(name, value).assert().code(code);
+        String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    };
+    for backend in ["gl", "foo", "noop"] {
+        let said = told("WGPU_BACKEND", backend, 4);
+        assert!(said.contains(&format!("WGPU_BACKEND={backend} leaves none")) && said.lines().count() == 1, "{said}");
+    }
+    let said = told("VK_DRIVER_FILES", "/nowhere", 4);
+    assert!(said.contains("VK_DRIVER_FILES=/nowhere hides") && said.lines().count() == 1, "{said}");
+    for (name, value) in
+        [("WGPU_BACKEND", ""), ("WGPU_ADAPTER_NAME", "foo"), ("WGPU_POWER_PREF", "foo"), ("WGPU_DX12_COMPILER", "foo")]
+    {
+        assert_eq!(told(name, value, 0), "");
+    }
 }
 
 #[test]

@@ -42,10 +42,12 @@ pub fn recognise(path: &Path) -> Result<Found> {
     if path.is_dir() {
         return Ok(Found::Dataset(path.to_path_buf()));
     }
-    Err(Error::Data(format!(
-        "{} is neither a data set's folder, nor a run folder, nor a checkpoint (.safetensors); drop one of these",
-        path.display()
-    )))
+    let what = if path.exists() {
+        "is neither a data set's folder, nor a run folder, nor a checkpoint"
+    } else {
+        "is not there"
+    };
+    Err(Error::Data(format!("{} {what}; open a data set, a run folder or a checkpoint (.safetensors)", path.display())))
 }
 
 fn open_source(root: &Path, config: &RunConfig) -> Result<Source> {
@@ -233,6 +235,11 @@ mod tests {
         assert_eq!(recognise(&file).unwrap(), Found::Checkpoint(file));
         std::fs::write(folder.path().join("config.toml"), b"").unwrap();
         assert_eq!(recognise(folder.path()).unwrap(), Found::Run(folder.path().to_path_buf()));
-        assert!(recognise(&folder.path().join("nothing")).unwrap_err().to_string().contains("drop one of these"));
+        assert!(
+            recognise(&folder.path().join("nothing"))
+                .unwrap_err()
+                .to_string()
+                .contains("open a data set, a run folder")
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! The window of the app: opens it, and opens it anew when its device is lost.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,29 +8,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use eframe::egui::{self, Context, Ui, ViewportCommand};
-use eframe::egui_wgpu::{WgpuConfiguration, WgpuError, WgpuSetup, WgpuSetupCreateNew};
+use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use eframe::wgpu;
 
+use super::display::Display;
 use super::notices::Severity;
-use super::{App, open};
-use crate::gpu::best_for;
+use super::{App, open, placement, toolkit};
+use crate::gpu::{backends, best_for};
 use crate::signals::{StopWishes, Urgency, stop_signals};
 use crate::{Error, Result};
 
 /// A window that loses its device sooner than this after it was opened would do so again.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 
-/// What to do where no window can be opened.
-const INSTEAD: &str = "start sep4d in a desktop session, or train without a window: `sep4d --train`";
+/// The least size of the window, in points.
+const LEAST: [f32; 2] = [800.0, 520.0];
 
-/// Opens the window, with what lies at `path` in it, and returns when it is closed.
+/// Opens the window, with what lies at `path` in it, and returns when it is closed. `warn` is told what the user should know
+/// of the window's start.
 ///
 /// # Errors
 /// [`Error::Data`] if `path` is nothing that can be opened, [`Error::Device`] if there is no display or no adapter that can
-/// draw, or if the device is lost again and again.
-pub fn run(path: Option<&Path>) -> Result<()> {
+/// draw, if the window fails, or if the device is lost again and again.
+pub fn run(path: Option<&Path>, warn: impl Fn(&str)) -> Result<()> {
     path.map(open::recognise).transpose()?;
-    check_display()?;
+    let display = Display::find()?;
+    if let Some(warning) = &display.warning {
+        warn(warning);
+    }
     let kept: Rc<RefCell<Option<App>>> = Rc::default();
     let signals = Signals::register();
     let mut broken_off = false;
@@ -39,6 +43,9 @@ pub fn run(path: Option<&Path>) -> Result<()> {
         let (watch, opened) = (Arc::new(Watch::default()), Instant::now());
         let create = |creation: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
             watch.over(creation);
+            if let Some(window) = creation.winit_window() {
+                placement::fit(window, LEAST.into());
+            }
             signals.wake(&creation.egui_ctx);
             let mut app = kept.borrow_mut();
             match app.as_mut() {
@@ -53,7 +60,7 @@ pub fn run(path: Option<&Path>) -> Result<()> {
             Ok(Box::new(Window { app: kept.clone(), watch: watch.clone(), signals: signals.clone() }))
         };
         // The toolkit panics if a device is lost while it draws, which a lost device's window survives.
-        let ended = catch_unwind(AssertUnwindSafe(|| eframe::run_native("sep4d", options(), Box::new(create))));
+        let ended = toolkit::quietly(|| eframe::run_native("sep4d", options(&display), Box::new(create)));
         if ended.is_err() {
             watch.ask(wgpu::PollType::wait_indefinitely());
         }
@@ -61,8 +68,10 @@ pub fn run(path: Option<&Path>) -> Result<()> {
             // After a panic the event loop first comes to the end of what was broken off, without a window.
             (None, Ok(Ok(()))) if std::mem::take(&mut broken_off) && !watch.has_device() => {}
             (None, Ok(Ok(()))) => return Ok(()),
-            (None, Ok(Err(why))) => return Err(cannot_open(&why)),
-            (None, Err(panic)) => resume_unwind(panic),
+            (None, Ok(Err(why))) if !watch.has_device() => return Err(toolkit::cannot_open(&why, &display)),
+            (None, Err(panic)) if !watch.has_device() => return Err(toolkit::panicked_opening(&panic)),
+            (None, Ok(Err(why))) => return Err(broke_off(&kept, &why.to_string())),
+            (None, Err(panic)) => return Err(broke_off(&kept, &panic.to_string())),
             (Some(why), ended) => {
                 broken_off = ended.is_err();
                 let mut app = kept.borrow_mut();
@@ -80,30 +89,22 @@ pub fn run(path: Option<&Path>) -> Result<()> {
     }
 }
 
-/// A window without a display fails deep in the toolkit; here it is one sentence.
-fn check_display() -> Result<()> {
-    let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let unix = cfg!(all(unix, not(target_vendor = "apple")));
-    if unix && !["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"].into_iter().any(has) {
-        return Err(Error::Device(format!(
-            "there is no display: neither DISPLAY nor WAYLAND_DISPLAY is set; {INSTEAD}"
-        )));
+/// Saves what the window trained, and tells why it ended.
+fn broke_off(kept: &RefCell<Option<App>>, why: &str) -> Error {
+    if let Some(app) = kept.borrow_mut().as_mut() {
+        app.state.engine.finish();
     }
-    Ok(())
+    toolkit::broke_off(why)
 }
 
-fn cannot_open(why: &eframe::Error) -> Error {
-    match why {
-        eframe::Error::Wgpu(WgpuError::CustomNativeAdapterSelectionError(why)) => Error::Device(why.clone()),
-        _ => Error::Device(format!("the window cannot be opened: {why}; {INSTEAD}")),
-    }
-}
-
-fn options() -> eframe::NativeOptions {
+fn options(display: &Display) -> eframe::NativeOptions {
     let mut setup = WgpuSetupCreateNew::without_display_handle();
-    setup.instance_descriptor.backends = wgpu::Backends::PRIMARY;
-    setup.native_adapter_selector =
-        Some(Arc::new(|adapters, surface| best_for(adapters, surface).map_err(|why| why.to_string())));
+    setup.instance_descriptor.backends = backends();
+    let objection = display.objection();
+    setup.native_adapter_selector = Some(Arc::new(move |adapters, surface| {
+        let object = |why: Error| objection.clone().filter(|_| !adapters.is_empty()).unwrap_or(why.to_string());
+        best_for(adapters, surface).map_err(object)
+    }));
     setup.device_descriptor = Arc::new(|adapter| wgpu::DeviceDescriptor {
         label: Some("window"),
         required_limits: adapter.limits(),
@@ -114,10 +115,10 @@ fn options() -> eframe::NativeOptions {
             .with_title("sep4d")
             .with_app_id("sep4d")
             .with_inner_size([1280.0, 800.0])
-            .with_min_inner_size([800.0, 520.0])
+            .with_min_inner_size(LEAST)
             .with_drag_and_drop(true),
         wgpu_options: WgpuConfiguration { wgpu_setup: WgpuSetup::CreateNew(setup), ..Default::default() },
-        ..Default::default()
+        ..display.options()
     }
 }
 
@@ -289,13 +290,5 @@ mod tests {
         assert_eq!(watch.lost(), None);
         gpu.device.destroy();
         assert!(watch.lost().unwrap().contains("was lost"));
-    }
-
-    #[test]
-    fn what_keeps_the_window_from_opening_is_told_in_a_sentence() {
-        let why = WgpuError::CustomNativeAdapterSelectionError("no adapter was found".into());
-        assert_eq!(cannot_open(&eframe::Error::Wgpu(why)).to_string(), "no adapter was found");
-        let none = best_for(&[], None).unwrap_err();
-        assert!(none.to_string().contains("mesa-vulkan-drivers") && none.exit_code() == 4);
     }
 }

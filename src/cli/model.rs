@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sep4d::data::{Dataset, Split};
+use sep4d::figures::shell_quoted;
 use sep4d::gpu::Context;
 use sep4d::models::sep4d::BatchShape;
 use sep4d::train::checkpoint::{Weights, check_finite, conform};
@@ -69,14 +70,15 @@ impl Model {
             return Err(Error::Data(format!(
                 "there is no checkpoint {}; give --checkpoint best, last, or a file such as {}",
                 checkpoint.display(),
-                folder.path().join("checkpoints/step-00001000.safetensors").display()
+                shell_quoted(&folder.path().join("checkpoints/step-00001000.safetensors"))
             )));
         }
         let weights = Weights::load(&checkpoint)?;
         let (mut config, step) = (weights.config.clone(), weights.step);
-        // The run knows where its data are now; they may have moved since the checkpoint.
+        // The run knows where its data and its adapter are now; both may be others since the checkpoint.
         if let Ok(run) = folder.config() {
             config.data.root = run.data.root;
+            config.train.device = run.train.device;
         }
         let newest = folder.checkpoints().index()?.latest;
         if let Some(newest) = newest.filter(|newest| args.checkpoint == "last" && *newest > step) {

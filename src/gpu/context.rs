@@ -1,4 +1,4 @@
-//! The device a run works on: adapter listing and choice, limits, error handling.
+//! The device a run works on, and its errors.
 
 mod pipelines;
 
@@ -6,199 +6,20 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adapters::{AdapterSummary, DeviceChoice, OPTIONAL_FEATURES, choose, enumerate, summary};
 use super::tuning::TuningFile;
 use crate::graph::program::{LAYER, LAYER_BYTES};
-use crate::graph::{Grouping, KernelLimits, MatrixUnits, Tuning};
+use crate::graph::{KernelLimits, Tuning};
 use crate::{Error, Result};
 use pipelines::open_pipeline_cache;
 
 pub use pipelines::{BoundKernel, Pipeline};
-
-/// Which adapter to use.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum DeviceChoice {
-    /// A discrete GPU before an integrated one before a software adapter.
-    #[default]
-    Best,
-    /// Row `i` of [`adapters`].
-    Index(usize),
-    /// The first adapter whose name contains this text, upper and lower case alike.
-    Name(String),
-}
-
-impl std::str::FromStr for DeviceChoice {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.parse() {
-            Ok(index) => DeviceChoice::Index(index),
-            Err(_) if text.is_empty() || text == "best" => DeviceChoice::Best,
-            Err(_) => DeviceChoice::Name(text.to_owned()),
-        })
-    }
-}
 
 /// Of images: every adapter reads and writes it.
 const IMAGE_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 /// Bytes of a kernel's parameter block, at most: the strictest uniform offset alignment.
 pub const PARAMETER_BYTES: usize = 256;
-
-/// One adapter as `sep4d devices` lists it.
-#[derive(Debug, Clone)]
-pub struct AdapterSummary {
-    /// The driver's name for it.
-    pub name: String,
-    /// Discrete, integrated, virtual, software or other.
-    pub kind: &'static str,
-    /// Vulkan, Metal, D3D12...
-    pub backend: String,
-    /// Driver and version.
-    pub driver: String,
-    /// Limits that matter to kernels.
-    pub limits: KernelLimits,
-    /// Optional features that sep4d can use.
-    pub features: Vec<&'static str>,
-}
-
-const OPTIONAL_FEATURES: [(wgpu::Features, &str); 5] = [
-    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
-    (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
-    (wgpu::Features::SUBGROUP, "subgroup"),
-    (wgpu::Features::SHADER_F16, "shader-f16"),
-    (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
-];
-
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
-}
-
-fn enumerate() -> Vec<wgpu::Adapter> {
-    let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(rank);
-    adapters
-}
-
-/// The better an adapter, the lower.
-fn rank(adapter: &wgpu::Adapter) -> u8 {
-    match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
-
-/// The best of `adapters` that can draw to `surface`.
-///
-/// # Errors
-/// [`Error::Device`] if there is no adapter, or none that can.
-pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>) -> Result<wgpu::Adapter> {
-    let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
-    choose(&summaries, &DeviceChoice::Best)?;
-    let fits = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
-    adapters.iter().filter(fits).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
-        let names: Vec<&str> = summaries.iter().map(|adapter| adapter.name.as_str()).collect();
-        Error::Device(format!(
-            "none of the adapters can draw to this display: {}; update their drivers",
-            names.join(", ")
-        ))
-    })
-}
-
-/// Whether the adapter has the matrices for which there are kernels.
-fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
-    let info = adapter.get_info();
-    let needed =
-        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-    let fits = |matrix: &wgpu::CooperativeMatrixProperties| {
-        [matrix.m_size, matrix.n_size, matrix.k_size] == [16; 3]
-            && matrix.ab_type == wgpu::CooperativeScalarType::F16
-            && matrix.cr_type == wgpu::CooperativeScalarType::F32
-    };
-    let has_units = adapter.features().contains(needed)
-        && [info.subgroup_min_size, info.subgroup_max_size] == [32; 2]
-        && adapter.cooperative_matrix_properties().iter().any(fits);
-    if has_units { MatrixUnits::Present } else { MatrixUnits::None }
-}
-
-fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
-    let limits = adapter.limits();
-    let is_cpu = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    KernelLimits {
-        max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
-        max_buffer_bytes: limits.max_buffer_size as usize,
-        max_image_bytes: limits.max_texture_array_layers as usize * LAYER_BYTES,
-        offset_alignment_bytes: 256
-            .max(limits.min_storage_buffer_offset_alignment as usize)
-            .max(limits.min_uniform_buffer_offset_alignment as usize),
-        max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
-        max_workgroup_bytes: limits.max_compute_workgroup_storage_size as usize,
-        is_cpu,
-        min_subgroup_lanes: if adapter.features().contains(wgpu::Features::SUBGROUP) {
-            adapter.get_info().subgroup_min_size as usize
-        } else {
-            0
-        },
-        tuning: Tuning::new(),
-        matrices: matrix_units(adapter),
-        has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
-        // Drivers of GPUs are many; what they make of the rewritten kernels is tried before it is used.
-        grouping: if is_cpu { Grouping::Small } else { Grouping::Tried },
-    }
-}
-
-fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
-    let info = adapter.get_info();
-    let features = adapter.features();
-    AdapterSummary {
-        name: info.name.clone(),
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete",
-            wgpu::DeviceType::IntegratedGpu => "integrated",
-            wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "software",
-            wgpu::DeviceType::Other => "other",
-        },
-        backend: info.backend.to_string(),
-        driver: format!("{} {}", info.driver, info.driver_info),
-        limits: kernel_limits(adapter),
-        features: OPTIONAL_FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
-    }
-}
-
-/// All adapters, the best first; their places are what `--device N` counts.
-pub fn adapters() -> Vec<AdapterSummary> {
-    enumerate().iter().map(summary).collect()
-}
-
-/// The place of the chosen one among `adapters`.
-///
-/// # Errors
-/// [`Error::Device`] if there is no adapter, or none of that name or number.
-pub fn choose(adapters: &[AdapterSummary], choice: &DeviceChoice) -> Result<usize> {
-    if adapters.is_empty() {
-        return Err(Error::Device(
-            "no Vulkan, Metal or D3D12 adapter was found; install a GPU driver, or Mesa's software driver \
-             (Debian: apt-get install mesa-vulkan-drivers libvulkan1)"
-                .into(),
-        ));
-    }
-    let rows: Vec<String> = adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", adapter.name)).collect();
-    let missing = |why: String| {
-        Error::Device(format!("--device {why}; choose one of these: {} (`sep4d devices`)", rows.join(", ")))
-    };
-    match choice {
-        DeviceChoice::Best => Ok(0),
-        DeviceChoice::Index(index) if *index < adapters.len() => Ok(*index),
-        DeviceChoice::Index(index) => Err(missing(format!("{index}: there is no adapter of that number"))),
-        DeviceChoice::Name(name) => adapters
-            .iter()
-            .position(|adapter| adapter.name.to_lowercase().contains(&name.to_lowercase()))
-            .ok_or_else(|| missing(format!("{name}: no adapter has that in its name"))),
-    }
-}
 
 /// Device memory of everything alive on a [`Context`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

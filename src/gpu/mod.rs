@@ -1,11 +1,11 @@
 //! Adapter choice, the device, and shader assembly. Nothing here knows the model.
 
+mod adapters;
 mod context;
 pub mod grouped;
 mod shader;
 mod tuning;
 
-pub use context::{
-    AdapterSummary, BoundKernel, Context, DeviceChoice, MemoryUse, PARAMETER_BYTES, adapters, best_for, choose,
-};
+pub use adapters::{AdapterSummary, DeviceChoice, adapters, backends, best_for, choose};
+pub use context::{BoundKernel, Context, MemoryUse, PARAMETER_BYTES};
 pub use shader::{render_shader, shader_files};

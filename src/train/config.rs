@@ -15,6 +15,7 @@ use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
 use crate::{Error, Result};
 
 mod resolve;
+mod suggest;
 
 /// No clip takes its frames further apart.
 const LARGEST_STRIDE: usize = 1000;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::suggest::nearest;
 use super::{Preset, RunConfig};
 use crate::files::cause;
 use crate::{Error, Result};
@@ -299,30 +300,8 @@ fn kind(value: &Value) -> &'static str {
 }
 
 fn unknown(key: &str, origin: &str) -> Error {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let nearest = RunConfig::keys()
-        .map(|(known, _)| known)
-        .min_by_key(|known| distance(key, known).min(distance(&last(key), &last(known))))
-        .unwrap_or_default();
-    Error::Usage(format!(
-        "{origin}: there is no key {key}; did you mean {nearest}? `sep4d --train --help` lists all keys"
-    ))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    let hint = nearest(key).map_or(String::new(), |nearest| format!(" did you mean {nearest}?"));
+    Error::Usage(format!("{origin}: there is no key {key};{hint} `sep4d train --help` lists all keys"))
 }
 
 #[cfg(test)]
@@ -421,6 +400,8 @@ mod tests {
         assert!(message(&["train.step=5"]).contains("did you mean train.steps?"));
         assert!(message(&["steps=5"]).contains("did you mean train.steps?"));
         assert!(message(&["model.hiden=5"]).contains("did you mean model.hidden?"));
+        assert!(message(&["train.lr=1"]).contains("did you mean train.learning_rate?"));
+        assert!(!message(&["train.momentum=1"]).contains("did you mean"));
         assert!(message(&["train.steps"]).contains("key=value"));
         assert!(message(&["train.steps=many"]).contains("train.steps must be a whole number, not \"many\""));
         assert!(message(&["train.steps=1.5"]).contains("a whole number, not 1.5"));
