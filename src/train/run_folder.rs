@@ -1,6 +1,5 @@
 //! The folder of a run: configuration, environment, metrics, checkpoints, renders.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -8,20 +7,22 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::CheckpointFolder;
+use super::checkpoint::{Best, CheckpointFolder, Index};
 use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
-use crate::data::{Dataset, Grid, Split};
 use crate::figures::shell_quoted;
 use crate::files::{
-    cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, unwritable, write_atomically,
+    cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, remove_leftovers, unwritable,
+    write_atomically,
 };
 use crate::gpu::AdapterSummary;
 use crate::graph::Tuning;
 use crate::{Error, Result};
 
+mod environment;
 mod lock;
 
+pub use environment::{Environment, ScoredOn};
 use lock::LOCK_FILE;
 pub use lock::WriterLock;
 
@@ -34,65 +35,6 @@ const PARTS: [&str; 2] = ["checkpoints", "renders"];
 const LONGEST_CONFIG: u64 = 1 << 20;
 /// No record of starts or metrics has more bytes.
 const LONGEST_RECORD: u64 = 16 << 30;
-
-/// Where a run, or its continuation, ran.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Environment {
-    /// Version of this program.
-    pub version: String,
-    /// Operating system and architecture.
-    pub system: String,
-    /// CPU cores available.
-    pub cores: usize,
-    /// Name of the adapter.
-    pub adapter: String,
-    /// Vulkan, Metal, D3D12...
-    pub backend: String,
-    /// Driver and version.
-    pub driver: String,
-    /// Variants of kernels that were chosen for it.
-    #[serde(default)]
-    pub tuning: Tuning,
-    /// The command line.
-    pub command_line: Vec<String>,
-    /// When it started, seconds since 1970 (UTC).
-    pub started_unix_secs: u64,
-    /// Steps done before.
-    pub from_step: u32,
-    /// What the model is scored on; `None` without validations, and of versions that did not tell.
-    #[serde(default)]
-    pub scored_on: Option<ScoredOn>,
-}
-
-/// What tells the held-out clips of one data set from those of another, wherever it lies.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoredOn {
-    /// The grid of the clips.
-    pub grid: Grid,
-    /// The split.
-    pub split: Split,
-    /// How many clips it has.
-    pub clips: usize,
-    /// Its sequences.
-    pub sequences: Vec<String>,
-}
-
-impl ScoredOn {
-    /// What tells `set` from others.
-    pub fn of(set: &Dataset) -> ScoredOn {
-        let sequences = set.sequences().map(|(name, _)| name.to_owned()).collect();
-        ScoredOn { grid: set.grid(), split: set.split(), clips: set.len(), sequences }
-    }
-}
-
-impl fmt::Display for ScoredOn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ScoredOn { grid, split, clips, sequences } = self;
-        let [[x, y, z], [dx, dy, dz]] = [grid.size.map(|side| side as f64), grid.voxel_size_m];
-        let first = sequences.first().map_or("", String::as_str);
-        write!(f, "{clips} clips of {} ({first}...), {x}x{y}x{z} voxels of {dx}x{dy}x{dz} m", split.folder())
-    }
-}
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,6 +94,7 @@ impl RunFolder {
         // Somebody may have been faster.
         RunFolder::check_free(path)?;
         let folder = RunFolder { path: path.to_path_buf() };
+        folder.remove_leftovers();
         let make = || {
             for part in PARTS {
                 make_folder(&path.join(part))?;
@@ -160,6 +103,29 @@ impl RunFolder {
         };
         make().inspect_err(|_| folder.discard())?;
         Ok((folder, lock))
+    }
+
+    /// Removes what a writer that was killed has left. Only for who holds the lock.
+    pub fn remove_leftovers(&self) {
+        remove_leftovers(&self.path);
+        remove_leftovers(&self.path.join("checkpoints"));
+    }
+
+    /// What the checkpoints up to `step`, the newest of use, amount to. Its save may have been cut off before the index.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if the index or the metrics cannot be read now.
+    pub fn index_up_to(&self, step: u32) -> Result<Index> {
+        let mut index = self.checkpoints().index()?;
+        index.best = index.best.filter(|best| best.step <= step);
+        if index.latest.is_none_or(|latest| latest < step) {
+            let best = self.metrics()?.into_iter().rev().find_map(|row| match row {
+                Row::Validation(metrics) if metrics.step == step && metrics.is_best => metrics.evaluation.total.miou,
+                _ => None,
+            });
+            index.best = best.map(|miou| Best { step, miou }).or(index.best);
+        }
+        Ok(index)
     }
 
     /// Checks, without making anything, that a run can be begun at `path`.
@@ -469,6 +435,24 @@ mod tests {
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [14; 5]);
         assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
+    }
+
+    #[test]
+    fn a_best_model_whose_save_was_cut_off_before_the_index_is_still_the_best() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _lock) = RunFolder::create(dir.path(), &RunConfig::preset(Preset::Tiny, None)).unwrap();
+        let mut log = folder.open_metrics(0).unwrap();
+        for row in [validation(10), step(15), validation(20)] {
+            log.append(&row).unwrap();
+        }
+        let best = |step| Some(Best { step, miou: 0.25 });
+        let index = Index { latest: Some(10), best: best(10), ..Index::default() };
+        fs::write(dir.path().join("checkpoints/index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+        let best_up_to = |step| folder.index_up_to(step).unwrap().best;
+        assert_eq!(
+            [best_up_to(20), best_up_to(15), best_up_to(10), best_up_to(5)],
+            [best(20), best(10), best(10), None]
+        );
     }
 
     #[test]

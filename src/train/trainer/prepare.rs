@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use super::run::{Run, Writing};
 use super::{Place, Port, Request};
 use crate::data::{Cursor, Dataset, check, class_weights};
-use crate::files::remove_leftovers;
 use crate::gpu::Context;
 use crate::graph::Tuning;
 use crate::graph::tune::tuned;
@@ -146,7 +145,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         None => Cursor::default(),
     };
     let scored_on = held_out.as_ref().map(|(set, _)| ScoredOn::of(set));
-    let step = session.steps();
+    let (step, state) = (session.steps(), session.export()?);
     let is_new = resumed.is_none();
     // Only now is anything written.
     let (folder, lock, index) = match resumed {
@@ -177,7 +176,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         }
     })?;
     let config = &blueprint.config;
-    let start = Checkpoint { config: config.clone(), state: session.export()?, cursor };
+    let start = Checkpoint { config: config.clone(), state, cursor };
     port.tell(Event::Started(Started {
         folder: folder.path().to_path_buf(),
         adapter: context.adapter.name.clone(),
@@ -216,8 +215,7 @@ fn make(place: Place, config: &mut RunConfig) -> Result<(RunFolder, WriterLock)>
 /// # Errors
 /// [`Error::Unreadable`] if what the run has written cannot be read now.
 fn index_of(folder: &RunFolder, step: u32, scored_on: Option<&ScoredOn>, port: &mut Port) -> Result<Index> {
-    let mut index = folder.checkpoints().index()?;
-    index.best = index.best.filter(|best| best.step <= step);
+    let mut index = folder.index_up_to(step)?;
     let before = folder.scored_on()?;
     if let (Some(before), Some(now), Some(best)) = (&before, scored_on, index.best)
         && before != now
@@ -245,10 +243,8 @@ impl Resumed {
     fn open(path: &Path, port: &mut Port) -> Result<Resumed> {
         let folder = RunFolder::open(path)?;
         let lock = WriterLock::take(path)?;
-        remove_leftovers(path);
-        let checkpoints = folder.checkpoints();
-        remove_leftovers(checkpoints.path());
-        let Newest { found, passed_over } = checkpoints.latest()?;
+        folder.remove_leftovers();
+        let Newest { found, passed_over } = folder.checkpoints().latest()?;
         for why in passed_over {
             port.tell(Event::Warning(format!("the newest checkpoint is left out and the one before is used: {why}")));
         }
