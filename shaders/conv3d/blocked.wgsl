@@ -13,6 +13,7 @@ struct Parameters {
     co_first: i32,   // first block of output channels of this launch
     parts: i32,
     accumulate: u32,
+    slope: f32,      // of the activation; 1 without one
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -213,13 +214,11 @@ fn {{ entry }}(
     if index < p.count {
         {% for k in range(cb // 4) %}
         let c_{{ k }} = co_block * {{ cb // 4 }} + {{ k }};
-        {% if bias %}
-        {% if direct %}
+        {% if direct and bias %}
         let o_{{ k }} = min(4 * vec4(c_{{ k }}) + vec4(0, 1, 2, 3), vec4(p.co - 1));
         let bias_{{ k }} = vec4(bias[o_{{ k }}.x], bias[o_{{ k }}.y], bias[o_{{ k }}.z], bias[o_{{ k }}.w]);
-        {% else %}
+        {% elif not direct %}
         let bias_{{ k }} = load_weights(p.bias_at + c_{{ k }});
-        {% endif %}
         {% endif %}
         {% endfor %}
         {% for y in range(rows) %}
@@ -234,13 +233,10 @@ fn {{ entry }}(
             {% set v = ("y_" if winograd else "sum_") ~ (y * bz + z) ~ "_" %}
             {
                 var value = vec4({{ v ~ (4 * k) }}, {{ v ~ (4 * k + 1) }}, {{ v ~ (4 * k + 2) }}, {{ v ~ (4 * k + 3) }});
-                {% if bias %}
+                {% if not direct or bias %}
                 value += bias_{{ k }};
                 {% endif %}
-                {% if activation %}
-                value = vec4(lrelu(value.x), lrelu(value.y), lrelu(value.z), lrelu(value.w));
-                {% endif %}
-                store(to, c_{{ k }}, value);
+                store(to, c_{{ k }}, select(p.slope * value, value, value > vec4(0.0)));
             }
             {% endfor %}
         }

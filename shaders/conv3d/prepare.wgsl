@@ -33,41 +33,38 @@ fn {{ entry }}(
     let taps = p.kx * p.ky * {{ kz }};
     {% if winograd %}
     for (var kx = 0; kx < p.kx; kx += 1) {
-        {% for z in range(kz) %}
-        {
-            let tap = kx * p.ky * {{ kz }} + {{ z }};
+        for (var z = 0; z < {{ kz }}; z += 1) {
+            let tap = kx * p.ky * {{ kz }} + z;
             {% for y in range(3) %}
             let tap_{{ y }} = weights_at(o, c, tap + {{ y * kz }}, taps);
             {% endfor %}
-            let to = (((block * {{ winograd + 2 }} * p.kx + kx) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
+            let to = (((block * {{ winograd + 2 }} * p.kx + kx) * vectors + c) * {{ kz }} + z) * {{ cb }} + within;
             let next = p.kx * vectors * {{ kz * cb }};
             {% for factors in taps[winograd ~ ""] %}
             store_packed(to + {{ loop.index0 }} * next, {{ weighted(factors, "tap") }});
             {% endfor %}
         }
-        {% endfor %}
     }
     {% else %}
     for (var k = 0; k < p.kx * p.ky; k += 1) {
-        {% for z in range(kz) %}
-        {
-            let to = (((block * p.kx * p.ky + k) * vectors + c) * {{ kz }} + {{ z }}) * {{ cb }} + within;
-            store_packed(to, weights_at(o, c, k * {{ kz }} + {{ z }}, taps));
+        for (var z = 0; z < {{ kz }}; z += 1) {
+            let to = (((block * p.kx * p.ky + k) * vectors + c) * {{ kz }} + z) * {{ cb }} + within;
+            store_packed(to, weights_at(o, c, k * {{ kz }} + z, taps));
         }
-        {% endfor %}
     }
     {% endif %}
-    {% if bias %}
     if c == 0 && within % 4 == 0 {
-        var b = vec4(0.0);
+        // What changes no number where there is no bias, so that one kernel serves layers with and without.
+        var b = vec4(-0.0);
+        {% if bias %}
         for (var k = 0; k < 4; k += 1) {
             if o + k < p.co {
                 b[k] = bias[o + k];
             }
         }
+        {% endif %}
         store_packed(p.bias_at + o / 4, b);
     }
-    {% endif %}
 }
 {% endif %}
 

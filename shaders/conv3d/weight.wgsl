@@ -4,14 +4,13 @@
 @group(0) @binding({{ bias_binding }}) var<storage, read_write> bias: array<f32>;
 {% endif %}
 
+// Without a branch, for which software Vulkan makes several times as much code.
 fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
-    if o >= p.co || i >= p.ci || tap >= taps {
-        return 0.0;
-    }
+    let inside = o < p.co && i < p.ci && tap < taps;
     {% if transposed %}
-    let value = weight[(i * p.co + o) * taps + taps - 1 - tap];
+    let at = select(0, (i * p.co + o) * taps + taps - 1 - tap, inside);
     {% else %}
-    let value = weight[(o * p.ci + i) * taps + tap];
+    let at = select(0, (o * p.ci + i) * taps + tap, inside);
     {% endif %}
-    return value{% if residual %} + select(0.0, 1.0, o == i){% endif %};
+    return select(0.0, weight[at]{% if residual %} + select(0.0, 1.0, o == i){% endif %}, inside);
 }

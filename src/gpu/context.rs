@@ -1,8 +1,8 @@
 //! The device a run works on, and its errors.
 
+mod build;
 mod pipelines;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,9 +11,10 @@ use super::tuning::TuningFile;
 use crate::graph::program::{LAYER, LAYER_BYTES};
 use crate::graph::{KernelLimits, Tuning};
 use crate::{Error, Result};
-use pipelines::open_pipeline_cache;
+use pipelines::{Pipelines, open_pipeline_cache};
 
-pub use pipelines::{BoundKernel, Pipeline};
+pub use build::BuildProgress;
+pub use pipelines::BoundKernel;
 
 /// Of images: every adapter reads and writes it.
 const IMAGE_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
@@ -38,7 +39,8 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// The adapter it came from.
     pub adapter: AdapterSummary,
-    pipelines: Arc<Mutex<HashMap<BoundKernel, Pipeline>>>,
+    source: wgpu::Adapter,
+    pipelines: Arc<Mutex<Pipelines>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     choices: Option<TuningFile>,
     failure: Arc<Mutex<Option<String>>>,
@@ -59,7 +61,11 @@ impl Context {
         let adapters = enumerate();
         let summaries: Vec<AdapterSummary> = adapters.iter().map(summary).collect();
         let number = choose(&summaries, choice)?;
-        let (adapter, mut summary) = (&adapters[number], summaries[number].clone());
+        Context::of(&adapters[number], summaries[number].clone())
+    }
+
+    /// Opens `adapter`, which `summary` describes.
+    fn of(adapter: &wgpu::Adapter, mut summary: AdapterSummary) -> Result<Arc<Context>> {
         let wanted = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, (feature, _)| all | *feature);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("sep4d"),
@@ -86,7 +92,17 @@ impl Context {
         if let (Some(choices), false) = (&choices, summary.limits.is_cpu) {
             summary.limits.tuning = choices.read();
         }
-        Ok(Arc::new(Context { device, queue, adapter: summary, pipelines: Arc::default(), cache, choices, failure }))
+        let source = adapter.clone();
+        Ok(Arc::new(Context {
+            device,
+            queue,
+            adapter: summary,
+            source,
+            pipelines: Arc::default(),
+            cache,
+            choices,
+            failure,
+        }))
     }
 
     /// Whether the fastest variants are to be measured on this adapter.
@@ -109,6 +125,7 @@ impl Context {
             device: self.device.clone(),
             queue: self.queue.clone(),
             adapter: AdapterSummary { limits, ..self.adapter.clone() },
+            source: self.source.clone(),
             pipelines: self.pipelines.clone(),
             cache: self.cache.clone(),
             choices: self.choices.clone(),
@@ -164,13 +181,13 @@ impl Context {
         }
     }
 
-    /// An image of so many bytes, in whole layers.
+    /// An image of so many bytes, in whole layers, and of several: software Vulkan compiles another kernel for an image of one.
     ///
     /// # Errors
     /// [`Error::Memory`] if the device has not that much.
     pub fn image(&self, label: &str, bytes: usize) -> Result<wgpu::Texture> {
         let [width, height] = LAYER;
-        let layers = bytes.div_ceil(LAYER_BYTES) as u32;
+        let layers = bytes.div_ceil(LAYER_BYTES).max(2) as u32;
         self.guarded(&format!("an image of {bytes} bytes"), || {
             self.device.create_texture(&wgpu::TextureDescriptor {
                 label: Some(label),

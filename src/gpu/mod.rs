@@ -7,5 +7,5 @@ mod shader;
 mod tuning;
 
 pub use adapters::{AdapterSummary, DeviceChoice, adapters, backends, best_for, choose};
-pub use context::{BoundKernel, Context, MemoryUse, PARAMETER_BYTES};
+pub use context::{BoundKernel, BuildProgress, Context, MemoryUse, PARAMETER_BYTES};
 pub use shader::{render_shader, shader_files};

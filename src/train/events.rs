@@ -1,7 +1,9 @@
 //! What a trainer is told and what it tells: CPU data only.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -211,12 +213,28 @@ pub struct Preparing {
     pub done: usize,
     /// How many parts it has; 0 if nobody knows.
     pub total: usize,
+    /// How long the others will take, if that can be told.
+    pub left: Option<Duration>,
 }
 
 impl Preparing {
     /// Of unknown length.
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Preparing { what: what.into(), done: 0, total: 0 }
+        Preparing { what: what.into(), done: 0, total: 0, left: None }
+    }
+}
+
+impl fmt::Display for Preparing {
+    /// `building the kernels for llvmpipe, 53 of 161, about 7 s left`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.total > 0 {
+            write!(f, ", {} of {}", self.done, self.total)?;
+        }
+        match self.left {
+            Some(left) => write!(f, ", about {} s left", left.as_secs_f64().ceil()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::config::RunConfig;
 use super::events::{Command, Event, Preparing};
-use crate::gpu::{BoundKernel, Context};
+use crate::gpu::{BoundKernel, BuildProgress, Context};
 use crate::{Error, Result};
 
 mod prepare;
@@ -218,8 +218,8 @@ impl Port {
     /// Builds `kernels`, telling how far it is, until all are there or a stop is wanted; false for the latter.
     fn build(&mut self, context: &Context, kernels: &[BoundKernel]) -> Result<bool> {
         let what = format!("building the kernels for {}", context.adapter.name);
-        context.build(kernels, |done| {
-            let event = Event::Preparing(Preparing { what: what.clone(), done, total: kernels.len() });
+        context.build(kernels, |BuildProgress { done, left }| {
+            let event = Event::Preparing(Preparing { what: what.clone(), done, total: kernels.len(), left });
             if done == 0 {
                 self.tell(event)
             } else {

@@ -1,5 +1,6 @@
 //! Pipelines: made on first use or before a run, and kept on disk by drivers that can.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
@@ -25,6 +26,35 @@ pub struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
+/// What the entry point is called in the text that a driver gets.
+const ENTRY: &str = "main";
+
+/// All that a pipeline is made of. Kernels that differ in their name only, or in what the shader makes nothing of, share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Text {
+    pub source: String,
+    operands: usize,
+    read_images: u32,
+    written_images: u32,
+}
+
+impl Text {
+    /// # Errors
+    /// [`crate::Error::Device`] if the shader does not assemble.
+    pub fn of((kernel, operands): &BoundKernel) -> Result<Text> {
+        let source = render_shader(kernel)?.replace(&format!("fn {}(", kernel.entry), &format!("fn {ENTRY}("));
+        let Kernel { read_images, written_images, .. } = *kernel;
+        Ok(Text { source, operands: *operands, read_images, written_images })
+    }
+}
+
+/// The pipelines of a device.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    of_kernel: HashMap<BoundKernel, Pipeline>,
+    of_text: HashMap<Text, Pipeline>,
+}
+
 impl Context {
     /// The pipeline of `kernel` with so many operands, made on first use.
     ///
@@ -33,12 +63,24 @@ impl Context {
     pub fn pipeline(&self, kernel: &Kernel, operands: usize) -> Result<Pipeline> {
         let key = (kernel.clone(), operands);
         let pipelines = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines().get(&key) {
+        if let Some(pipeline) = pipelines().of_kernel.get(&key) {
             return Ok(pipeline.clone());
         }
-        // The map is free meanwhile, so that several threads can each make one.
-        let source = render_shader(kernel)?;
-        let made = self.guarded(&format!("kernel {}", kernel.entry), || {
+        // The maps are free meanwhile, so that several threads can each make one.
+        let text = Text::of(&key)?;
+        let made = pipelines().of_text.get(&text).cloned();
+        let made = match made {
+            Some(made) => made,
+            None => self.make(kernel, operands, &text)?,
+        };
+        let mut pipelines = pipelines();
+        pipelines.of_text.insert(text, made.clone());
+        pipelines.of_kernel.insert(key, made.clone());
+        Ok(made)
+    }
+
+    fn make(&self, kernel: &Kernel, operands: usize, text: &Text) -> Result<Pipeline> {
+        self.guarded(&format!("kernel {}", kernel.entry), || {
             let entries: Vec<_> = (0..=operands as u32)
                 .map(|binding| wgpu::BindGroupLayoutEntry {
                     binding,
@@ -58,7 +100,7 @@ impl Context {
             });
             let descriptor = wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.entry),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
+                source: wgpu::ShaderSource::Wgsl(text.source.as_str().into()),
             };
             // SAFETY: bounds and loop checks cost half of a convolution's time on software Vulkan. Our own shaders are the only
             // ones: every loop is bounded, the plan checks every binding's range, and the tests compare each kernel with its
@@ -69,7 +111,7 @@ impl Context {
                 label: Some(kernel.entry),
                 layout: Some(&pipeline_layout),
                 module: &module,
-                entry_point: Some(kernel.entry),
+                entry_point: Some(ENTRY),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     // Kernels write workgroup memory before they read it.
                     zero_initialize_workgroup_memory: false,
@@ -78,31 +120,11 @@ impl Context {
                 cache: self.cache.as_ref().map(|(cache, _)| cache),
             });
             Pipeline { pipeline, layout }
-        })?;
-        pipelines().insert(key, made.clone());
-        Ok(made)
-    }
-
-    /// Builds `kernels` before they are needed and asks `proceed(done)` before each; false if it said no.
-    ///
-    /// # Errors
-    /// As for [`Context::pipeline`].
-    pub fn build(&self, kernels: &[BoundKernel], mut proceed: impl FnMut(usize) -> bool) -> Result<bool> {
-        for (done, (kernel, operands)) in kernels.iter().enumerate() {
-            if !proceed(done) {
-                return Ok(false);
-            }
-            let pipeline = self.pipeline(kernel, *operands)?;
-            if self.adapter.limits.is_cpu {
-                self.launch_over_nothing(&pipeline, kernel, *operands)?;
-            }
-        }
-        self.save_pipeline_cache();
-        Ok(true)
+        })
     }
 
     /// Makes a driver compile that leaves it to the first launch, as software adapters do.
-    fn launch_over_nothing(&self, pipeline: &Pipeline, kernel: &Kernel, operands: usize) -> Result<()> {
+    pub(super) fn launch_over_nothing(&self, pipeline: &Pipeline, kernel: &Kernel, operands: usize) -> Result<()> {
         let image = self.image("warm-up", LAYER_BYTES)?;
         let view = image.create_view(&wgpu::TextureViewDescriptor {
             dimension: Some(wgpu::TextureViewDimension::D2Array),

@@ -1,5 +1,6 @@
 //! Dispatches, of one launch or several that share it.
 
+use super::schedule::SMALL_WORKGROUPS_CPU;
 use super::{Member, Placement, Step};
 use crate::gpu::grouped;
 use crate::graph::program::{Grouping, Slot};
@@ -54,7 +55,9 @@ impl Shared {
         let count = |launch: &Resolved| launch.workgroups.iter().product();
         let first = &self.launches[0];
         let can_be_grouped = grouped::fits(&self.kernel, first.parameters.len(), first.operands.len());
-        let is_grouped = self.launches.len() > 1 || limits.grouping == Grouping::Every && can_be_grouped;
+        let alone_too = limits.grouping == Grouping::Every
+            || limits.is_cpu && limits.grouping == Grouping::Small && count(first) as usize <= SMALL_WORKGROUPS_CPU;
+        let is_grouped = self.launches.len() > 1 || alone_too && can_be_grouped;
         let (mut parameters, mut bindings, mut workgroups) =
             (first.parameters.clone(), first.places().copied().collect(), first.workgroups);
         if is_grouped {

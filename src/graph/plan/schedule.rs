@@ -19,7 +19,7 @@ const SMALL_BYTES: usize = 256 << 10;
 const SMALL_PART: usize = 64;
 
 /// Workgroups up to which a launch costs a CPU adapter about as much as the work that it starts.
-const SMALL_WORKGROUPS_CPU: usize = 64;
+pub(super) const SMALL_WORKGROUPS_CPU: usize = 64;
 
 /// One launch of a node.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use super::program::Pass;
 use crate::Result;
 use crate::graph::program::{Operand, WORKGROUP};
 use crate::graph::{Kernel, OpContext, Program, Slot, WORD_BYTES};
+use crate::layers::pointwise::LRELU_SLOPE;
 use winograd::Tiling;
 
 /// Lanes of one workgroup of the weight gradient, and fewest lanes of a subgroup on which it runs.
@@ -85,13 +86,16 @@ struct Words {
     co_first: usize,
     parts: usize,
     accumulate: bool,
+    activation: bool,
 }
 
 impl Words {
     fn list(&self, g: &Geometry) -> Vec<u32> {
         let ([x, y, z], [kx, ky, _]) = (self.size, g.kernel);
         let last = [self.count, self.bias_at, self.chunk, self.co_first, self.parts, usize::from(self.accumulate)];
-        [x, y, z, g.i, g.o, kx, ky].iter().chain(&last).map(|&word| word as u32).collect()
+        let slope = if self.activation { LRELU_SLOPE as f32 } else { 1.0 };
+        let whole = [x, y, z, g.i, g.o, kx, ky].into_iter().chain(last).map(|word| word as u32);
+        whole.chain([slope.to_bits()]).collect()
     }
 }
 
@@ -162,7 +166,8 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     let mut kernel = channels.define(block.define(pass.kernel(g, false), g)).define("winograd", 0);
     kernel = kernel.define("direct", i64::from(direct));
     let (weight, bias_at) = if direct {
-        kernel = kernel.define("transposed", i64::from(pass.transposed)).define("residual", i64::from(pass.residual));
+        let read_as_it_is = [("transposed", pass.transposed), ("residual", pass.residual), ("bias", pass.bias)];
+        kernel = read_as_it_is.into_iter().fold(kernel, |kernel, (name, value)| kernel.define(name, i64::from(value)));
         (context.input(1), 0)
     } else {
         kernel = kernel.reads_image(2);
@@ -171,7 +176,8 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     for window in context.windows(g.n, &[from, to])? {
         let count = block.count(g, window.len());
-        let words = Words { size: g.extents(window.len()), count, bias_at, ..Words::default() };
+        let words =
+            Words { size: g.extents(window.len()), count, bias_at, activation: pass.activation, ..Words::default() };
         let mut operands =
             vec![context.input(0).window(&window, from), weight.clone(), context.output(0).window(&window, to)];
         operands.extend(pass.masked.then(|| context.input(2).window(&window, to)));
@@ -202,7 +208,7 @@ fn winograd_product(
         let x = context.input(0).window(window, from);
         tiling.transform(&mut program, context, g, [x, transformed.clone()], window.len(), false);
         let count = tile.count(g, window.len());
-        let words = Words { size: g.size, count, bias_at, ..Words::default() };
+        let words = Words { size: g.size, count, bias_at, activation: pass.activation, ..Words::default() };
         let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
         let [x, y, _] = context.grid_for(count);
         program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);

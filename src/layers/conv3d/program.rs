@@ -152,10 +152,7 @@ impl Pass {
 
     /// The kernel that multiplies, with what both families define.
     pub(super) fn kernel(&self, g: &Geometry, tiled: bool) -> Kernel {
-        g.kernel_named(self.entry(g), tiled)
-            .define("bias", i64::from(self.bias))
-            .define("activation", i64::from(self.activation))
-            .define("masked", i64::from(self.masked))
+        g.kernel_named(self.entry(g), tiled).define("masked", i64::from(self.masked))
     }
 
     /// The kernel that rearranges the weight before.

@@ -101,7 +101,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         context = context.with_tuning(tuning);
     }
     let context = tuned(context, &graphs(&config.model, &shape, &config.step())?, |done, total| {
-        port.tell(Event::Preparing(Preparing { what: "measuring kernels".into(), done, total }));
+        port.tell(Event::Preparing(Preparing { what: "measuring kernels".into(), done, total, left: None }));
         !port.stop_wanted()
     })?;
     let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
