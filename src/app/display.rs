@@ -52,10 +52,10 @@ impl Display {
 
     /// Why no adapter can draw there, if that is the display's fault.
     pub fn objection(&self) -> Option<String> {
-        let depth = self.depth.filter(|depth| *depth < 24)?;
+        let depth = self.depth.filter(|depth| ![24, 32].contains(depth))?;
         Some(format!(
-            "the display has {depth} bits a pixel, and no adapter can draw to less than 24; start it with 24 (Xvfb: \
-             -screen 0 1280x800x24, VNC: -depth 24)"
+            "the display has {depth} bits a pixel, and no adapter can draw to it; start it with 24 (Xvfb: -screen 0 \
+             1280x800x24, VNC: -depth 24)"
         ))
     }
 }

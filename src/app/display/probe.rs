@@ -198,18 +198,37 @@ fn refusal(why: &ConnectError, name: &OsStr) -> String {
 
 /// Whether all of the libraries can be loaded; else which cannot, and their packages.
 fn all_load(libraries: &[(&str, &str)]) -> Result<(), String> {
-    let loads = |name: &str| {
-        // SAFETY: these are the libraries that the toolkit loads next; what they do when they are loaded they do anyway.
-        unsafe { libloading::Library::new(name) }.is_ok()
-    };
-    // As the toolkit does: the name with its version, and the one without, which other systems than Linux may have.
-    let is_missing = |name: &str| !loads(name) && !name.rsplit_once('.').is_some_and(|(plain, _)| loads(plain));
-    let missing = libraries.iter().filter(|(name, _)| is_missing(name));
-    let (names, packages): (Vec<&str>, Vec<&str>) = missing.copied().unzip();
+    let (mut names, mut packages) = (Vec::new(), Vec::new());
+    for (name, package) in libraries {
+        match culprit(name) {
+            Some(culprit) if culprit == *name => names.push(culprit),
+            // One of the libraries that have their own turn.
+            Some(culprit) if libraries.iter().any(|(other, _)| *other == culprit) => continue,
+            Some(culprit) => names.push(format!("{name} (which needs {culprit})")),
+            None => continue,
+        }
+        packages.push(*package);
+    }
     if names.is_empty() {
         return Ok(());
     }
     Err(format!("{} cannot be loaded (Debian, Ubuntu: apt-get install {})", names.join(", "), packages.join(" ")))
+}
+
+/// Because of which library `name` cannot be loaded: itself, or one that it needs; `None` if it can.
+fn culprit(name: &str) -> Option<String> {
+    let load = |name: &str| {
+        // SAFETY: these are the libraries that the toolkit loads next; what they do when they are loaded they do anyway.
+        unsafe { libloading::Library::new(name) }
+    };
+    let why = load(name).err()?.to_string();
+    // As the toolkit does: other systems than Linux may have it without its version.
+    if name.rsplit_once('.').is_some_and(|(plain, _)| load(plain).is_ok()) {
+        return None;
+    }
+    // The loader's message begins with the file.
+    let file = why.split(':').next().and_then(|file| Path::new(file).file_name()?.to_str());
+    Some(file.filter(|file| file.starts_with("lib") && !file.contains(' ')).unwrap_or(name).to_owned())
 }
 
 /// What `ask` returns, unless it takes longer than `limit`.
