@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sep4d"));
-    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    common::heeding_signals(&mut command).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 

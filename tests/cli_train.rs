@@ -13,7 +13,7 @@ use sep4d::train::checkpoint::{Checkpoint, CheckpointFolder};
 
 fn sep4d(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sep4d"));
-    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    common::heeding_signals(&mut command).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 

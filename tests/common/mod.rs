@@ -12,3 +12,20 @@ pub fn town(parent: &Path) -> PathBuf {
     synth::write(&out, &options, |_| {}).expect("the town can be written");
     out
 }
+
+/// Lets the program heed the signals that whoever started the tests ignores, as `nohup` and shells do with what they run in the
+/// background; the program would ignore them too.
+#[cfg(unix)]
+#[allow(dead_code)]
+pub fn heeding_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let heed = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            // SAFETY: only sets what a signal does, which is allowed between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `heed` calls nothing but `signal`, which is async-signal-safe.
+    unsafe { command.pre_exec(heed) }
+}
