@@ -2,13 +2,15 @@
 //!
 //! A layer contributes [`Case`]s; `sep4d selftest` runs them on the user's adapter and the tests run the same ones.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use half::f16;
+use rayon::prelude::*;
 
 use crate::Result;
-use crate::gpu::Context;
+use crate::gpu::{BoundKernel, BuildProgress, Context};
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
@@ -269,13 +271,56 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
     Ok(values)
 }
 
-/// Compares one case on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
+/// Compares each of `cases` on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
 /// operations, in windows, with every launch as one of those that share a dispatch, overwriting its operands where it may, with
 /// every variant that a tuner may choose, and in f16.
 ///
+/// The kernels of all are built first, on all cores, and `building` is told how far that is; then `compared` gets each case in
+/// order. A kernel that cannot be built fails the cases that need it.
+///
 /// # Errors
-/// [`crate::Error::Device`] if a kernel does not compile or run.
-pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
+/// What `compared` returns; and [`crate::Error::Device`] if a case cannot be planned.
+pub fn compare_all(
+    context: &Arc<Context>,
+    cases: &[Case],
+    mut building: impl FnMut(BuildProgress),
+    mut compared: impl FnMut(&Case, Result<Agreement>) -> Result<()>,
+) -> Result<()> {
+    let comparisons = cases.par_iter().map(|case| comparisons(context, case)).collect::<Result<Vec<_>>>()?;
+    let kernels = comparisons.par_iter().flatten().map(Comparison::kernels).collect::<Result<Vec<_>>>()?;
+    let kernels: BTreeSet<BoundKernel> = kernels.into_iter().flatten().collect();
+    // Whatever fails here fails again in its case, which can then be named.
+    let _ = context.build(&kernels.into_iter().collect::<Vec<_>>(), |progress| {
+        building(progress);
+        true
+    });
+    for (case, comparisons) in cases.iter().zip(&comparisons) {
+        compared(case, agreement(context, comparisons))?;
+    }
+    Ok(())
+}
+
+/// A case's graph, what its twin makes of it, and the limits under which it runs.
+struct Comparison {
+    built: Built,
+    expected: Values,
+    is_half: bool,
+    limits: Vec<KernelLimits>,
+}
+
+impl Comparison {
+    fn new(built: Built, is_half: bool, limits: Vec<KernelLimits>) -> Result<Self> {
+        let expected = interpret(&built, &built.values)?;
+        Ok(Comparison { built, expected, is_half, limits })
+    }
+
+    fn kernels(&self) -> Result<Vec<BoundKernel>> {
+        let plans = self.limits.iter().map(|limits| Plan::new(&self.built.graph, limits));
+        plans.map(|plan| Ok(plan?.kernels().collect::<Vec<_>>())).collect::<Result<Vec<_>>>().map(|all| all.concat())
+    }
+}
+
+fn comparisons(context: &Context, case: &Case) -> Result<Vec<Comparison>> {
     let own = context.limits().clone();
     let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
     let no_subgroups = KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() };
@@ -289,31 +334,37 @@ pub fn compare(context: &Arc<Context>, case: &Case) -> Result<Agreement> {
     for i in 0..2 {
         variants.push(KernelLimits { grouping: Grouping::Every, ..variants[i].clone() });
     }
-    let mut worst = Errors::default();
-    for (operands, variants) in [
-        (Operands::Stay, &variants),
-        (Operands::Die { with_backward: true }, &in_place),
-        (Operands::Die { with_backward: false }, &in_place),
-    ] {
-        let built = build(case, operands)?;
-        let expected = interpret(&built, &built.values)?;
-        let chosen =
-            if operands == Operands::Stay { forced(context, &built.graph, case.window_bytes) } else { Vec::new() };
-        for limits in variants.iter().chain(&chosen) {
-            worst = worst.worst(compare_under(context, &built, &expected, limits)?);
-        }
+    let with_forced = |built: &Built| [&variants[..], &forced(context, &built.graph, case.window_bytes)[..]].concat();
+    let mut comparisons = Vec::new();
+    let stay = build(case, Operands::Stay)?;
+    let limits = with_forced(&stay);
+    comparisons.push(Comparison::new(stay, false, limits)?);
+    for with_backward in [true, false] {
+        let die = build(case, Operands::Die { with_backward })?;
+        comparisons.push(Comparison::new(die, false, in_place.clone())?);
     }
-    let mut half = None;
     if context.limits().has_f16
-        && let Some(built) = build_half(case)?
+        && let Some(half) = build_half(case)?
     {
-        let expected = interpret(&built, &built.values)?;
-        for limits in variants.iter().chain(&forced(context, &built.graph, case.window_bytes)) {
-            let errors = compare_under(context, &built, &expected, limits)?;
-            half = Some(errors.worst(half.unwrap_or_default()));
+        let limits = with_forced(&half);
+        comparisons.push(Comparison::new(half, true, limits)?);
+    }
+    Ok(comparisons)
+}
+
+fn agreement(context: &Arc<Context>, comparisons: &[Comparison]) -> Result<Agreement> {
+    let mut agreement = Agreement { single: Errors::default(), half: None };
+    for Comparison { built, expected, is_half, limits } in comparisons {
+        for limits in limits {
+            let errors = compare_under(context, built, expected, limits)?;
+            if *is_half {
+                agreement.half = Some(errors.worst(agreement.half.unwrap_or_default()));
+            } else {
+                agreement.single = errors.worst(agreement.single);
+            }
         }
     }
-    Ok(Agreement { single: worst, half })
+    Ok(agreement)
 }
 
 /// The limits under which a GPU would run each of `graph`'s variants, the last one also in windows and shared.

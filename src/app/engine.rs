@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::{ClassSet, Grid};
 use crate::train::config::RunConfig;
-use crate::train::events::{Command, Event, Finished, StepMetrics};
+use crate::train::events::{Command, Event, Finished, Preparing, StepMetrics};
 use crate::train::trainer::{Place, Request, Task, Trainer, Wake};
 use crate::{Error, Result};
 
@@ -33,6 +33,8 @@ pub enum Phase {
         done: usize,
         /// How many parts it has; 0 if nobody knows.
         total: usize,
+        /// How long the others will take, if that can be told.
+        left: Option<Duration>,
     },
     /// Steps are taken.
     Training,
@@ -112,7 +114,7 @@ impl Engine {
         let command_line = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let request = Request { config, place, task, command_line, background: true, wake: self.wake.clone() };
         self.trainer = Some(Trainer::start(request)?);
-        self.phase = Phase::Preparing { what: "starting".into(), done: 0, total: 0 };
+        self.phase = Phase::Preparing { what: "starting".into(), done: 0, total: 0, left: None };
         Ok(())
     }
 
@@ -189,8 +191,8 @@ impl Engine {
         };
         match &event {
             Event::Preparing(preparing) => {
-                let (what, done, total) = (preparing.what.clone(), preparing.done, preparing.total);
-                self.phase = Phase::Preparing { what, done, total };
+                let Preparing { what, done, total, left } = preparing.clone();
+                self.phase = Phase::Preparing { what, done, total, left };
             }
             Event::Started(started) => {
                 self.phase = Phase::Training;

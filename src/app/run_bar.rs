@@ -145,9 +145,10 @@ fn figures(ui: &mut Ui, state: &State) {
     let all = steps(state).map_or(0, |(_, all)| all);
     let widest = thousands(all as u64).len().max(5);
     let [step_width, rate_width, left_width] = [width(2 * widest + 8), width(10), width(13)];
-    if let Phase::Preparing { what, done, total } = &state.engine.phase {
-        let count = if *total > 0 { format!("{done} of {total}") } else { String::new() };
-        let count_width = width(9);
+    if let Phase::Preparing { what, done, total, left } = &state.engine.phase {
+        let left = left.map_or(String::new(), |left| format!(", about {:.0} s left", left.as_secs_f64().ceil()));
+        let count = if *total > 0 { format!("{done} of {total}{left}") } else { String::new() };
+        let count_width = width(27);
         let text = RichText::new(format!("{what}…"));
         let gap = ui.spacing().item_spacing.x;
         let room = (ui.available_width() - count_width - gap).min(PREPARING_WIDTH);

@@ -79,13 +79,14 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     console.end();
     // Tells at once what does not fit, before clips are drawn.
-    preflight(&config.model, &shape, &config.step(), context.limits())?;
+    let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
     let batch = Batch::from_clips(&clips, shape.size)?;
     // Before the session, which may leave no memory for it.
     let ceilings = Ceilings::measure(&context)?;
 
+    context.build(&plan.kernels, |_| true)?;
     let weights = vec![1.0; config.model.classes];
     let session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0)?;
     let subject = Subject::new(&config, &shape, &context.adapter);

@@ -100,6 +100,7 @@ impl Model {
         conform(&weights.parameters, &inference.export()?, &checkpoint)?;
         check_finite(&weights.parameters, &checkpoint)?;
         inference.import(&weights.parameters, step)?;
+        context.build(&inference.preflight().kernels, |_| true)?;
         Ok(Model { folder, config, checkpoint, step, context, inference, dataset })
     }
 }

@@ -1,9 +1,10 @@
 //! `sep4d selftest`: every kernel against its f64 reference on this adapter.
 
-use sep4d::gpu::Context;
+use sep4d::gpu::{BuildProgress, Context};
 use sep4d::{Error, Result, layers, selftest};
 
-use super::output::say;
+use super::console::Console;
+use super::output::{say, tell};
 
 /// Check every kernel and gradient against an f64 reference on this adapter
 #[derive(Debug, clap::Args)]
@@ -33,23 +34,30 @@ pub fn run(args: Args) -> Result<()> {
     let width = cases.iter().map(|case| case.name.chars().count()).max().unwrap_or(0);
     say!("relative errors against f64 on {} ({})", context.adapter.name, context.adapter.driver.trim())?;
     say!("{:<width$}  {:>9}  {:>9}  {:>9}  {:>9}", "op", "forward", "backward", "f16 fwd", "f16 bwd")?;
-    let mut failed = Vec::new();
-    for case in &cases {
-        let verdict = match selftest::compare(&context, case) {
-            Ok(agreement) => {
-                let verdict = if agreement.acceptable() { "ok" } else { "FAILED" };
-                say!("{:<width$}  {agreement}  {verdict}", case.name)?;
-                agreement.acceptable()
-            }
-            Err(why) => {
-                say!("{:<width$}  FAILED: {why}", case.name)?;
-                false
-            }
-        };
-        if !verdict {
-            failed.push(case.name.as_str());
+    let (console, mut foretold) = (Console::new(0, "kernels"), false);
+    let building = |BuildProgress { done, all, left }: BuildProgress| {
+        if done == 0 {
+            console.begin(0, all as u64);
         }
-    }
+        console.advance(done as u64, String::new());
+        if let (Some(left), false, false) = (left, foretold, console.has_bar()) {
+            foretold = true;
+            tell(&format!("building {all} kernels, about {:.0} s left", left.as_secs_f64().ceil()));
+        }
+        if done == all {
+            console.end();
+        }
+    };
+    let mut failed = Vec::new();
+    selftest::compare_all(&context, &cases, building, |case, agreement| {
+        let (verdict, is_well) = match agreement {
+            Ok(agreement) if agreement.acceptable() => (format!("{agreement}  ok"), true),
+            Ok(agreement) => (format!("{agreement}  FAILED"), false),
+            Err(why) => (format!("FAILED: {why}"), false),
+        };
+        failed.extend((!is_well).then(|| case.name.clone()));
+        say!("{:<width$}  {verdict}", case.name)
+    })?;
     if "segmentation_loss lovasz".contains(&args.filter) {
         let lovasz = selftest::compare_lovasz(&context)?;
         let verdict = if lovasz.acceptable() { "ok" } else { "FAILED" };
@@ -57,7 +65,7 @@ pub fn run(args: Args) -> Result<()> {
             "binned Lovasz against the exact, sorted form: loss differs by {:.1e}, gradient cosine {:.6}  {verdict}",
             lovasz.loss_difference, lovasz.gradient_cosine
         );
-        failed.extend((!lovasz.acceptable()).then_some("binned Lovasz"));
+        failed.extend((!lovasz.acceptable()).then(|| "binned Lovasz".to_owned()));
     }
     context.save_pipeline_cache();
     if failed.is_empty() {

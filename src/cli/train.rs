@@ -18,6 +18,9 @@ use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
 /// Where runs go that were given no folder.
 const RUNS: &str = "runs";
 
+/// How long the kernels must still take for that to be worth a line in a log.
+const WORTH_TELLING: Duration = Duration::from_secs(3);
+
 /// Options of --train.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -142,6 +145,7 @@ pub fn run(args: Args) -> Result<()> {
         config: request.config.clone(),
         folder: request.place.known().map(Path::to_path_buf),
         started: false,
+        foretold: false,
         first: true,
         saved: None,
     };
@@ -192,6 +196,8 @@ struct Reporter {
     /// The run folder, once it is known.
     folder: Option<PathBuf>,
     started: bool,
+    /// How long the kernels take has been told.
+    foretold: bool,
     first: bool,
     /// The last checkpoint that was written.
     saved: Option<PathBuf>,
@@ -233,6 +239,11 @@ impl Reporter {
             Event::Preparing(preparing) => {
                 if preparing.done == 0 {
                     self.console.line(&preparing.what);
+                } else if self.console.has_bar() {
+                    self.console.advance(0, preparing.to_string());
+                } else if preparing.left.is_some_and(|left| left >= WORTH_TELLING) && !self.foretold {
+                    self.foretold = true;
+                    self.console.line(&preparing.to_string());
                 }
             }
             Event::Started(started) => {

@@ -218,8 +218,8 @@ impl Port {
     /// Builds `kernels`, telling how far it is, until all are there or a stop is wanted; false for the latter.
     fn build(&mut self, context: &Context, kernels: &[BoundKernel]) -> Result<bool> {
         let what = format!("building the kernels for {}", context.adapter.name);
-        context.build(kernels, |BuildProgress { done, left }| {
-            let event = Event::Preparing(Preparing { what: what.clone(), done, total: kernels.len(), left });
+        context.build(kernels, |BuildProgress { done, all, left }| {
+            let event = Event::Preparing(Preparing { what: what.clone(), done, total: all, left });
             if done == 0 {
                 self.tell(event)
             } else {

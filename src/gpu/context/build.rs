@@ -31,6 +31,8 @@ const FORESEEABLE: f64 = 0.05;
 pub struct BuildProgress {
     /// Kernels that are ready.
     pub done: usize,
+    /// All of them; those of one text count once.
+    pub all: usize,
     /// What the others will take, once that can be told.
     pub left: Option<Duration>,
 }
@@ -99,13 +101,13 @@ impl Context {
         threads: usize,
         mut proceed: impl FnMut(BuildProgress) -> bool,
     ) -> Result<bool> {
-        let all: usize = waiting.kernels.iter().map(|(cost, _)| cost).sum();
+        let cost_of_all: usize = waiting.kernels.iter().map(|(cost, _)| cost).sum();
         let (start, mut done, mut ready) = (Instant::now(), 0, 0);
         let mut theirs = VecDeque::new();
         loop {
-            let part = ready as f64 / all.max(1) as f64;
+            let part = ready as f64 / cost_of_all.max(1) as f64;
             let left = (part >= FORESEEABLE).then(|| start.elapsed().mul_f64((1.0 - part) / part));
-            if !proceed(BuildProgress { done, left }) {
+            if !proceed(BuildProgress { done, all: waiting.kernels.len(), left }) {
                 return Ok(false);
             }
             theirs.extend(compiled.try_iter());

@@ -150,9 +150,14 @@ impl Pass {
         if self.transposed { g.names().backward_data } else { g.names().forward }
     }
 
-    /// The kernel that multiplies, with what both families define.
+    /// The kernel that multiplies, with what both families define. One of the blocked family serves layers with and without a
+    /// bias or an activation, because software Vulkan takes long to compile each.
     pub(super) fn kernel(&self, g: &Geometry, tiled: bool) -> Kernel {
-        g.kernel_named(self.entry(g), tiled).define("masked", i64::from(self.masked))
+        let kernel = g.kernel_named(self.entry(g), tiled).define("masked", i64::from(self.masked));
+        if !tiled {
+            return kernel;
+        }
+        kernel.define("bias", i64::from(self.bias)).define("activation", i64::from(self.activation))
     }
 
     /// The kernel that rearranges the weight before.

@@ -283,7 +283,6 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
 
     let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
     let kernel = tile.define(pass.kernel(g, true), context.limits.matrices);
-    let kernel = kernel.define("bias", i64::from(pass.bias)).define("activation", i64::from(pass.activation));
     let scratch = |elements| Operand { slot: packed, elements };
     for window in context.windows(g.n, &[from, to])? {
         let count = window.len() * g.voxels();
