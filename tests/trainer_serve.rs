@@ -84,7 +84,7 @@ fn a_reconstruction_has_all_that_is_to_be_seen_and_its_planes_mean_the_same() {
     let (mut progress, mut planned, mut used) = (Vec::new(), 0, None);
     wait(&trainer, |event| {
         match event {
-            Event::Preparing(Preparing { what, done, total }) if *total > 0 => {
+            Event::Preparing(Preparing { what, done, total, .. }) if *total > 0 => {
                 assert!(what.contains("kernels"), "{what}");
                 progress.push((*done, *total));
             }

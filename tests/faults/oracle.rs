@@ -44,9 +44,10 @@ pub fn nothing_lost(before: &Path, after: &Path) -> Result<(), String> {
             return Err(format!("{name} is gone and nothing newer is there"));
         }
     }
-    if let Some(best) = old.index().best
+    if let Some(best) = old.index().expect("the index can be read").best
         && new
             .index()
+            .expect("the index can be read")
             .best
             .is_none_or(|best| !after.join(format!("checkpoints/step-{:08}.safetensors", best.step)).exists())
     {
