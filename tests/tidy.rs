@@ -28,7 +28,8 @@ fn read(path: &Path) -> String {
 fn code(module: &str) -> Vec<(PathBuf, String)> {
     let dir = root().join("src").join(module);
     let strip = |text: String| -> String {
-        let body = text.split("cfg(test)]").next().unwrap_or_default().to_owned();
+        let tests = ["cfg(test)]", "cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
+        let body = text[..tests.unwrap_or(text.len())].to_owned();
         body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
     let is_test = |path: &PathBuf| path.ends_with("tests.rs");
