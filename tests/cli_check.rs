@@ -109,7 +109,7 @@ fn what_may_not_be_read_is_named_with_the_true_reason() {
         (town.join("Cartesian"), "permission denied"),
     ] {
         let before = path.metadata().unwrap().permissions();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         let output = as_nobody(&["check", text(&town)]).unwrap();
         fs::set_permissions(&path, before).unwrap();
         let (stdout, stderr) = said(&output);

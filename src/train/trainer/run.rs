@@ -466,8 +466,7 @@ impl Run {
     /// The state as it is, or why nothing could go on from it.
     fn sane_checkpoint(&self, session: &Session) -> Result<Result<Checkpoint, String>> {
         let (loss, largest) = (self.loss, self.largest_sane());
-        // NaN is not sane either.
-        if !(loss <= largest) {
+        if loss.is_nan() || loss > largest {
             return Ok(Err(format!("the loss is {loss}, and a run does not recover from more than {largest:.0}")));
         }
         let state = session.export()?;
