@@ -44,14 +44,12 @@ pub fn nothing_lost(before: &Path, after: &Path) -> Result<(), String> {
             return Err(format!("{name} is gone and nothing newer is there"));
         }
     }
-    if let Some(best) = old.index().expect("the index can be read").best
-        && new
-            .index()
-            .expect("the index can be read")
-            .best
-            .is_none_or(|best| !after.join(format!("checkpoints/step-{:08}.safetensors", best.step)).exists())
+    let best = |folder: &CheckpointFolder| folder.index().map(|index| index.best).map_err(|why| why.to_string());
+    let model = |step: u32| after.join(format!("checkpoints/step-{step:08}.safetensors"));
+    if let Some(was) = best(&old)?
+        && best(&new)?.is_none_or(|is| !model(is.step).exists())
     {
-        return Err(format!("step {} was the best, and none is now", best.step));
+        return Err(format!("step {} was the best, and none is now", was.step));
     }
     RunFolder::open(after).and_then(|run| run.config()).map_err(|why| why.to_string())?;
     let (had, have) = (rows(before), rows(after));
