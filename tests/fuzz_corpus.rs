@@ -3,6 +3,8 @@
 //!
 //! `SEP4D_INPUTS=1000000 cargo test --release --test fuzz_corpus` tries so many changes for each reader.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //!
 //! `SEP4D_KILLS=1000 cargo test --release --test kills` tries more often than the test suite does.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -8,6 +8,7 @@
 //! The trainer's files are tried as [`cycle`] writes them, without a device, and the program as it is. The test suite tries a
 //! share; `SEP4D_FAULTS=1000 cargo test --release --test faults` tries up to so many of each stage.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 mod cycle;
 mod oracle;
