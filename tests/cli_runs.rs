@@ -1,5 +1,6 @@
 //! What keeps a run from being lost: signals, one writer a folder, states that are worth keeping, jobs that are queued again.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
