@@ -216,5 +216,7 @@ fn a_run_that_only_makes_nan_ends_with_an_error() {
     };
     assert_eq!(why.exit_code(), 6, "{why}");
     assert!(warnings > 0 && why.to_string().contains("train.learning_rate"), "{warnings}: {why}");
-    assert_eq!(checkpoint(&folder, 1).state.steps, 1);
+    // Nothing can go on from there, and nothing is before it.
+    assert!(why.to_string().contains("go on from the beginning"), "{why}");
+    assert!(folder.join("checkpoints/step-00000001.unusable.safetensors").is_file());
 }
