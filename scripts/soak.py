@@ -25,7 +25,7 @@ from pathlib import Path
 KEYS = (
     "space Left Right shift+Left shift+Right Home End l comma period Page_Up Page_Down Page_Down Page_Down shift+Page_Up "
     "shift+Page_Down n r t f o a d w s shift+a shift+d plus minus 1 2 3 grave shift+4 grave u c x v alt+Up alt+Down "
-    "Escape F1 F1 ctrl+s ctrl+s ctrl+shift+l ctrl+0 ctrl+1 ctrl+2 ctrl+3 ctrl+4 ctrl+5 ctrl+6 ctrl+7 ctrl+8 ctrl+9 ctrl+shift+1 "
+    "Escape ctrl+s ctrl+s ctrl+shift+l ctrl+0 ctrl+1 ctrl+2 ctrl+3 ctrl+4 ctrl+5 ctrl+6 ctrl+7 ctrl+8 ctrl+9 ctrl+shift+1 "
     "ctrl+shift+2 ctrl+shift+3 ctrl+shift+4 ctrl+shift+5 F8 ctrl+z ctrl+shift+z ctrl+m F7"
 ).split()
 SIZES = ["1280 800", "1000 640", "1440 900", "1280 800"]
@@ -115,13 +115,19 @@ class Window:
             [sep4d, "--open", run], env=self.environment, stdout=self.log, stderr=subprocess.STDOUT, cwd=folder
         )
         found = self.xdotool("search", "--sync", "--onlyvisible", "--pid", str(self.process.pid), timeout=120)
+        if not found:
+            sys.exit("no window has opened: see window.log")
         self.id = found.split()[0]
         self.xdotool("windowfocus", "--sync", self.id)
 
     def xdotool(self, *words, timeout=30):
-        done = subprocess.run(
-            ["xdotool", *words], env=self.environment, capture_output=True, text=True, timeout=timeout
-        )
+        try:
+            done = subprocess.run(
+                ["xdotool", *words], env=self.environment, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            # On a busy machine a key may come to nothing.
+            return ""
         return done.stdout
 
     def press(self, key):
