@@ -141,15 +141,3 @@ fn every_reader_takes_or_refuses_whatever_it_is_given() {
     }
     readers::clean_up();
 }
-
-#[test]
-#[ignore = "writes what each reader accepts into its corpus, for fuzzing to start from"]
-fn write_valid_inputs() {
-    for reader in readers::READERS {
-        fs::create_dir_all(corpus(&reader)).unwrap();
-        for (number, bytes) in (reader.valid)().iter().enumerate() {
-            fs::write(corpus(&reader).join(format!("valid-{number}")), bytes).unwrap();
-        }
-    }
-    readers::clean_up();
-}
