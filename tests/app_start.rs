@@ -159,12 +159,13 @@ fn displays_that_are_not_there() {
     let home = home();
     is_refused(&mut sep4d(&home), &["neither DISPLAY nor WAYLAND_DISPLAY is set", "sep4d train"]);
     is_refused(sep4d(&home).env("DISPLAY", ""), &["neither DISPLAY nor WAYLAND_DISPLAY is set"]);
-    is_refused(sep4d(&home).env("DISPLAY", "localhost:59999"), &["no X server answers at DISPLAY=localhost:59999"]);
+    is_refused(sep4d(&home).env("DISPLAY", "localhost:5999"), &["no X server answers at DISPLAY=localhost:5999"]);
+    is_refused(sep4d(&home).env("DISPLAY", "localhost:59999"), &["DISPLAY=localhost:59999 names no X server"]);
     is_refused(sep4d(&home).env("DISPLAY", "nonsense"), &["DISPLAY=nonsense names no X server"]);
     is_refused(sep4d(&home).env("WAYLAND_DISPLAY", "wayland-9"), &["no Wayland server answers at", "wayland-9"]);
     let mut both = sep4d(&home);
-    both.env("WAYLAND_DISPLAY", "/nowhere").env("DISPLAY", "localhost:59999");
-    is_refused(&mut both, &["no Wayland server answers at /nowhere", "no X server answers at DISPLAY=localhost:59999"]);
+    both.env("WAYLAND_DISPLAY", "/nowhere").env("DISPLAY", "localhost:5999");
+    is_refused(&mut both, &["no Wayland server answers at /nowhere", "no X server answers at DISPLAY=localhost:5999"]);
     let mut without_folder = sep4d(&home);
     without_folder.env("WAYLAND_DISPLAY", "wayland-0").env_remove("XDG_RUNTIME_DIR");
     is_refused(&mut without_folder, &["WAYLAND_DISPLAY=wayland-0 needs XDG_RUNTIME_DIR"]);

@@ -11,6 +11,7 @@ use winit::platform::wayland::EventLoopBuilderExtWayland;
 use winit::platform::x11::EventLoopBuilderExtX11;
 use x11rb::connection::{Connection, RequestConnection};
 use x11rb::errors::ConnectError;
+use x11rb::reexports::x11rb_protocol::parse_display::parse_display;
 use x11rb::rust_connection::RustConnection;
 
 use super::{Display, INSTEAD};
@@ -19,6 +20,9 @@ use crate::{Error, Result};
 
 /// A server that takes longer to answer than this does not work.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The display with the highest port there is; displays count from port 6000 on.
+const LAST_DISPLAY: u16 = u16::MAX - 6000;
 
 /// What the toolkit loads, and the Debian packages that have it.
 const WAYLAND_LIBRARIES: [(&str, &str); 2] =
@@ -152,8 +156,9 @@ fn ask_wayland(path: &Path) -> std::io::Result<()> {
 fn x11_works(name: &OsStr) -> Result<XServer, String> {
     all_load(&X11_LIBRARIES)?;
     let shown = name.display();
-    let Some(display) = name.to_str().map(str::to_owned) else {
-        return Err(format!("DISPLAY={shown} names no X server"));
+    let is_display = |name: &&str| parse_display(Some(name)).is_ok_and(|parsed| parsed.display <= LAST_DISPLAY);
+    let Some(display) = name.to_str().filter(is_display).map(str::to_owned) else {
+        return Err(format!("DISPLAY={shown} names no X server (such as :0)"));
     };
     let answer = within(PATIENCE, move || x11rb::connect(Some(&display)));
     let (server, screen) = answer
@@ -179,7 +184,6 @@ fn refusal(why: &ConnectError, name: &OsStr) -> String {
     let reason = match why {
         ConnectError::SetupFailed(setup) => &setup.reason,
         ConnectError::SetupAuthenticate(setup) => &setup.reason,
-        ConnectError::DisplayParsingError(_) => return format!("DISPLAY={name} names no X server (such as :0)"),
         ConnectError::InvalidScreen => return format!("the X server at DISPLAY={name} has no such screen"),
         ConnectError::IoError(why) => return format!("no X server answers at DISPLAY={name} ({})", cause(why)),
         why => return format!("the X server at DISPLAY={name} cannot be understood ({why})"),
