@@ -1,4 +1,4 @@
-//! Numbers as people read them and paths as they type them, in the window and on the command line alike.
+//! Numbers and messages as people read them and paths as they type them, in the window and on the command line alike.
 
 use std::path::Path;
 
@@ -51,6 +51,11 @@ pub fn frames(first: usize, step: usize, frames: usize) -> String {
     };
     let every = if step == 1 { String::new() } else { format!(", every {step}{ending}") };
     format!("frames {first} to {last}{every}")
+}
+
+/// A message without its line breaks.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a POSIX shell takes it for one argument that is no option, for commands that are proposed.

@@ -271,9 +271,18 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
     Ok(values)
 }
 
-/// Compares each of `cases` on `context` with its twin: as the adapter is, with the other kernel family, without subgroup
-/// operations, in windows, with every launch as one of those that share a dispatch, overwriting its operands where it may, with
-/// every variant that a tuner may choose, and in f16.
+/// Which kernels are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All that the adapter may run: in windows, with every launch as one of those that share a dispatch, overwriting its
+    /// operands where it may, with every variant that its tuner may choose, and in f16.
+    Adapter,
+    /// Also those that only other adapters run: the other kernel family with its variants, and kernels without subgroup
+    /// operations.
+    Any,
+}
+
+/// Compares each of `cases` on `context` with its twin.
 ///
 /// The kernels of all are built first, on all cores, and `building` is told how far that is; then `compared` gets each case in
 /// order. A kernel that cannot be built fails the cases that need it.
@@ -283,10 +292,11 @@ fn interpret(built: &Built, inputs: &[(TensorId, Vec<f64>)]) -> Result<Values> {
 pub fn compare_all(
     context: &Arc<Context>,
     cases: &[Case],
+    scope: Scope,
     mut building: impl FnMut(BuildProgress),
     mut compared: impl FnMut(&Case, Result<Agreement>) -> Result<()>,
 ) -> Result<()> {
-    let comparisons = cases.par_iter().map(|case| comparisons(context, case)).collect::<Result<Vec<_>>>()?;
+    let comparisons = cases.par_iter().map(|case| comparisons(context, case, scope)).collect::<Result<Vec<_>>>()?;
     let kernels = comparisons.par_iter().flatten().map(Comparison::kernels).collect::<Result<Vec<_>>>()?;
     let kernels: BTreeSet<BoundKernel> = kernels.into_iter().flatten().collect();
     // Whatever fails here fails again in its case, which can then be named.
@@ -320,21 +330,28 @@ impl Comparison {
     }
 }
 
-fn comparisons(context: &Context, case: &Case) -> Result<Vec<Comparison>> {
+fn comparisons(context: &Context, case: &Case, scope: Scope) -> Result<Vec<Comparison>> {
     let own = context.limits().clone();
-    let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
-    let no_subgroups = KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() };
-    let mut variants = vec![own, other_family, no_subgroups];
-    if let Some(bytes) = case.window_bytes {
-        for i in 0..2 {
-            variants.push(KernelLimits { max_storage_binding_bytes: bytes, ..variants[i].clone() });
+    let mut families = vec![own.clone()];
+    if scope == Scope::Any {
+        families.push(KernelLimits { is_cpu: !own.is_cpu, ..own.clone() });
+    }
+    let in_windows =
+        |limits: &KernelLimits| Some(KernelLimits { max_storage_binding_bytes: case.window_bytes?, ..limits.clone() });
+    let in_place: Vec<_> = [own.clone()].into_iter().chain(in_windows(&own)).collect();
+    let mut variants = families.clone();
+    variants.extend(families.iter().filter_map(in_windows));
+    variants.extend(families.iter().map(|limits| KernelLimits { grouping: Grouping::Every, ..limits.clone() }));
+    if scope == Scope::Any {
+        variants.push(KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() });
+    }
+    let with_forced = |built: &Built| {
+        let mut limits = variants.clone();
+        if families.iter().any(|family| !family.is_cpu) {
+            limits.extend(forced(context, &built.graph, case.window_bytes));
         }
-    }
-    let in_place = [&variants[..1], variants.get(3..4).unwrap_or_default()].concat();
-    for i in 0..2 {
-        variants.push(KernelLimits { grouping: Grouping::Every, ..variants[i].clone() });
-    }
-    let with_forced = |built: &Built| [&variants[..], &forced(context, &built.graph, case.window_bytes)[..]].concat();
+        limits
+    };
     let mut comparisons = Vec::new();
     let stay = build(case, Operands::Stay)?;
     let limits = with_forced(&stay);

@@ -1,7 +1,8 @@
 //! Every kernel against its f64 twin, and every twin against central differences.
 
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::{layers, selftest};
+use sep4d::layers;
+use sep4d::selftest::{self, Scope};
 
 #[test]
 fn kernels_agree_with_their_twins() {
@@ -15,7 +16,7 @@ fn kernels_agree_with_their_twins() {
         }
         Ok(())
     };
-    selftest::compare_all(&context, &layers::cases(), |_| {}, compared).unwrap();
+    selftest::compare_all(&context, &layers::cases(), Scope::Any, |_| {}, compared).unwrap();
     assert!(failures.is_empty(), "{failures:#?}");
 }
 

@@ -8,6 +8,7 @@ use eframe::egui_wgpu::WgpuError;
 
 use super::display::{Display, INSTEAD};
 use crate::Error;
+use crate::figures::one_line;
 use crate::gpu::{DeviceChoice, adapters, choose};
 
 /// A panic that was caught.
@@ -55,7 +56,7 @@ fn short(place: &Location<'_>) -> String {
 
 /// One line, without a full stop, and without the place in the toolkit's sources that some of its messages begin with.
 fn plain(text: &str) -> String {
-    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text = one_line(text);
     while let Some(start) = text.find("os error at ") {
         let end = text[start..].find(": ").map_or(text.len(), |end| start + end + 2);
         text.replace_range(start..end, "");

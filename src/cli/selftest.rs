@@ -1,7 +1,8 @@
 //! `sep4d selftest`: every kernel against its f64 reference on this adapter.
 
 use sep4d::gpu::{BuildProgress, Context};
-use sep4d::{Error, Result, layers, selftest};
+use sep4d::selftest::{self, Scope};
+use sep4d::{Error, Result, layers};
 
 use super::console::Console;
 use super::output::{say, tell};
@@ -15,6 +16,9 @@ pub struct Args {
     /// Only the cases whose name contains this
     #[arg(long, default_value = "")]
     filter: String,
+    /// Also the kernels that only other kinds of adapters run, where this one can run them
+    #[arg(long)]
+    all_kernels: bool,
 }
 
 /// Prints a row a case as it is done.
@@ -49,7 +53,8 @@ pub fn run(args: Args) -> Result<()> {
         }
     };
     let mut failed = Vec::new();
-    selftest::compare_all(&context, &cases, building, |case, agreement| {
+    let scope = if args.all_kernels { Scope::Any } else { Scope::Adapter };
+    selftest::compare_all(&context, &cases, scope, building, |case, agreement| {
         let (verdict, is_well) = match agreement {
             Ok(agreement) if agreement.acceptable() => (format!("{agreement}  ok"), true),
             Ok(agreement) => (format!("{agreement}  FAILED"), false),

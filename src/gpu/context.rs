@@ -1,6 +1,8 @@
 //! The device a run works on, and its errors.
 
 mod build;
+#[cfg(test)]
+pub(crate) mod faults;
 mod pipelines;
 
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapters::{AdapterSummary, DeviceChoice, OPTIONAL_FEATURES, choose, enumerate, summary};
 use super::tuning::TuningFile;
+use crate::figures::one_line;
 use crate::graph::program::{LAYER, LAYER_BYTES};
 use crate::graph::{KernelLimits, Tuning};
 use crate::{Error, Result};
@@ -31,6 +34,14 @@ pub struct MemoryUse {
     pub reserved_bytes: u64,
 }
 
+/// What a device reported outside of any error scope.
+#[derive(Debug, Default)]
+struct Failure {
+    loss: Option<String>,
+    /// The first of them; a lost device objects to whatever comes after.
+    error: Option<String>,
+}
+
 /// A device, its queue, and the pipelines made on it so far.
 pub struct Context {
     /// The logical device.
@@ -43,7 +54,9 @@ pub struct Context {
     pipelines: Arc<Mutex<Pipelines>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     choices: Option<TuningFile>,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Failure>>,
+    #[cfg(test)]
+    faults: Option<Arc<faults::Faults>>,
 }
 
 impl std::fmt::Debug for Context {
@@ -66,6 +79,12 @@ impl Context {
 
     /// Opens `adapter`, which `summary` describes.
     fn of(adapter: &wgpu::Adapter, mut summary: AdapterSummary) -> Result<Arc<Context>> {
+        #[cfg(test)]
+        let faults = faults::Faults::of_thread();
+        #[cfg(test)]
+        if let Some(why) = faults.as_ref().and_then(|faults| faults.opening()) {
+            return Err(Error::Device(format!("adapter {} cannot be opened: {why}", summary.name)));
+        }
         let wanted = OPTIONAL_FEATURES.iter().fold(wgpu::Features::empty(), |all, (feature, _)| all | *feature);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("sep4d"),
@@ -80,13 +99,17 @@ impl Context {
         }))
         .map_err(|why| Error::Device(format!("adapter {} cannot be opened: {why}", summary.name)))?;
 
-        let failure = Arc::new(Mutex::new(None));
+        let failure: Arc<Mutex<Failure>> = Arc::default();
         let (lost, uncaptured) = (failure.clone(), failure.clone());
         // Dropping the device reports its loss too, but then nobody is left to ask.
         device.set_device_lost_callback(move |reason, message| {
-            record(&lost, format!("the GPU device was lost ({reason:?}): {message}"));
+            let message = one_line(&format!("the GPU device was lost ({reason:?}) {message}"));
+            lost.lock().unwrap_or_else(PoisonError::into_inner).loss.get_or_insert(message);
         });
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&uncaptured, error.to_string())));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let message = one_line(&error.to_string());
+            uncaptured.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(message);
+        }));
         let cache = open_pipeline_cache(adapter, &device);
         let choices = TuningFile::new(cache_folder().as_deref(), &adapter.get_info());
         if let (Some(choices), false) = (&choices, summary.limits.is_cpu) {
@@ -102,6 +125,8 @@ impl Context {
             cache,
             choices,
             failure,
+            #[cfg(test)]
+            faults,
         }))
     }
 
@@ -130,6 +155,8 @@ impl Context {
             cache: self.cache.clone(),
             choices: self.choices.clone(),
             failure: self.failure.clone(),
+            #[cfg(test)]
+            faults: self.faults.clone(),
         })
     }
 
@@ -151,7 +178,8 @@ impl Context {
     /// # Errors
     /// [`Error::Device`] with that message.
     pub fn check(&self) -> Result<()> {
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure.loss.as_ref().or(failure.error.as_ref()) {
             Some(message) => Err(Error::Device(format!(
                 "{message}; resume from the last checkpoint (--resume), or choose another adapter (--device)"
             ))),
@@ -166,19 +194,26 @@ impl Context {
     pub fn guarded<R>(&self, what: &str, make: impl FnOnce() -> R) -> Result<R> {
         let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
-        let made = make();
         let mut error = None;
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            error = faults.making(&self.device);
+        }
+        let made = make();
         for scope in scopes.into_iter().rev() {
             error = pollster::block_on(scope.pop()).or(error);
         }
-        match error {
-            None => Ok(made),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory(format!(
+        let Some(error) = error else { return Ok(made) };
+        // A lost device objects to everything: then its loss is the reason.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.check()?;
+        Err(match error {
+            wgpu::Error::OutOfMemory { .. } => Error::Memory(format!(
                 "{} has no memory left for {what}; use a smaller T, grid (data.crop) or preset",
                 self.adapter.name
-            ))),
-            Some(why) => Err(Error::Device(format!("{what} failed on {}: {why}", self.adapter.name))),
-        }
+            )),
+            why => Error::Device(format!("{what} failed on {}: {}", self.adapter.name, one_line(&why.to_string()))),
+        })
     }
 
     /// An image of so many bytes, in whole layers, and of several: software Vulkan compiles another kernel for an image of one.
@@ -216,15 +251,15 @@ impl Context {
     /// # Errors
     /// [`Error::Device`] if the device was lost meanwhile.
     pub fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            faults.waiting(&self.device);
+        }
         self.device
             .poll(wgpu::PollType::Wait { submission_index: submission, timeout: None })
             .map_err(|why| Error::Device(format!("waiting for {} failed: {why}", self.adapter.name)))?;
         self.check()
     }
-}
-
-fn record(failure: &Mutex<Option<String>>, message: String) {
-    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
 }
 
 /// Where things are kept that only make the next start faster.

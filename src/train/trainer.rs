@@ -267,4 +267,6 @@ fn give_way() {
 }
 
 #[cfg(test)]
+mod device_faults;
+#[cfg(test)]
 mod tests;

@@ -147,6 +147,10 @@ impl Context {
 
     /// Another device of the same adapter.
     fn twin(&self) -> Result<Arc<Context>> {
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            faults.clone().enter();
+        }
         Context::of(&self.source, self.adapter.clone())
     }
 }
