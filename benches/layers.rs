@@ -11,7 +11,7 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session;
 

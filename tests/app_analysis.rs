@@ -125,7 +125,7 @@ fn trained(dir: &Path, other: usize) -> (RunConfig, PathBuf, ReconstructedClip) 
 }
 
 #[test]
-fn planes_of_two_clips_are_mixed_and_decoded_in_the_window() {
+fn latents_of_two_clips_are_mixed_and_decoded_in_the_window() {
     let dir = tempfile::tempdir().unwrap();
     let (config, checkpoint, other) = trained(dir.path(), 3);
     let set = Dataset::open(&config.data.root, config.data.val_split, config.dataset_options()).unwrap();
@@ -138,21 +138,21 @@ fn planes_of_two_clips_are_mixed_and_decoded_in_the_window() {
         app.state.engine.show(config, run, checkpoint).unwrap();
     });
     until(&mut harness, "clip A", |app| app.state.shown.as_ref().is_some_and(|shown| shown.model.is_some()));
-    order(&mut harness, Action::Show(Pane::Latents));
+    order(&mut harness, Action::Show(Pane::Mix));
     // Of five clips, the one half the split away is proposed.
     harness.get_by_label("Next clip for B").click();
     harness.run_steps(3);
-    harness.get_by_label("Swap the temporal planes of A and B").click();
-    until(&mut harness, "the swapped planes", |app| app.state.mixed.is_some());
+    harness.get_by_label("Swap what A and B hold of time").click();
+    until(&mut harness, "the swapped latents", |app| app.state.mixed.is_some());
     let swapped = harness.state().state.mixed.clone().unwrap();
     let own = harness.state().state.shown.as_ref().unwrap().clone();
     assert_eq!((swapped.clip, own.clip), (0, 0));
-    harness.get_by_label("Swap the spatial planes of A and B").click();
+    harness.get_by_label("Swap what A and B hold of space").click();
     until(&mut harness, "B itself", |app| {
         app.state.mixed.as_ref().is_some_and(|mixed| mixed.version > swapped.version)
     });
     let whole = harness.state().state.mixed.clone().unwrap();
-    assert!(whole.labels == other.labels && whole.likely == other.likely, "all planes of B are not B");
+    assert!(whole.labels == other.labels && whole.likely == other.likely, "all latents of B are not B");
     assert!(swapped.likely != whole.likely && swapped.likely != own.model.unwrap().likely);
     // The views draw the mix, and the clip itself stays what it was.
     let app = harness.state();

@@ -187,7 +187,7 @@ fn the_menu_leads_to_orders() {
 fn layout_view_and_settings_are_remembered() {
     let mut first = first_start([1280.0, 800.0]);
     let context = first.ctx.clone();
-    first.state_mut().perform(&context, Action::Show(Pane::Planes));
+    first.state_mut().perform(&context, Action::Show(Pane::Latents));
     let state = &mut first.state_mut().state;
     state.view.toggle_class(3);
     state.playback.change_speed(-1);

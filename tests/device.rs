@@ -6,7 +6,7 @@ use sep4d::Error;
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice, adapters};
 use sep4d::graph::Kernel;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::Session;
 

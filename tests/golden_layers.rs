@@ -20,7 +20,8 @@ use sep4d::layers::permute::{permute, tile};
 use sep4d::layers::pointwise::Pointwise;
 use sep4d::layers::reparameterise::reparameterise;
 use sep4d::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
-use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, build};
+use sep4d::models::sep4d::SEP4D;
+use sep4d::models::{BatchShape, Mode, ModelConfig};
 use sep4d::rng;
 use sep4d::selftest::relative_error;
 
@@ -356,10 +357,10 @@ fn five_adam_steps_agree() {
 #[test]
 fn positional_codes_agree() {
     // The code of x in a model whose volume has five cells along x.
-    let config = ModelConfig { classes: 3, latent_channels: 2, plane_features: 2, hidden: 2, head: 2 };
+    let config = ModelConfig::of(&SEP4D, 0);
     let shape = BatchShape { batch: 1, frames: 2, size: [10, 4, 6] };
     let mut graph = Graph::new();
-    build(&mut graph, &config, &shape, Latent::Mean).unwrap();
+    config.build(&mut graph, &shape, Mode::Look).unwrap();
     let mut inputs = graph.nodes().iter().flat_map(|node| &node.inputs).map(|&id| graph.tensor(id));
     let code = inputs.find(|tensor| tensor.name == "planes.bias.x.code").unwrap();
     let Storage::Constant(values) = &code.storage else { panic!("{:?}", code.storage) };

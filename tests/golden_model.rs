@@ -14,11 +14,12 @@ use sep4d::graph::plan::Plan;
 use sep4d::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
 use sep4d::layers::pointwise::weighted_sum;
 use sep4d::layers::segmentation_loss::segmentation_loss;
-use sep4d::models::sep4d::{BatchShape, Latent, ModelConfig, Sep4d, build};
+use sep4d::models::sep4d::SEP4D;
+use sep4d::models::{BatchShape, Built, Mode, ModelConfig, Terms};
 use sep4d::selftest::relative_error;
 use sep4d::train::session::{LossWeights, NamedTensor, Precision, Session, StepConfig, TrainingState};
 
-const CONFIG: ModelConfig = ModelConfig { classes: 11, latent_channels: 4, plane_features: 6, hidden: 8, head: 4 };
+const CLASSES: usize = 11;
 const SIZE: [usize; 3] = [8, 6, 4];
 const SEED: u32 = 7;
 
@@ -72,6 +73,11 @@ impl Golden {
     }
 }
 
+/// C = 4, D = 6, hid = 8, hr = 4.
+fn config() -> ModelConfig {
+    ModelConfig::of(&SEP4D, 0)
+}
+
 fn shape() -> BatchShape {
     BatchShape { batch: 2, frames: 3, size: SIZE }
 }
@@ -80,15 +86,15 @@ fn shape() -> BatchShape {
 fn blocked_logits(golden: &Golden) -> Vec<f64> {
     let plain = golden.f64("eval.logits");
     let voxels: usize = SIZE.iter().product();
-    let frames = plain.len() / (voxels * CONFIG.classes);
+    let frames = plain.len() / (voxels * CLASSES);
     let rows: Vec<usize> = (0..frames * voxels).collect();
     let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, SIZE)).collect();
-    order.iter().flat_map(|row| plain[row * CONFIG.classes..(row + 1) * CONFIG.classes].to_vec()).collect()
+    order.iter().flat_map(|row| plain[row * CLASSES..(row + 1) * CLASSES].to_vec()).collect()
 }
 
 struct Training {
     graph: Graph,
-    model: Sep4d,
+    model: Built,
     rng: TensorId,
     class_weights: TensorId,
     losses: [TensorId; 4],
@@ -96,11 +102,11 @@ struct Training {
 
 fn training_graph() -> Training {
     let mut g = Graph::new();
-    let class_weights = g.input("class_weights", TensorSpec::f32(&[CONFIG.classes]));
+    let class_weights = g.input("class_weights", TensorSpec::f32(&[CLASSES]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
-    let model = build(&mut g, &CONFIG, &shape(), Latent::Sample(rng)).unwrap();
+    let model = config().build(&mut g, &shape(), Mode::Train { rng }).unwrap();
     let (ce, lovasz) = segmentation_loss(&mut g, model.logits, model.labels, class_weights).unwrap();
-    let kl = weighted_sum(&mut g, &model.kl.iter().map(|&kl| (1.0, kl)).collect::<Vec<_>>()).unwrap();
+    let [("kl", kl)] = model.losses[..] else { panic!("{:?}", model.losses) };
     let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (0.005, kl)]).unwrap();
     let seed = g.constant("d_loss", &[1], vec![1.0]).unwrap();
     g.backward(&[(total, seed)], &[]).unwrap();
@@ -151,7 +157,7 @@ fn twin_values(graph: &Graph, golden: &Golden) -> Values {
 fn every_parameter_has_its_pytorch_name_and_shape() {
     let golden = Golden::load();
     let mut graph = Graph::new();
-    build(&mut graph, &CONFIG, &shape(), Latent::Mean).unwrap();
+    config().build(&mut graph, &shape(), Mode::Look).unwrap();
     let tensors = golden.tensors();
     let mut expected: Vec<(String, Vec<usize>)> = tensors
         .iter()
@@ -166,9 +172,9 @@ fn every_parameter_has_its_pytorch_name_and_shape() {
 #[test]
 fn presets_have_the_published_parameter_counts() {
     for (hidden, count) in [(128, 1_215_095), (64, 508_215)] {
-        let config = ModelConfig { classes: 11, latent_channels: 16, plane_features: 32, hidden, head: 32 };
+        let config = ModelConfig::of(&SEP4D, 3).with(&[("model.hidden", hidden)]).unwrap();
         let mut graph = Graph::new();
-        build(&mut graph, &config, &shape(), Latent::Mean).unwrap();
+        config.build(&mut graph, &shape(), Mode::Look).unwrap();
         assert_eq!(graph.parameter_count(), count);
     }
 }
@@ -178,7 +184,7 @@ fn logits_agree() {
     let golden = Golden::load();
     let expected = blocked_logits(&golden);
     let mut graph = Graph::new();
-    let model = build(&mut graph, &CONFIG, &shape(), Latent::Mean).unwrap();
+    let model = config().build(&mut graph, &shape(), Mode::Look).unwrap();
     graph.keep(model.logits);
 
     let mut values = twin_values(&graph, &golden);
@@ -252,15 +258,15 @@ fn reconstructions_are_the_largest_logits_in_plain_order() {
     let batch = batch(&golden);
     let plain = golden.f32("eval.logits");
     let largest = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u8;
-    let expected: Vec<u8> = plain.chunks(CONFIG.classes).map(largest).collect();
+    let expected: Vec<u8> = plain.chunks(CLASSES).map(largest).collect();
 
     let mut labels = Vec::new();
     for (labels_of_clip, observed) in
         batch.labels.chunks(batch.labels.len() / 2).zip(batch.observed.chunks(batch.labels.len() / 2))
     {
         let clip = Batch { labels: labels_of_clip.to_vec(), observed: observed.to_vec(), batch: 1, ..batch.clone() };
-        let planes = session.inference().encode(&clip).unwrap();
-        let means: Vec<Vec<f32>> = planes.into_iter().map(|plane| plane.mu).collect();
+        let latents = session.inference().encode(&clip).unwrap();
+        let means: Vec<Vec<f32>> = latents.into_iter().map(|latent| latent.mu).collect();
         labels.extend(session.inference().decode(&means).unwrap().into_iter().map(|likely| likely.classes()[0]));
     }
     assert_eq!(labels, expected);
@@ -285,13 +291,13 @@ fn session(golden: &Golden) -> Session {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let step = StepConfig {
         precision: Precision::F32,
-        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) },
         weight_decay: 0.0,
         clip_norm: None,
         memory_budget: None,
     };
     let weights = golden.f32("class_weights");
-    let mut session = Session::new(&context, &CONFIG, &shape(), &step, &weights, u64::from(SEED)).unwrap();
+    let mut session = Session::new(&context, &config(), &shape(), &step, &weights, u64::from(SEED)).unwrap();
     let fresh = session.export().unwrap();
     let parameters: Vec<NamedTensor> =
         fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();

@@ -5,7 +5,7 @@
 use sep4d::data::batch::Batch;
 use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{Session, StepConfig, preflight};
 

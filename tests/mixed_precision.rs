@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sep4d::data::batch::Batch;
 use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{LossScale, Precision, Session, StepConfig, TrainingState};
 

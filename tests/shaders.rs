@@ -10,7 +10,7 @@ use sep4d::gpu::{render_shader, shader_files};
 use sep4d::graph::plan::{Plan, Step};
 use sep4d::graph::{Graph, Kernel, KernelLimits, MatrixUnits};
 use sep4d::layers;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::{BatchShape, Terms};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{self, LossWeights, Precision, StepConfig};
 
@@ -83,7 +83,7 @@ fn all_kernels() -> Kernels {
     }
     let steps = [Precision::F32, Precision::F16].map(|precision| StepConfig {
         precision,
-        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 },
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) },
         weight_decay: 0.0,
         clip_norm: None,
         memory_budget: None,

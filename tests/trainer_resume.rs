@@ -65,7 +65,7 @@ fn curve(folder: &Path) -> Vec<(u32, String)> {
     let rows = RunFolder::open(folder).and_then(|folder| folder.metrics()).expect("the run has metrics");
     rows.into_iter()
         .map(|row| match row {
-            Row::Step(m) => (m.step, format!("{} {} {} {}", m.loss, m.gradient_norm, m.kl, m.learning_rate)),
+            Row::Step(m) => (m.step, format!("{} {} {} {}", m.loss, m.gradient_norm, m.terms.csv(), m.learning_rate)),
             Row::Validation(m) => (m.step, format!("{:?}", m.evaluation)),
         })
         .collect()
@@ -178,7 +178,7 @@ fn a_run_of_another_model_is_not_resumed() {
     let folder = dir.path().join("run");
     finished(&start(&config, &folder, false));
     config.train.steps = 2;
-    config.model.hidden *= 2;
+    config.model = config.model.clone().with(&[("model.hidden", 16)]).unwrap();
     let trainer = start(&config, &folder, true);
     let why = loop {
         if let Some(Event::Failed(why)) = trainer.next_event(Duration::from_secs(60)).unwrap() {

@@ -1,4 +1,4 @@
-//! The trainer as a server of pictures: reconstructions, decoded planes, and models that are shown without training.
+//! The trainer as a server of pictures: reconstructions, decoded latents, and models that are shown without training.
 
 #![allow(clippy::unwrap_used)]
 
@@ -59,7 +59,7 @@ fn warning(trainer: &Trainer, command: Command) -> String {
 }
 
 fn means(clip: &ReconstructedClip) -> Vec<Vec<f32>> {
-    clip.planes.iter().map(|plane| plane.mu.clone()).collect()
+    clip.latents.iter().map(|latent| latent.mu.clone()).collect()
 }
 
 /// Every file of a folder with its contents.
@@ -76,7 +76,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_reconstruction_has_all_that_is_to_be_seen_and_its_planes_mean_the_same() {
+fn a_reconstruction_has_all_that_is_to_be_seen_and_its_latents_mean_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let trainer = start(&config(dir.path()), &dir.path().join("run"), Task::Train { resume: false }, false);
     trainer.send(Command::Pause);
@@ -115,26 +115,26 @@ fn a_reconstruction_has_all_that_is_to_be_seen_and_its_planes_mean_the_same() {
         assert!(a >= b && b >= c && a > 0.09 && a + b + c <= 1.01 && likely.entropy() <= 1.0, "{likely:?}");
     }
     assert_eq!(clip.confusion.iter().map(Confusion::scores).collect::<Vec<_>>(), clip.scores);
-    let names: Vec<&str> = clip.planes.iter().map(|plane| plane.name).collect();
+    let names: Vec<&str> = clip.latents.iter().map(|latent| latent.spec.name).collect();
     assert_eq!(names, ["xy", "xz", "yz", "tx", "ty", "tz"]);
-    let channels = clip.planes[0].shape[3];
-    assert_eq!(clip.planes[1].shape, [1, 8, 2, channels]);
-    assert_eq!(clip.planes[5].shape, [1, 2, 2, channels]);
+    let channels = clip.latents[0].shape[3];
+    assert_eq!(clip.latents[1].shape, [1, 8, 2, channels]);
+    assert_eq!(clip.latents[5].shape, [1, 2, 2, channels]);
     assert!(
-        clip.planes.iter().all(|p| p.mu.len() == p.shape.iter().product::<usize>() && p.logvar.len() == p.mu.len())
+        clip.latents.iter().all(|p| p.mu.len() == p.shape.iter().product::<usize>() && p.logvar.len() == p.mu.len())
     );
 
-    trainer.send(Command::Decode(Arc::new(DecodeRequest { id: 42, planes: means(&clip) })));
+    trainer.send(Command::Decode(Arc::new(DecodeRequest { id: 42, latents: means(&clip) })));
     let decoded = wait(&trainer, |event| if let Event::Decoded(clip) = event { Some(clip.clone()) } else { None });
     assert_eq!((decoded.id, decoded.frames, decoded.size), (42, 2, [16, 16, 4]));
     assert!(decoded.labels == clip.labels && decoded.likely == clip.likely);
     // Other planes mean something else.
     let other = means(&clip).iter().map(|plane| plane.iter().map(|v| v + 3.0).collect()).collect();
-    trainer.send(Command::Decode(Arc::new(DecodeRequest { id: 43, planes: other })));
+    trainer.send(Command::Decode(Arc::new(DecodeRequest { id: 43, latents: other })));
     let moved = wait(&trainer, |event| if let Event::Decoded(clip) = event { Some(clip.clone()) } else { None });
     assert!(moved.id == 43 && moved.likely != clip.likely);
 
-    let why = warning(&trainer, Command::Decode(Arc::new(DecodeRequest { id: 44, planes: vec![vec![0.0]] })));
+    let why = warning(&trainer, Command::Decode(Arc::new(DecodeRequest { id: 44, latents: vec![vec![0.0]] })));
     assert!(why.contains("cannot be decoded"), "{why}");
 }
 

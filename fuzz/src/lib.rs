@@ -10,6 +10,7 @@ use safetensors::{SafeTensors, serialize};
 use sep4d::data::{Cursor, Dataset, DatasetOptions, Split};
 use sep4d::gpu::AdapterSummary;
 use sep4d::graph::KernelLimits;
+use sep4d::models::Terms;
 use sep4d::train::checkpoint::{Best, Checkpoint, CheckpointFolder, Index, Weights, check_finite};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::StepMetrics;
@@ -198,7 +199,7 @@ fn step_metrics(step: u32) -> StepMetrics {
         loss: 1.25,
         cross_entropy: 0.5,
         lovasz: 0.75,
-        kl: 0.1,
+        terms: Terms::of([("kl", 0.1)]),
         gradient_norm: f32::NAN,
         loss_scale: 1.0,
         skipped: 0,

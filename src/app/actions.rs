@@ -211,8 +211,8 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::Show(Pane::Settings), "Panel: settings", [command(Key::Num5)];
     Action::Show(Pane::Voxel), "Panel: voxel", [command(Key::Num6)];
     Action::Show(Pane::Confusion), "Panel: confusion matrix", [command(Key::Num7)];
-    Action::Show(Pane::Planes), "Panel: latent planes", [command(Key::Num8)];
-    Action::Show(Pane::Latents), "Panel: latent mixing", [command(Key::Num9)];
+    Action::Show(Pane::Latents), "Panel: latents", [command(Key::Num8)];
+    Action::Show(Pane::Mix), "Panel: latent mixing", [command(Key::Num9)];
     Action::Show(Pane::Losses), "Panel: losses", [command_shift(Key::Num1)];
     Action::Show(Pane::Accuracy), "Panel: mIoU and IoU", [command_shift(Key::Num2)];
     Action::Show(Pane::Frames), "Panel: IoU of frames", [command_shift(Key::Num3)];

@@ -146,7 +146,7 @@ impl Example {
             likely: Vec::new(),
             scores: confusion.iter().map(Confusion::scores).collect(),
             confusion,
-            planes: Vec::new(),
+            latents: Vec::new(),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
             frame_step: clip.frame_step,
@@ -167,7 +167,7 @@ impl Example {
 mod tests {
     use super::*;
     use crate::gpu::{Context, DeviceChoice};
-    use crate::models::sep4d::BatchShape;
+    use crate::models::BatchShape;
     use crate::train::inference::Inference;
     use crate::train::validation::reconstruct;
 

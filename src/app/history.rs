@@ -89,6 +89,7 @@ impl History {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::models::Terms;
     use crate::train::metrics::{Confusion, Evaluation, Scores};
 
     /// A run as it usually goes, the same at every call.
@@ -122,7 +123,7 @@ pub(crate) mod tests {
             loss: 2.0,
             cross_entropy: 1.0,
             lovasz: 0.5,
-            kl: 1.5,
+            terms: Terms::of([("kl", 1.5)]),
             gradient_norm: 0.7,
             loss_scale: 1.0,
             skipped: 0,

@@ -20,8 +20,8 @@ pub enum Pane {
     Settings,
     Voxel,
     Confusion,
-    Planes,
     Latents,
+    Mix,
     Losses,
     Accuracy,
     Frames,
@@ -39,8 +39,8 @@ impl Pane {
         Pane::Settings,
         Pane::Voxel,
         Pane::Confusion,
-        Pane::Planes,
         Pane::Latents,
+        Pane::Mix,
         Pane::Losses,
         Pane::Accuracy,
         Pane::Frames,
@@ -58,8 +58,8 @@ impl Pane {
             Pane::Settings => "Settings",
             Pane::Voxel => "Voxel",
             Pane::Confusion => "Confusion",
-            Pane::Planes => "Planes",
-            Pane::Latents => "Mix",
+            Pane::Latents => "Latents",
+            Pane::Mix => "Mix",
             Pane::Losses => "Loss",
             Pane::Accuracy => "mIoU",
             Pane::Frames => "Frames",
@@ -89,7 +89,7 @@ pub fn default_tree() -> Tree<Pane> {
     let classes = tabs(&[Pane::Classes]);
     let views = [Pane::Original, Pane::Reconstruction, Pane::Error].map(|pane| tabs(&[pane]));
     let plots = tabs(&[Pane::Losses, Pane::Accuracy, Pane::PerClass, Pane::Frames, Pane::LearningRate]);
-    let inspector = tabs(&[Pane::Settings, Pane::Voxel, Pane::Confusion, Pane::Planes, Pane::Latents]);
+    let inspector = tabs(&[Pane::Settings, Pane::Voxel, Pane::Confusion, Pane::Latents, Pane::Mix]);
     let views = tiles.insert_horizontal_tile(views.to_vec());
     let middle = shared(&mut tiles, LinearDir::Vertical, &[(views, 0.7), (plots, 0.3)]);
     let root = shared(&mut tiles, LinearDir::Horizontal, &[(classes, 0.15), (middle, 0.63), (inspector, 0.22)]);
@@ -223,14 +223,14 @@ mod tests {
     #[test]
     fn a_closed_panel_comes_back() {
         let mut tree = default_tree();
-        let id = tree.tiles.find_pane(&Pane::Planes).unwrap();
-        close(&mut tree, Pane::Planes);
+        let id = tree.tiles.find_pane(&Pane::Latents).unwrap();
+        close(&mut tree, Pane::Latents);
         assert!(!tree.tiles.is_visible(id));
-        bring_up(&mut tree, Pane::Planes);
+        bring_up(&mut tree, Pane::Latents);
         assert!(tree.tiles.is_visible(id));
         tree.tiles.remove(id);
-        bring_up(&mut tree, Pane::Planes);
-        assert!(tree.tiles.find_pane(&Pane::Planes).is_some());
+        bring_up(&mut tree, Pane::Latents);
+        assert!(tree.tiles.find_pane(&Pane::Latents).is_some());
     }
 
     #[test]

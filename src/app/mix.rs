@@ -1,4 +1,4 @@
-//! Two clips' latent planes mixed and decoded while the user looks on.
+//! Two clips' latents mixed and decoded while the user looks on.
 //!
 //! At most one order of each kind is under way: what is wanted next goes out when the answer has come.
 
@@ -7,10 +7,7 @@ use std::sync::Arc;
 use super::engine::Phase;
 use super::state::State;
 use crate::train::events::{Command, DecodeRequest, DecodedClip, Likely, ReconstructedClip};
-use crate::train::inference::LatentPlane;
-
-/// Planes before this one lie in space, the others in time.
-const SPATIAL: usize = 3;
+use crate::train::inference::Latent;
 
 /// What a mixed latent means, in the place of the reconstruction.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +40,7 @@ struct Recipe {
 struct Other {
     clip: usize,
     step: u32,
-    planes: Vec<LatentPlane>,
+    latents: Vec<Latent>,
 }
 
 /// The mix that is wanted, and what is on its way to it. Clip A is the one in view.
@@ -55,9 +52,9 @@ pub struct Mix {
     pub other: Option<usize>,
     /// Somebody looks at the panel; said anew in each frame.
     pub is_watched: bool,
-    /// How much of B the planes over space have, 0..1.
+    /// How much of B the latents have that do not change in time, 0..1.
     pub spatial: f32,
-    /// How much of B the planes over time have, 0..1.
+    /// How much of B those have that do, 0..1.
     pub temporal: f32,
     loaded: Option<Other>,
     asked: Option<usize>,
@@ -66,19 +63,15 @@ pub struct Mix {
     waiting: bool,
 }
 
-/// `(1 - w) A + w B` of the means of each plane, `w` being `spatial` or `temporal`; exactly A or B at the ends. `None` if
-/// the planes differ in extent.
-pub fn interpolate(a: &[LatentPlane], b: &[LatentPlane], spatial: f32, temporal: f32) -> Option<Vec<Vec<f32>>> {
+/// `(1 - w) A + w B` of what is decoded of each latent, `w` being `spatial` or `temporal`; exactly A or B at the ends. `None`
+/// if they differ in extent.
+pub fn interpolate(a: &[Latent], b: &[Latent], spatial: f32, temporal: f32) -> Option<Vec<Vec<f32>>> {
     let fits = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.shape == b.shape && a.mu.len() == b.mu.len());
-    fits.then(|| {
-        let planes = a.iter().zip(b).enumerate();
-        planes
-            .map(|(i, (a, b))| {
-                let w = if i < SPATIAL { spatial } else { temporal };
-                a.mu.iter().zip(&b.mu).map(|(a, b)| (1.0 - w) * a + w * b).collect()
-            })
-            .collect()
-    })
+    let mixed = |(a, b): (&Latent, &Latent)| {
+        let w = if a.spec.is_temporal() { temporal } else { spatial };
+        a.mu.iter().zip(&b.mu).map(|(a, b)| (1.0 - w) * a + w * b).collect()
+    };
+    fits.then(|| a.iter().zip(b).map(mixed).collect())
 }
 
 impl Mix {
@@ -87,7 +80,7 @@ impl Mix {
         self.on && (self.waiting || self.asked.is_some())
     }
 
-    /// Whether B's planes are still to come.
+    /// Whether B's latents are still to come.
     pub fn wants_other(&self) -> bool {
         self.on && self.loaded.as_ref().is_none_or(|other| Some(other.clip) != self.other)
     }
@@ -113,7 +106,7 @@ impl Mix {
             self.asked = None;
         }
         if self.other == Some(clip.clip) {
-            self.loaded = Some(Other { clip: clip.clip, step: clip.step, planes: clip.planes.clone() });
+            self.loaded = Some(Other { clip: clip.clip, step: clip.step, latents: clip.latents.clone() });
         }
     }
 
@@ -141,7 +134,7 @@ impl Mix {
         if state.mixed.as_ref().is_some_and(|mixed| mixed.clip != shown.clip) || other == shown.clip {
             state.mixed = None;
         }
-        // B's planes cost a run as much as A's, so while nobody looks the mix stays what it is.
+        // B's latents cost a run as much as A's, so while nobody looks the mix stays what it is.
         let is_watched = std::mem::take(&mut self.is_watched);
         let rests = matches!(state.engine.phase, Phase::Training) && !is_watched;
         if other == shown.clip || rests {
@@ -168,9 +161,9 @@ impl Mix {
         if self.last == Some(recipe) {
             return;
         }
-        let Some(planes) = interpolate(&model.planes, &loaded.planes, self.spatial, self.temporal) else { return };
+        let Some(latents) = interpolate(&model.latents, &loaded.latents, self.spatial, self.temporal) else { return };
         let id = self.last_id + 1;
-        if state.engine.send(Command::Decode(Arc::new(DecodeRequest { id, planes }))) {
+        if state.engine.send(Command::Decode(Arc::new(DecodeRequest { id, latents }))) {
             (self.last_id, self.last, self.waiting) = (id, Some(recipe), true);
         }
     }
@@ -180,34 +173,38 @@ impl Mix {
 mod tests {
     use super::super::panels::sample;
     use super::*;
+    use crate::models::{LatentKind, LatentSpec};
 
-    fn planes(value: f32) -> Vec<LatentPlane> {
-        let plane =
-            |name| LatentPlane { name, shape: vec![1, 1, 2, 1], mu: vec![value, 2.0 * value], logvar: vec![0.0; 2] };
-        crate::models::sep4d::PLANES.into_iter().map(plane).collect()
+    fn latents(value: f32) -> Vec<Latent> {
+        let latent = |axes| Latent {
+            spec: LatentSpec { name: axes, axes, kind: LatentKind::Gaussian },
+            shape: vec![1, 1, 2, 1],
+            mu: vec![value, 2.0 * value],
+            logvar: vec![0.0; 2],
+        };
+        ["xy", "tz", "yz"].into_iter().map(latent).collect()
     }
 
     #[test]
     fn space_and_time_are_mixed_apart() {
-        let mixed = interpolate(&planes(1.0), &planes(3.0), 0.25, 1.0).unwrap();
-        assert!(mixed[..3].iter().all(|plane| plane == &[1.5, 3.0]));
-        assert!(mixed[3..].iter().all(|plane| plane == &[3.0, 6.0]));
+        let mixed = interpolate(&latents(1.0), &latents(3.0), 0.25, 1.0).unwrap();
+        assert_eq!(mixed, [[1.5, 3.0], [3.0, 6.0], [1.5, 3.0]]);
     }
 
     #[test]
     fn the_ends_are_the_clips_themselves_to_the_bit() {
-        let (a, b) = (planes(0.1), planes(0.7));
-        let mu = |planes: &[LatentPlane]| planes.iter().map(|plane| plane.mu.clone()).collect::<Vec<_>>();
+        let (a, b) = (latents(0.1), latents(0.7));
+        let mu = |latents: &[Latent]| latents.iter().map(|latent| latent.mu.clone()).collect::<Vec<_>>();
         assert_eq!(interpolate(&a, &b, 0.0, 0.0).unwrap(), mu(&a));
         assert_eq!(interpolate(&a, &b, 1.0, 1.0).unwrap(), mu(&b));
     }
 
     #[test]
-    fn planes_of_other_extents_are_not_mixed() {
-        let mut b = planes(1.0);
-        b[4].shape = vec![1, 2, 1, 1];
-        assert_eq!(interpolate(&planes(1.0), &b, 0.5, 0.5), None);
-        assert_eq!(interpolate(&planes(1.0), &b[..5], 0.5, 0.5), None);
+    fn latents_of_other_extents_are_not_mixed() {
+        let mut b = latents(1.0);
+        b[1].shape = vec![1, 2, 1, 1];
+        assert_eq!(interpolate(&latents(1.0), &b, 0.5, 0.5), None);
+        assert_eq!(interpolate(&latents(1.0), &b[..2], 0.5, 0.5), None);
     }
 
     #[test]

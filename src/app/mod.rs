@@ -41,6 +41,8 @@ mod menu;
 pub mod mix;
 pub mod notices;
 mod open;
+#[cfg(test)]
+mod other_model;
 mod output;
 mod palette;
 mod panels;

@@ -177,7 +177,7 @@ impl App {
             make_folder(&folder)?;
             let steps = free(&folder, "steps", "csv");
             let rows = history.steps.iter().map(|metrics| format!("{},{}", metrics.step, metrics.csv()));
-            let header = format!("step,{}", StepMetrics::COLUMNS);
+            let header = format!("step,{}", StepMetrics::columns());
             write_atomically(&steps, table(header, rows).as_bytes())?;
             let validations = free(&folder, "validations", "csv");
             let classes = names.iter().map(|name| format!(",iou_{}", name.to_lowercase().replace(' ', "_")));

@@ -4,7 +4,7 @@ use glam::Vec3;
 
 use crate::data::{ClassSet, Clip, Grid};
 use crate::train::events::{Likely, ReconstructedClip};
-use crate::train::inference::LatentPlane;
+use crate::train::inference::Latent;
 use crate::train::metrics::{Confusion, Scores};
 use crate::view::error_view::outcomes;
 use crate::view::{ErrorCounts, Geometry, Handedness, VoxelOutcome};
@@ -68,8 +68,8 @@ pub struct Reconstructed {
     pub confusion: Vec<Confusion>,
     /// Scores, `[T]`.
     pub scores: Vec<Scores>,
-    /// The six latent planes.
-    pub planes: Vec<LatentPlane>,
+    /// What lies between encoder and decoder.
+    pub latents: Vec<Latent>,
 }
 
 impl Shown {
@@ -136,7 +136,7 @@ impl Shown {
                 counts,
                 confusion: clip.confusion,
                 scores: clip.scores,
-                planes: clip.planes,
+                latents: clip.latents,
             }),
         })
     }

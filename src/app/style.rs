@@ -57,8 +57,11 @@ pub fn colors(visuals: &Visuals) -> Colors {
     if visuals.dark_mode { DARK } else { LIGHT }
 }
 
+/// How many curves have a colour of their own.
+pub const CURVES: usize = 4;
+
 /// Colours of curves that readers with any colour vision tell apart (after Okabe and Ito), readable on both themes.
-pub fn curves(visuals: &Visuals) -> [Color32; 4] {
+pub fn curves(visuals: &Visuals) -> [Color32; CURVES] {
     if visuals.dark_mode {
         [0x56b4e9, 0xe69f00, 0x2fc391, 0xd98ab4].map(rgb)
     } else {

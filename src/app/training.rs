@@ -221,7 +221,7 @@ mod tests {
         let mut state = finished(16);
         state.draft.train.learning_rate = 1e-4;
         assert!(matches!(Intent::of(&state), Intent::Resume { .. }), "a run may go on at another rate");
-        state.draft.model.hidden = 12;
+        state.draft.model = state.draft.model.clone().with(&[("model.hidden", 12)]).unwrap();
         assert_eq!(Intent::of(&state), Intent::New { because: Some("model.hidden") });
         assert!(Intent::of(&state).sentence(&state).contains("model.hidden differs from tiny-t2-001"));
         assert_eq!(Intent::of(&State::default()), Intent::New { because: None });

@@ -4,7 +4,7 @@ use sep4d::Result;
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::Context;
 use sep4d::graph::tune::tuned;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::roofline::Ceilings;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{Session, graphs, preflight};

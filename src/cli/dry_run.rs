@@ -4,7 +4,7 @@ use sep4d::Result;
 use sep4d::data::{Dataset, Grid};
 use sep4d::gpu::{DeviceChoice, adapters, choose};
 use sep4d::graph::KernelLimits;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::preflight;
 

@@ -1,10 +1,10 @@
-//! `sep4d export RUN OUT`: reconstructions and latent planes as files.
+//! `sep4d export RUN OUT`: reconstructions and latents as files.
 //!
 //! ```text
 //! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.label   reconstructed raw class ids, u32
 //! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.bin     1 where the original was observed, else 0, f32
 //! OUT/<Split>/<Sequence>/cartesian/evaluation/params.json    the grid
-//! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the planes of the clip from frame NNNNNN
+//! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the latents of the clip from frame NNNNNN
 //! ```
 //!
 //! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole. The layout is CarlaSC's, so the
@@ -20,8 +20,9 @@ use sep4d::data::{ClassSet, Dataset, Grid};
 use sep4d::files::{
     IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable, write_atomically,
 };
+use sep4d::models::LatentKind;
 use sep4d::train::events::ReconstructedClip;
-use sep4d::train::inference::LatentPlane;
+use sep4d::train::inference::Latent;
 use sep4d::train::validation::reconstruct;
 use sep4d::{Error, Result};
 
@@ -30,7 +31,7 @@ use super::model::{self, Model};
 use super::output::say;
 use super::signals;
 
-/// Write reconstructions (.label) and latent planes (.npz) of a whole split
+/// Write reconstructions (.label) and latents (.npz) of a whole split
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -66,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
         let folder = args.out.join(model.dataset.split().folder()).join(&shown.sequence);
         let is_new = |number: usize| written.insert((shown.sequence.clone(), number));
         write_frames(&folder, &shown, &raw, &model.dataset.grid(), is_new)?;
-        write_latents(&folder.join("latents"), shown.first_frame, &shown.planes)?;
+        write_latents(&folder.join("latents"), shown.first_frame, &shown.latents)?;
         console.advance(done as u64 + 1, shown.sequence);
     }
     mark.clear()?;
@@ -141,7 +142,7 @@ fn write_frames(
     Ok(())
 }
 
-fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> Result<()> {
+fn write_latents(folder: &Path, first_frame: usize, latents: &[Latent]) -> Result<()> {
     make_folder(folder)?;
     let path = folder.join(format!("{first_frame:06}.npz"));
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -150,8 +151,14 @@ fn write_latents(folder: &Path, first_frame: usize, latents: &[LatentPlane]) -> 
         for latent in latents {
             // Of the batch's one clip.
             let shape: Vec<u64> = latent.shape.iter().skip(1).map(|&side| side as u64).collect();
-            for (part, values) in [("mu", &latent.mu), ("logvar", &latent.logvar)] {
-                let name = format!("{}_{part}", latent.name);
+            let name = latent.spec.name;
+            let parts = match latent.spec.kind {
+                LatentKind::Gaussian => {
+                    vec![(format!("{name}_mu"), &latent.mu), (format!("{name}_logvar"), &latent.logvar)]
+                }
+                LatentKind::Plain => vec![(name.to_owned(), &latent.mu)],
+            };
+            for (name, values) in parts {
                 let array = file.array::<f32>(&name, FileOptions::default())?.default_dtype().shape(&shape);
                 let mut array = array.begin_nd()?;
                 array.extend(values.iter().copied())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sep4d::data::{Dataset, Split};
 use sep4d::figures::shell_quoted;
 use sep4d::gpu::Context;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::train::checkpoint::{Weights, check_finite, conform};
 use sep4d::train::config::RunConfig;
 use sep4d::train::inference::Inference;

@@ -307,8 +307,9 @@ impl Reporter {
     }
 
     fn step(&mut self, metrics: &StepMetrics) {
-        let StepMetrics { step, loss, cross_entropy, lovasz, kl, learning_rate, steps_per_sec, .. } = *metrics;
-        let parts = format!("loss {loss:.4} (ce {cross_entropy:.4}, lovasz {lovasz:.4}, kl {kl:.3})");
+        let StepMetrics { step, loss, cross_entropy, lovasz, terms, learning_rate, steps_per_sec, .. } = *metrics;
+        let own: String = terms.iter().map(|(term, value)| format!(", {} {value:.3}", term.name)).collect();
+        let parts = format!("loss {loss:.4} (ce {cross_entropy:.4}, lovasz {lovasz:.4}{own})");
         self.console.advance(step.into(), parts.clone());
         let steps = self.config.train.steps;
         let due = self.first || (step as usize).is_multiple_of(self.config.train.log_every) || step as usize == steps;

@@ -1,5 +1,133 @@
-//! Models as functions that append to a graph. Nothing here knows the GPU.
+//! Models as functions that append to a graph, and the registry of them. Nothing here knows the GPU.
+//!
+//! A model is a file here and a row in [`ARCHITECTURES`]. Whatever trains it, looks at it or shows it goes by the lists in its
+//! [`Architecture`] and in what it has [`Built`].
 
+use crate::Result;
+use crate::graph::{Graph, TensorId};
+
+mod config;
 pub mod fusion;
+mod losses;
 mod modules;
 pub mod sep4d;
+mod shape;
+#[cfg(test)]
+mod toy;
+
+pub use config::{ARCHITECTURE, ModelConfig, by_name};
+pub use losses::{LossTerm, Terms, loss_terms};
+pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
+
+/// Every model, the one that is trained where none is named first.
+pub static ARCHITECTURES: &[&Architecture] = &[
+    &sep4d::SEP4D,
+    #[cfg(test)]
+    &toy::TOY,
+];
+
+/// No layer may be wider: with [`MOST_VOXELS`] it keeps sizes and counts of operations within 64 bits.
+pub const WIDEST: usize = 4096;
+
+/// One kind of model.
+#[derive(Debug)]
+pub struct Architecture {
+    /// Its value of `model.architecture`.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
+    /// The widths that it takes, beside `model.architecture` and `model.classes`.
+    pub keys: &'static [Key],
+    /// What training minimises beside the losses of the reconstruction.
+    pub losses: &'static [LossTerm],
+    /// Appends the whole model to a graph, for batches of a shape that [`BatchShape::check`] has found to work.
+    pub build: fn(&mut Graph, &ModelConfig, &BatchShape, Mode) -> Result<Built>,
+}
+
+impl PartialEq for Architecture {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// A width of a model: a whole number from 1 to [`WIDEST`].
+#[derive(Debug)]
+pub struct Key {
+    /// Its full name, `model.hidden`. Keys of several models that mean the same have the same name and meaning.
+    pub key: &'static str,
+    /// What it means, in a sentence.
+    pub doc: &'static str,
+    /// Why it cannot be 0.
+    pub needed_for: &'static str,
+    /// Its values in the presets, the smallest preset first.
+    pub defaults: [usize; 4],
+}
+
+/// What a model is built for.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode {
+    /// To be trained: latents are sampled, with noise from the Philox key and step in this tensor (`u32 [3]`: seed low, seed
+    /// high, step).
+    Train {
+        /// That tensor.
+        rng: TensorId,
+    },
+    /// To be looked at: latents are what they are expected to be.
+    Look,
+    /// To decode latents that are inputs of the graph, on which the encoder has no influence.
+    Decode,
+}
+
+/// What a latent holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatentKind {
+    /// A normal distribution for each element. The encoder makes `[.., 2C]`, means before log-variances; decoded is `[.., C]`.
+    Gaussian,
+    /// Values as they are.
+    Plain,
+}
+
+/// One of the tensors between encoder and decoder, and what is known of it without running anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentSpec {
+    /// What it is called in the window and in files.
+    pub name: &'static str,
+    /// Its axes between that of the batch and its channels, in order, of `t`, `x`, `y` and `z`: `tx` is `[B, T, X', C]`.
+    pub axes: &'static str,
+    /// What it holds.
+    pub kind: LatentKind,
+}
+
+impl LatentSpec {
+    /// Whether it changes in time.
+    pub fn is_temporal(&self) -> bool {
+        self.axes.contains('t')
+    }
+}
+
+/// A latent in a graph.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltLatent {
+    /// What it is.
+    pub latent: LatentSpec,
+    /// What the encoder makes of a batch.
+    pub encoded: TensorId,
+    /// What is decoded: a sample, what is expected, or an input, by [`Mode`].
+    pub decoded: TensorId,
+}
+
+/// The tensors of a model in a graph.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Input: the labels, a byte each, `u32 [N, X', Y', Z', 2]` in blocked order.
+    pub label_bytes: TensorId,
+    /// The same in words, `u32 [N, X', Y', Z', 8]`.
+    pub labels: TensorId,
+    /// `[N, X', Y', Z', 8, K]` in blocked order.
+    pub logits: TensorId,
+    /// What training minimises beside the losses of the reconstruction, by the names of [`Architecture::losses`], `[1]` each; none where
+    /// nothing is trained.
+    pub losses: Vec<(&'static str, TensorId)>,
+    /// What lies between encoder and decoder.
+    pub latents: Vec<BuiltLatent>,
+}

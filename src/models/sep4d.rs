@@ -1,101 +1,86 @@
 //! SEP-4D (docs: `design` section 2; equation numbers of the paper).
 
-use serde::{Deserialize, Serialize};
-
 use super::fusion;
 use super::modules::{Kernel, LinearOptions, conv_layer, default_init, linear_layer, positional_code, residual_block};
+use super::{Architecture, BatchShape, Built, BuiltLatent, Key, LatentKind, LatentSpec, LossTerm, Mode, ModelConfig};
 use crate::graph::{Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
 use crate::layers::linear::{linear, residual_linear};
 use crate::layers::permute::{permute, tile};
-use crate::layers::pointwise::Pointwise;
+use crate::layers::pointwise::{Pointwise, weighted_sum};
 use crate::layers::reparameterise::{mean, reparameterise};
 use crate::layers::unpack::unpack_bytes;
 use crate::{Error, Result};
 
-/// Widths of the model. No parameter depends on T, X, Y or Z.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
+/// The architecture. No parameter depends on T, X, Y or Z.
+pub static SEP4D: Architecture = Architecture {
+    name: "sep4d",
+    about: "six Gaussian latent planes, fused by the structure-equivalence prior",
+    keys: &[
+        Key {
+            key: "model.latent_channels",
+            doc: "C, channels of the latent planes.",
+            needed_for: "the latent planes need at least one channel",
+            defaults: [4, 8, 16, 16],
+        },
+        Key {
+            key: "model.plane_features",
+            doc: "D, channels of a plane's features.",
+            needed_for: "the planes need at least one feature",
+            defaults: [6, 16, 32, 32],
+        },
+        Key {
+            key: "model.hidden",
+            doc: "Width of the decoder at half resolution.",
+            needed_for: "the decoder needs at least one channel",
+            defaults: [8, 32, 64, 128],
+        },
+        Key {
+            key: "model.head",
+            doc: "Width of the decoder at full resolution.",
+            needed_for: "the decoder's head needs at least one channel",
+            defaults: [4, 16, 32, 32],
+        },
+    ],
+    losses: &[LossTerm {
+        name: "kl",
+        title: "KL",
+        about: "KL divergence of the latent planes, before its weight",
+        weight: "train.kl",
+    }],
+    build,
+};
+
+/// Widths of the model.
+struct Widths {
     /// K: semantic classes, free included.
-    pub classes: usize,
+    classes: usize,
     /// C: channels of the latent planes.
-    pub latent_channels: usize,
+    latent_channels: usize,
     /// D: features of the planes after their blocks.
-    pub plane_features: usize,
+    plane_features: usize,
     /// hid: width of the decoder at half resolution.
-    pub hidden: usize,
+    hidden: usize,
     /// hr: width of the head at full resolution.
-    pub head: usize,
+    head: usize,
 }
 
-/// The numbers of frames of a clip, T, that the model takes.
-pub const FRAMES: std::ops::RangeInclusive<usize> = 2..=64;
-/// No layer may be wider: with [`MOST_VOXELS`] it keeps sizes and counts of operations within 64 bits.
-pub const WIDEST: usize = 4096;
-/// No batch may have more voxels.
-pub const MOST_VOXELS: usize = 1 << 32;
-
-/// Extents of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchShape {
-    /// B: clips.
-    pub batch: usize,
-    /// T: frames per clip.
-    pub frames: usize,
-    /// X, Y, Z: voxels, all even.
-    pub size: [usize; 3],
-}
-
-impl BatchShape {
-    /// X', Y', Z': cells at half resolution.
-    pub fn cells(&self) -> [usize; 3] {
-        self.size.map(|extent| extent / 2)
-    }
-
-    /// N = B * T.
-    pub fn total_frames(&self) -> usize {
-        self.batch * self.frames
-    }
-
-    /// Voxels of the whole batch.
-    pub fn voxels(&self) -> usize {
-        self.total_frames() * self.size.iter().product::<usize>()
-    }
-
-    /// # Errors
-    /// [`Error::Usage`] naming the extent that does not work.
-    pub fn check(&self) -> Result<()> {
-        if self.batch == 0 || !FRAMES.contains(&self.frames) {
-            return Err(Error::Usage(format!(
-                "train.batch is {} and data.frames is {}, but the model takes at least 1 clip of {} to {} frames; set them so",
-                self.batch,
-                self.frames,
-                FRAMES.start(),
-                FRAMES.end()
-            )));
-        }
-        let extents = [self.batch, self.frames].into_iter().chain(self.size);
-        if extents.clone().try_fold(1usize, usize::checked_mul).is_none_or(|voxels| voxels > MOST_VOXELS) {
-            return Err(Error::Usage(format!(
-                "a batch of {} clips of {} frames of {:?} voxels is too large for any adapter; use a smaller train.batch, T \
-                 (data.frames) or grid (data.crop)",
-                self.batch, self.frames, self.size
-            )));
-        }
-        match self.size.iter().zip(["X", "Y", "Z"]).find(|(extent, _)| **extent == 0 || !extent.is_multiple_of(2)) {
-            Some((extent, axis)) => Err(Error::Usage(format!(
-                "{axis} = {extent} voxels cannot be halved; crop the grid to even extents (data.crop)"
-            ))),
-            None => Ok(()),
+impl Widths {
+    fn of(config: &ModelConfig) -> Widths {
+        Widths {
+            classes: config.classes,
+            latent_channels: config.get("model.latent_channels"),
+            plane_features: config.get("model.plane_features"),
+            hidden: config.get("model.hidden"),
+            head: config.get("model.head"),
         }
     }
 }
 
-/// Names of the planes in the order used everywhere.
-pub const PLANES: [&str; 6] = ["xy", "xz", "yz", "tx", "ty", "tz"];
+/// The axes of the planes, which are their names too, in the order used everywhere.
+const PLANES: [&str; 6] = ["xy", "xz", "yz", "tx", "ty", "tz"];
 
 /// One tensor per plane: `xy [B, X', Y', .]`, `tx [B, T, X', .]` and so on.
 #[derive(Debug, Clone, Copy)]
@@ -128,70 +113,52 @@ impl Planes {
     }
 }
 
-/// What the latent planes are replaced by before fusion.
-#[derive(Debug, Clone, Copy)]
-pub enum Latent {
-    /// `mu + eps * sigma`, with eps from the Philox key and step in this tensor (`u32 [3]`: seed low, seed high, step).
-    Sample(TensorId),
-    /// `mu`.
-    Mean,
-    /// Inputs of the graph, on which the encoder has no influence.
-    Given,
-}
-
-/// The tensors of a built model.
-#[derive(Debug, Clone)]
-pub struct Sep4d {
-    /// Input: the labels, a byte each, `u32 [N, X', Y', Z', 2]` in blocked order.
-    pub label_bytes: TensorId,
-    /// The same in words, `u32 [N, X', Y', Z', 8]`.
-    pub labels: TensorId,
-    /// `(mu, logvar)` of each plane, `[B, ., ., 2C]`.
-    pub distributions: Planes,
-    /// What is decoded: samples, means or inputs, `[B, ., ., C]`.
-    pub latents: Planes,
-    /// KL divergence of each plane, `[1]`, summing to the mean over all plane elements; only for [`Latent::Sample`].
-    pub kl: Vec<TensorId>,
-    /// `[N, X', Y', Z', 8, K]` in blocked order.
-    pub logits: TensorId,
-}
-
 /// Appends the whole model to `g`.
 ///
 /// # Errors
 /// [`Error::Usage`] for extents that do not work, [`Error::Shape`] otherwise.
-pub fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, latent: Latent) -> Result<Sep4d> {
-    shape.check()?;
+fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) -> Result<Built> {
+    let widths = &Widths::of(config);
     let [x, y, z] = shape.cells();
     let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
     let labels = unpack_bytes(g, label_bytes)?;
-    let features = extractor(g, config, labels)?;
-    let planes = g.scope("planes", |g| factorise(g, config, shape, features))?;
+    let features = extractor(g, widths, labels)?;
+    let planes = g.scope("planes", |g| factorise(g, widths, shape, features))?;
     let distributions = g.scope("distributions", |g| {
-        planes.try_map(|_, name, plane| g.scope(name, |g| distribution(g, config, plane)))
+        planes.try_map(|_, name, plane| g.scope(name, |g| distribution(g, widths, plane)))
     })?;
 
     let elements: usize = distributions.all().iter().map(|&d| g.tensor(d).spec.elements() / 2).sum();
     let mut kl = Vec::new();
-    let latents = distributions.try_map(|i, name, distribution| match latent {
-        Latent::Mean => mean(g, distribution),
-        Latent::Given => {
+    let latents = distributions.try_map(|i, name, distribution| match mode {
+        Mode::Look => mean(g, distribution),
+        Mode::Decode => {
             let [plane @ .., _] = g.shape(distribution) else { return Ok(distribution) };
-            let shape = [plane, &[config.latent_channels]].concat();
+            let shape = [plane, &[widths.latent_channels]].concat();
             Ok(g.input(name, TensorSpec::f32(&shape)))
         }
-        Latent::Sample(rng) => {
+        Mode::Train { rng } => {
             let (sample, divergence) = reparameterise(g, distribution, rng, i as u32, elements)?;
-            kl.push(divergence);
+            kl.push((1.0, divergence));
             Ok(sample)
         }
     })?;
     let blocks =
-        g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, config, plane))))?;
+        g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, widths, plane))))?;
     let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
-    let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, config.plane_features])?;
-    let logits = g.scope("decoder", |g| decoder(g, config, fused))?;
-    Ok(Sep4d { label_bytes, labels, distributions, latents, kl, logits })
+    let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, widths.plane_features])?;
+    let logits = g.scope("decoder", |g| decoder(g, widths, fused))?;
+    let losses = match kl.as_slice() {
+        [] => Vec::new(),
+        kl => vec![("kl", g.scope("loss", |g| weighted_sum(g, kl))?)],
+    };
+    let latents = PLANES.into_iter().zip(distributions.all()).zip(latents.all());
+    let latents = latents.map(|((axes, encoded), decoded)| BuiltLatent {
+        latent: LatentSpec { name: axes, axes, kind: LatentKind::Gaussian },
+        encoded,
+        decoded,
+    });
+    Ok(Built { label_bytes, labels, logits, losses, latents: latents.collect() })
 }
 
 /// Width of the extractor before its output layer, fixed by the design.
@@ -201,9 +168,9 @@ const EMBEDDING: usize = 4;
 
 /// f_theta: `[N, X', Y', Z', C]` from labels. The embedding and the k2 s2 convolution fold into one table of
 /// K x 8 sub-positions x 32 values, so that nothing is ever stored at full resolution.
-fn extractor(g: &mut Graph, config: &ModelConfig, labels: TensorId) -> Result<TensorId> {
+fn extractor(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId> {
     g.scope("extractor", |g| {
-        let embedding = g.scope("embedding", |g| g.parameter("weight", &[config.classes, EMBEDDING], Init::Normal))?;
+        let embedding = g.scope("embedding", |g| g.parameter("weight", &[widths.classes, EMBEDDING], Init::Normal))?;
         let x = g.scope("down", |g| {
             let init = default_init(EMBEDDING * 8);
             let weight = g.parameter("weight", &[EXTRACTOR_WIDTH, EMBEDDING, 2, 2, 2], init.clone())?;
@@ -211,18 +178,18 @@ fn extractor(g: &mut Graph, config: &ModelConfig, labels: TensorId) -> Result<Te
             let weight = permute(g, weight, &[2, 3, 4, 0, 1])?;
             let weight = g.reshape(weight, &[8 * EXTRACTOR_WIDTH, EMBEDDING])?;
             let table = linear(g, embedding, weight, None, false)?;
-            let table = g.reshape(table, &[config.classes, 8, EXTRACTOR_WIDTH])?;
+            let table = g.reshape(table, &[widths.classes, 8, EXTRACTOR_WIDTH])?;
             label_table(g, labels, table, bias)
         })?;
         let x = instance_norm(g, x, None, false, false)?;
         let x = residual_block(g, x, "res", Kernel::Three, false, true)?;
-        linear_layer(g, x, "out", config.latent_channels, LinearOptions::default())
+        linear_layer(g, x, "out", widths.latent_channels, LinearOptions::default())
     })
 }
 
 /// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', C]` onto six planes of C channels.
-fn factorise(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, features: TensorId) -> Result<Planes> {
-    let c = config.latent_channels;
+fn factorise(g: &mut Graph, widths: &Widths, shape: &BatchShape, features: TensorId) -> Result<Planes> {
+    let c = widths.latent_channels;
     let [x, y, z] = shape.cells();
     let t = shape.frames;
     let volume = g.reshape(features, &[shape.batch, t, x, y, z, c])?;
@@ -254,8 +221,8 @@ fn pool(g: &mut Graph, c: usize, from: TensorId, name: &str, pools: &[(&str, &[u
 }
 
 /// E_k (Eq. 7): `(mu, logvar)` of one plane, `[.., 2C]`. The log-variances start near -4.
-fn distribution(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<TensorId> {
-    let c = config.latent_channels;
+fn distribution(g: &mut Graph, widths: &Widths, plane: TensorId) -> Result<TensorId> {
+    let c = widths.latent_channels;
     let hidden = linear_layer(g, plane, "hidden", c, LinearOptions { activation: true, ..Default::default() })?;
     let bound = 1.0 / (c as f64).sqrt();
     let options = LinearOptions {
@@ -267,8 +234,8 @@ fn distribution(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<
 }
 
 /// `1x1(C->D) + conv3x3(D->D)(lrelu(IN(conv3x3(C->D))))`; the second convolution starts at zero.
-fn plane_block(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<TensorId> {
-    let d = config.plane_features;
+fn plane_block(g: &mut Graph, widths: &Widths, plane: TensorId) -> Result<TensorId> {
+    let d = widths.plane_features;
     let skip = linear_layer(g, plane, "skip", d, LinearOptions::default())?;
     let &[b, rows, columns, c] = g.shape(plane) else {
         return Err(Error::Shape(format!("{} is not a plane", g.describe(plane))));
@@ -285,8 +252,8 @@ fn plane_block(g: &mut Graph, config: &ModelConfig, plane: TensorId) -> Result<T
 ///
 /// The transposed k2 s2 convolution is a linear layer to 8 sub-voxels, and the head is pointwise, so full resolution keeps the
 /// blocked order `[cell, sub-voxel]` from here to the loss.
-fn decoder(g: &mut Graph, config: &ModelConfig, z: TensorId) -> Result<TensorId> {
-    let (hid, hr) = (config.hidden, config.head);
+fn decoder(g: &mut Graph, widths: &Widths, z: TensorId) -> Result<TensorId> {
+    let (hid, hr) = (widths.hidden, widths.head);
     let x = linear_layer(g, z, "in", hid, LinearOptions { activation: true, ..Default::default() })?;
     let x = residual_block(g, x, "res3", Kernel::Three, true, false)?;
     let x = residual_block(g, x, "res1", Kernel::One, true, false)?;
@@ -308,6 +275,6 @@ fn decoder(g: &mut Graph, config: &ModelConfig, z: TensorId) -> Result<TensorId>
             let bias = g.parameter("bias", &[hr], default_init(hr))?;
             residual_linear(g, x, weight, bias)
         })?;
-        linear_layer(g, x, "out", config.classes, LinearOptions::default())
+        linear_layer(g, x, "out", widths.classes, LinearOptions::default())
     })
 }

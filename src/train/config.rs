@@ -11,7 +11,7 @@ use super::schedule::Schedule;
 use super::session::{LossWeights, Precision, StepConfig};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
-use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
+use crate::models::{ARCHITECTURES, FRAMES, LossTerm, ModelConfig, Terms};
 use crate::{Error, Result};
 
 mod resolve;
@@ -117,21 +117,13 @@ section! {
     }
 }
 
-const MODEL_KEYS: &[(&str, &str)] = &[
-    ("model.classes", "K, classes of the data set."),
-    ("model.latent_channels", "C, channels of the latent planes."),
-    ("model.plane_features", "D, channels of a plane's features."),
-    ("model.hidden", "Width of the decoder at half resolution."),
-    ("model.head", "Width of the decoder at full resolution."),
-];
-
 /// Everything that determines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// What is trained and validated on.
     pub data: DataConfig,
-    /// The model's widths.
+    /// The kind of model and its widths.
     pub model: ModelConfig,
     /// How it is trained.
     pub train: TrainConfig,
@@ -183,15 +175,13 @@ impl std::str::FromStr for Preset {
 impl RunConfig {
     /// The preset's defaults for clips of `frames` frames (the preset's own number if `None`).
     pub fn preset(preset: Preset, frames: Option<usize>) -> RunConfig {
-        // classes, latent_channels, plane_features, hidden, head
-        let (frames, widths, steps, learning_rate) = match preset {
-            Preset::Tiny => (frames.unwrap_or(2), [11, 4, 6, 8, 4], 40, 3e-3),
-            Preset::Demo => (frames.unwrap_or(4), [11, 8, 16, 32, 16], 2_500, 3e-3),
-            Preset::Base => (frames.unwrap_or(4), [11, 16, 32, 64, 32], 20_000, 1e-3),
-            Preset::Paper => (frames.unwrap_or(16), [11, 16, 32, 128, 32], 200_000, 1e-3),
+        let (frames, steps, learning_rate) = match preset {
+            Preset::Tiny => (frames.unwrap_or(2), 40, 3e-3),
+            Preset::Demo => (frames.unwrap_or(4), 2_500, 3e-3),
+            Preset::Base => (frames.unwrap_or(4), 20_000, 1e-3),
+            Preset::Paper => (frames.unwrap_or(16), 200_000, 1e-3),
         };
         let small = matches!(preset, Preset::Tiny | Preset::Demo);
-        let [classes, latent_channels, plane_features, hidden, head] = widths;
         RunConfig {
             data: DataConfig {
                 root: PathBuf::new(),
@@ -204,7 +194,7 @@ impl RunConfig {
                 augment: preset == Preset::Base,
                 validation_clips: if small { 8 } else { 64 },
             },
-            model: ModelConfig { classes, latent_channels, plane_features, hidden, head },
+            model: ModelConfig::of(ARCHITECTURES[0], preset as usize),
             train: TrainConfig {
                 preset,
                 steps,
@@ -232,10 +222,17 @@ impl RunConfig {
         }
     }
 
-    /// Every key with its documentation, in the order of the file.
+    /// The defaults of `preset`, as [`RunConfig::preset`] has them, for the kind of model of this configuration.
+    pub fn like(&self, preset: Preset, frames: Option<usize>) -> RunConfig {
+        let model = ModelConfig::of(self.model.architecture(), preset as usize);
+        RunConfig { model, ..RunConfig::preset(preset, frames) }
+    }
+
+    /// Every key with its documentation, in the order of the file; those of all kinds of models.
     pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let sections = [DataConfig::KEYS, MODEL_KEYS, TrainConfig::KEYS, OutputConfig::KEYS];
-        sections.into_iter().flatten().map(|(key, doc)| (*key, doc.trim()))
+        let fixed = |keys: &'static [(&str, &str)]| keys.iter().map(|(key, doc)| (*key, doc.trim()));
+        let before = fixed(DataConfig::KEYS).chain(ModelConfig::keys());
+        before.chain(fixed(TrainConfig::KEYS)).chain(fixed(OutputConfig::KEYS))
     }
 
     /// Checks every value that its type does not confine.
@@ -243,13 +240,9 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Usage`] with one sentence about the first key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        let (data, model, train) = (&self.data, &self.model, &self.train);
+        let (data, train) = (&self.data, &self.train);
         let positive = [
             ("data.stride", data.stride, "a clip takes one frame after another"),
-            ("model.latent_channels", model.latent_channels, "the latent planes need at least one channel"),
-            ("model.plane_features", model.plane_features, "the planes need at least one feature"),
-            ("model.hidden", model.hidden, "the decoder needs at least one channel"),
-            ("model.head", model.head, "the decoder's head needs at least one channel"),
             ("train.steps", train.steps, "a run needs at least one step"),
             ("train.batch", train.batch, "a batch needs at least one clip"),
             ("train.prefetch", train.prefetch, "at least one batch must be read ahead"),
@@ -264,10 +257,6 @@ impl RunConfig {
         }
         let limits = [
             ("data.stride", data.stride, LARGEST_STRIDE),
-            ("model.latent_channels", model.latent_channels, WIDEST),
-            ("model.plane_features", model.plane_features, WIDEST),
-            ("model.hidden", model.hidden, WIDEST),
-            ("model.head", model.head, WIDEST),
             ("train.batch", train.batch, LARGEST_BATCH),
             ("train.prefetch", train.prefetch, LARGEST_BATCH),
         ];
@@ -279,7 +268,7 @@ impl RunConfig {
         if !FRAMES.contains(&data.frames) {
             let (least, most) = (FRAMES.start(), FRAMES.end());
             return Err(Error::Usage(format!(
-                "data.frames is {}, but the model takes clips of {least} to {most} frames; set it to one of these",
+                "data.frames is {}, but models take clips of {least} to {most} frames; set it to one of these",
                 data.frames
             )));
         }
@@ -303,12 +292,7 @@ impl RunConfig {
                     .into(),
             ));
         }
-        if !(2..=256).contains(&model.classes) {
-            return Err(Error::Usage(format!(
-                "model.classes is {}; set it to the data's, from 2 to 256",
-                model.classes
-            )));
-        }
+        self.model.validate()?;
         if train.steps > u32::MAX as usize || train.seed > i64::MAX as u64 {
             return Err(Error::Usage(format!(
                 "train.steps must be at most {} and train.seed at most {}",
@@ -366,6 +350,7 @@ impl RunConfig {
     /// How a step is taken.
     pub fn step(&self) -> StepConfig {
         let train = &self.train;
+        let weight = |term: &LossTerm| Some((term.name, self.value(term.weight)?.as_float()? as f32));
         StepConfig {
             precision: train.precision,
             weight_decay: train.weight_decay as f32,
@@ -374,7 +359,7 @@ impl RunConfig {
             weights: LossWeights {
                 cross_entropy: train.cross_entropy as f32,
                 lovasz: train.lovasz as f32,
-                kl: train.kl as f32,
+                terms: Terms::of(self.model.architecture().losses.iter().filter_map(weight)),
             },
         }
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::checkpoint::Best;
-use super::inference::LatentPlane;
+use super::inference::Latent;
 pub use super::metrics::ClipScores;
 use super::metrics::{Confusion, Evaluation, Scores};
 use crate::Error;
 use crate::data::{ClassSet, Grid, Pose};
 pub use crate::layers::likely::Likely;
+use crate::models::Terms;
 
 /// An order to the trainer; it obeys between two steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +34,7 @@ pub enum Command {
         /// Number of the clip in its split.
         clip: usize,
     },
-    /// Decode latent planes. Of several such orders that wait only the last is carried out.
+    /// Decode latents. Of several such orders that wait only the last is carried out.
     Decode(Arc<DecodeRequest>),
     /// Write a checkpoint and end.
     Stop,
@@ -53,14 +54,13 @@ impl Command {
     }
 }
 
-/// Latent planes of one clip to decode.
+/// Latents of one clip to decode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodeRequest {
     /// Comes back with the answer.
     pub id: u64,
-    /// `[A1, A2, C]` of each plane, in the order of [`PLANES`](crate::models::sep4d::PLANES), of the extents that
-    /// [`ReconstructedClip::planes`] have.
-    pub planes: Vec<Vec<f32>>,
+    /// The values of each, in the order and of the extents of [`ReconstructedClip::latents`].
+    pub latents: Vec<Vec<f32>>,
 }
 
 /// Scalars of a training step.
@@ -83,9 +83,9 @@ pub struct StepMetrics {
     /// Lovasz-softmax.
     #[serde(deserialize_with = "null_is_nan")]
     pub lovasz: f32,
-    /// KL divergence.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub kl: f32,
+    /// The model's own losses, before their weights.
+    #[serde(flatten)]
+    pub terms: Terms,
     /// Norm of the gradient before clipping.
     #[serde(deserialize_with = "null_is_nan")]
     pub gradient_norm: f32,
@@ -98,20 +98,24 @@ pub struct StepMetrics {
 
 impl StepMetrics {
     /// The columns of [`StepMetrics::csv`].
-    pub const COLUMNS: &str =
-        "elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,loss_scale,skipped";
+    pub fn columns() -> String {
+        let own = Terms::columns();
+        format!(
+            "elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz{own},gradient_norm,loss_scale,skipped"
+        )
+    }
 
     /// All but the step, separated by commas.
     pub fn csv(&self) -> String {
         format!(
-            "{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{}{},{},{},{}",
             self.elapsed_secs,
             self.steps_per_sec,
             self.learning_rate,
             self.loss,
             self.cross_entropy,
             self.lovasz,
-            self.kl,
+            self.terms.csv(),
             self.gradient_norm,
             self.loss_scale,
             self.skipped
@@ -177,8 +181,8 @@ pub struct ReconstructedClip {
     pub scores: Vec<Scores>,
     /// What each frame is scored from, `[T]`.
     pub confusion: Vec<Confusion>,
-    /// The latent planes, in the order of [`PLANES`](crate::models::sep4d::PLANES), of shape `[1, A1, A2, C]`.
-    pub planes: Vec<LatentPlane>,
+    /// What lies between encoder and decoder, in the model's order.
+    pub latents: Vec<Latent>,
     /// When each frame was taken, `[T]`.
     pub times_secs: Vec<f64>,
     /// The motion from each frame into the clip's middle frame, `[T]`, if the data set has poses.
@@ -324,7 +328,7 @@ pub enum Event {
     Validation(ValidationMetrics),
     /// The clip that was asked for. Those that follow a validation unasked are left out if the consumer does not keep up.
     Reconstruction(Box<ReconstructedClip>),
-    /// The planes that were to be decoded.
+    /// The latents that were to be decoded.
     Decoded(Box<DecodedClip>),
     /// Device memory, told now and then. Left out if the consumer does not keep up.
     Memory {

@@ -1,4 +1,4 @@
-//! A model on a device to be looked at: scored, encoded into latent planes, decoded from them.
+//! A model on a device to be looked at: scored, encoded into latents, decoded from them.
 //!
 //! Each of the three is a graph of its own, planned at once and built when it is first used. They share parameters and
 //! arenas with each other and with the training graph, if there is one.
@@ -15,7 +15,7 @@ use crate::graph::execute::{Executor, Memory};
 use crate::graph::plan::Plan;
 use crate::graph::{Block, Graph, KernelLimits, ParameterSpec};
 use crate::layers::likely::Likely;
-use crate::models::sep4d::{BatchShape, ModelConfig, PLANES};
+use crate::models::{BatchShape, BuiltLatent, LatentKind, LatentSpec, ModelConfig};
 use crate::{Error, Result};
 
 /// What a batch is scored.
@@ -29,16 +29,16 @@ pub struct BatchScores {
     pub lovasz: f32,
 }
 
-/// The distribution of one latent plane.
+/// One latent of one clip.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LatentPlane {
-    /// `xy`, `xz`, `yz`, `tx`, `ty` or `tz`.
-    pub name: &'static str,
-    /// `[1, A1, A2, C]`.
+pub struct Latent {
+    /// Which one.
+    pub spec: LatentSpec,
+    /// `[1, A1.., C]`, with the axes of `spec`.
     pub shape: Vec<usize>,
-    /// Means.
+    /// What is decoded: the means of a Gaussian latent, else its values.
     pub mu: Vec<f32>,
-    /// Log-variances.
+    /// Log-variances of a Gaussian latent.
     pub logvar: Vec<f32>,
 }
 
@@ -115,7 +115,7 @@ impl Inference {
     /// # Errors
     /// [`Error::Usage`] for extents that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
     pub fn new(context: &Arc<Context>, model: &ModelConfig, shape: &BatchShape) -> Result<Inference> {
-        // Neither scores nor planes depend on the classes' weights in the loss.
+        // Neither scores nor latents depend on the classes' weights in the loss.
         let parts = Parts::new(model, shape, &vec![1.0; model.classes], context.limits())?;
         let memory = Memory::new(context, &parts.plans())?;
         Ok(Inference::of(context, memory, parts, shape))
@@ -165,7 +165,7 @@ impl Inference {
         )))
     }
 
-    /// Scores a batch, reconstructed from its latent means.
+    /// Scores a batch, reconstructed from its latents as they are expected to be.
     ///
     /// # Errors
     /// [`Error::Usage`] if the batch has other extents, [`Error::Device`] if the device failed.
@@ -181,49 +181,51 @@ impl Inference {
         Ok(BatchScores { confusion, cross_entropy: losses[0], lovasz: losses[1] })
     }
 
-    /// The distributions of the six latent planes of one clip, in the order of [`PLANES`].
+    /// The latents of one clip, in the model's order.
     ///
     /// # Errors
     /// [`Error::Usage`] if the batch has other extents or several clips, [`Error::Device`] if the device failed.
-    pub fn encode(&mut self, clip: &Batch) -> Result<Vec<LatentPlane>> {
+    pub fn encode(&mut self, clip: &Batch) -> Result<Vec<Latent>> {
         self.check(clip, 1)?;
         let (executor, ids) = self.parts.encoder.built(&self.context, &self.memory)?;
         executor.write(ids.labels, &clip.labels)?;
         executor.run()?;
-        let mut planes = Vec::new();
-        for (name, id) in PLANES.into_iter().zip(ids.distributions) {
-            let mut shape = executor.graph().shape(id).to_vec();
-            let channels = executor.graph().tensor(id).spec.channels() / 2;
-            if let Some(last) = shape.last_mut() {
-                *last = channels;
+        let read = |latent: &BuiltLatent| {
+            let (spec, mut shape) = (latent.latent, executor.graph().shape(latent.encoded).to_vec());
+            let values = executor.read::<f32>(latent.encoded)?;
+            let (mut mu, mut logvar) = (values, Vec::new());
+            if let (LatentKind::Gaussian, Some(width)) = (spec.kind, shape.last_mut()) {
+                *width /= 2;
+                let rows = mu.chunks(2 * *width);
+                let halves: (Vec<&[f32]>, Vec<&[f32]>) = rows.map(|row| row.split_at(*width)).unzip();
+                (mu, logvar) = (halves.0.concat(), halves.1.concat());
             }
-            let (mut mu, mut logvar) = (Vec::new(), Vec::new());
-            for row in executor.read::<f32>(id)?.chunks(2 * channels) {
-                mu.extend_from_slice(&row[..channels]);
-                logvar.extend_from_slice(&row[channels..]);
-            }
-            planes.push(LatentPlane { name, shape, mu, logvar });
-        }
-        Ok(planes)
+            Ok(Latent { spec, shape, mu, logvar })
+        };
+        ids.latents.iter().map(read).collect()
     }
 
-    /// What latent planes of one clip mean, `[T, X, Y, Z]` in C order, from `[A1, A2, C]` of each plane in the order of
-    /// [`PLANES`].
+    /// What latents of one clip mean, `[T, X, Y, Z]` in C order, from what [`Latent::mu`] holds of each in the model's order.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the planes have other extents, [`Error::Device`] if the device failed.
-    pub fn decode<V: AsRef<[f32]>>(&mut self, planes: &[V]) -> Result<Vec<Likely>> {
+    /// [`Error::Usage`] if they have other extents, [`Error::Device`] if the device failed.
+    pub fn decode<V: AsRef<[f32]>>(&mut self, latents: &[V]) -> Result<Vec<Likely>> {
         let (executor, ids) = self.parts.decoder.built(&self.context, &self.memory)?;
-        let needed = ids.planes.map(|id| executor.graph().shape(id).to_vec());
-        let fits = |(plane, shape): (&V, &Vec<usize>)| plane.as_ref().len() == shape.iter().product::<usize>();
-        if planes.len() != needed.len() || !planes.iter().zip(&needed).all(fits) {
-            let given: Vec<usize> = planes.iter().map(|plane| plane.as_ref().len()).collect();
+        let needed = || ids.latents.iter().map(|latent| executor.graph().shape(latent.decoded));
+        let given = latents.iter().map(|latent| latent.as_ref().len());
+        if !given.clone().eq(needed().map(|shape| shape.iter().product::<usize>())) {
+            let names: Vec<&str> = ids.latents.iter().map(|latent| latent.latent.name).collect();
             return Err(Error::Usage(format!(
-                "latent planes of {given:?} values cannot be decoded; {PLANES:?} must have the extents {needed:?}"
+                "latents of {:?} values cannot be decoded; {names:?} must have the extents {:?}",
+                given.collect::<Vec<_>>(),
+                needed().collect::<Vec<_>>()
             )));
         }
-        for (plane, id) in planes.iter().zip(ids.planes) {
-            executor.write(id, plane.as_ref())?;
+        for (values, latent) in latents.iter().zip(&ids.latents) {
+            // One that the decoder makes nothing of is no part of its plan.
+            if executor.uses(latent.decoded) {
+                executor.write(latent.decoded, values.as_ref())?;
+            }
         }
         executor.run()?;
         let blocked: Vec<Likely> = bytemuck::cast_vec(executor.read::<[u32; 2]>(ids.likely)?);

@@ -27,7 +27,9 @@ use lock::LOCK_FILE;
 pub use lock::WriterLock;
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
-const CSV_HEADER: &str = "step,kind,elapsed_secs,steps_per_sec,learning_rate,loss,cross_entropy,lovasz,kl,gradient_norm,loss_scale,skipped,miou,iou";
+fn csv_header() -> String {
+    format!("step,kind,{},miou,iou", StepMetrics::columns())
+}
 
 /// Folders of a run.
 const PARTS: [&str; 2] = ["checkpoints", "renders"];
@@ -60,7 +62,8 @@ impl Row {
             Row::Validation(m) => {
                 let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
                 let total = &m.evaluation.total;
-                format!("{},validation,,,,,,,,,,,{},{}", m.step, number(total.miou), number(total.iou))
+                let none = ",".repeat(StepMetrics::columns().split(',').count());
+                format!("{},validation,{none}{},{}", m.step, number(total.miou), number(total.iou))
             }
         }
     }
@@ -304,7 +307,7 @@ impl RunFolder {
     /// [`Error::Data`] if they cannot be read or written.
     pub fn open_metrics(&self, step: u32) -> Result<MetricsLog> {
         let rows: Vec<Row> = self.metrics()?.into_iter().filter(|row| row.step() <= step).collect();
-        let (mut lines, mut table) = (String::new(), format!("{CSV_HEADER}\n"));
+        let (mut lines, mut table) = (String::new(), csv_header() + "\n");
         for row in &rows {
             lines += &json_line(row)?;
             table += &(row.csv() + "\n");
@@ -358,6 +361,7 @@ fn json_line(row: &Row) -> Result<String> {
 mod tests {
     use super::*;
     use crate::graph::KernelLimits;
+    use crate::models::Terms;
     use crate::train::config::Preset;
     use crate::train::metrics::{ClipScores, Confusion, Evaluation, Scores};
 
@@ -370,7 +374,7 @@ mod tests {
             loss: 1.25,
             cross_entropy: 0.5,
             lovasz: 0.75,
-            kl: 0.1,
+            terms: Terms::of([("kl", 0.1)]),
             gradient_norm: 3.0,
             loss_scale: 1.0,
             skipped: 0,
@@ -483,7 +487,7 @@ mod tests {
         let Row::Step(metrics) = step(1) else { return };
         let line = json_line(&Row::Step(StepMetrics { loss: f32::NAN, ..metrics })).unwrap();
         let Row::Step(back) = serde_json::from_str(&line).unwrap() else { return };
-        assert!(back.loss.is_nan() && back.kl == metrics.kl);
+        assert!(back.loss.is_nan() && back.terms == metrics.terms);
     }
 
     #[test]

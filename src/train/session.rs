@@ -11,7 +11,7 @@ use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
 use crate::graph::{Block, TensorId};
 use crate::layers::adam::{Adam, LossScaling};
-use crate::models::sep4d::{BatchShape, ModelConfig};
+use crate::models::{BatchShape, ModelConfig, Terms};
 use crate::{Error, Result};
 
 pub(super) mod graphs;
@@ -25,15 +25,17 @@ pub struct LossWeights {
     pub cross_entropy: f32,
     /// Of the Lovasz-softmax loss.
     pub lovasz: f32,
-    /// Of the KL divergence, averaged over all plane elements.
-    pub kl: f32,
+    /// Of the model's own losses; 1 for one that is not among them.
+    pub terms: Terms,
 }
 
 impl LossWeights {
     /// The largest loss of a model that training can still mend: ten times that of one which knows nothing, with uniform
-    /// probabilities over `classes`, a Lovasz-softmax loss of 1 and 10 nats a plane element.
+    /// probabilities over `classes`, a Lovasz-softmax loss of 1 and 10 for each of the model's own, such as 10 nats an
+    /// element of a Gaussian latent.
     pub fn largest_sane(&self, classes: usize) -> f32 {
-        10.0 * (self.cross_entropy * (classes as f32).ln() + self.lovasz + self.kl * 10.0)
+        let own: f32 = self.terms.iter().map(|(_, weight)| weight * 10.0).sum();
+        10.0 * (self.cross_entropy * (classes as f32).ln() + self.lovasz + own)
     }
 }
 
@@ -130,8 +132,8 @@ pub struct StepReport {
     pub cross_entropy: f32,
     /// Lovasz-softmax.
     pub lovasz: f32,
-    /// KL divergence per plane element.
-    pub kl: f32,
+    /// The model's own losses, before their weights.
+    pub terms: Terms,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
     /// Whether the gradient was finite; if not, the step was skipped.
@@ -206,6 +208,7 @@ struct Ids {
     scale: TensorId,
     counters: TensorId,
     report: TensorId,
+    terms: Vec<&'static str>,
 }
 
 impl Session {
@@ -238,6 +241,7 @@ impl Session {
             scale: train.scale,
             counters: train.optimiser.counters,
             report: train.report,
+            terms: train.terms,
         };
         let precision = step.precision;
         let session = Session { inference, executor, ids, preflight, adam: train.adam, precision, seed };
@@ -274,7 +278,10 @@ impl Session {
         let steps = self.steps();
         self.inference.check(batch, self.inference.shape().batch)?;
         self.executor.write(self.ids.labels, &batch.labels)?;
-        self.executor.write(self.ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, steps])?;
+        // Not every model samples.
+        if self.executor.uses(self.ids.rng) {
+            self.executor.write(self.ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, steps])?;
+        }
         self.executor.write(self.ids.hyper, &self.adam.hyper(f64::from(learning_rate), u64::from(steps)))?;
         self.executor.run()?;
         self.inference.set_steps(steps + 1);
@@ -297,11 +304,12 @@ impl Session {
     pub fn report(&mut self) -> Result<StepReport> {
         let values = self.executor.read::<f32>(self.ids.report)?;
         let [skipped, _] = self.counters()?;
-        let &[loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale] = values.as_slice() else {
+        let &[loss, cross_entropy, lovasz, ref own @ .., gradient_norm, finite, loss_scale] = values.as_slice() else {
             return Err(Error::Device(format!("the step's report has {} values", values.len())));
         };
+        let terms = Terms::of(self.ids.terms.iter().copied().zip(own.iter().copied()));
         let finite = finite == 1.0;
-        Ok(StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale, skipped })
+        Ok(StepReport { loss, cross_entropy, lovasz, terms, gradient_norm, finite, loss_scale, skipped })
     }
 
     /// Skipped steps, and good ones since the scale of the loss last changed.
@@ -381,9 +389,12 @@ mod tests {
     use crate::graph::plan::Plan;
     use crate::graph::tune::tune;
     use crate::graph::{Grouping, KernelLimits};
+    use crate::models::ARCHITECTURES;
 
-    const MODEL: ModelConfig =
-        ModelConfig { classes: 11, latent_channels: 8, plane_features: 16, hidden: 32, head: 16 };
+    /// That of the preset `demo`.
+    fn model() -> ModelConfig {
+        ModelConfig::of(ARCHITECTURES[0], 1)
+    }
 
     fn plan(shape: (usize, usize, [usize; 3]), limits: &KernelLimits) -> Result<Preflight> {
         plan_in(Precision::F32, shape, limits)
@@ -394,11 +405,11 @@ mod tests {
         (batch, frames, size): (usize, usize, [usize; 3]),
         limits: &KernelLimits,
     ) -> Result<Preflight> {
-        preflight(&MODEL, &BatchShape { batch, frames, size }, &step_in(precision), limits)
+        preflight(&model(), &BatchShape { batch, frames, size }, &step_in(precision), limits)
     }
 
     fn step_in(precision: Precision) -> StepConfig {
-        let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, kl: 0.005 };
+        let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) };
         StepConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None }
     }
 
@@ -446,7 +457,7 @@ mod tests {
         let cpu = KernelLimits { is_cpu: true, max_buffer_bytes: 1 << 31, ..KernelLimits::portable() };
         for (limits, most) in [(gpu, 0.5), (cpu, 0.9)] {
             let shape = BatchShape { batch: 1, frames: 64, size: [128, 128, 8] };
-            let [training, ..] = graphs(&MODEL, &shape, &step_in(Precision::F32)).unwrap();
+            let [training, ..] = graphs(&model(), &shape, &step_in(Precision::F32)).unwrap();
             let [apart, together] = [Grouping::Off, Grouping::Small]
                 .map(|grouping| Plan::new(&training, &KernelLimits { grouping, ..limits.clone() }).unwrap());
             let (few, many) = (together.steps.len(), apart.steps.len());
@@ -461,7 +472,7 @@ mod tests {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let shape = BatchShape { batch: 1, frames: 4, size: [16, 16, 4] };
         for precision in [Precision::F32, Precision::F16] {
-            let graphs = graphs(&MODEL, &shape, &step_in(precision)).unwrap();
+            let graphs = graphs(&model(), &shape, &step_in(precision)).unwrap();
             let own = context.limits().clone();
             let untried = KernelLimits { is_cpu: false, grouping: Grouping::Tried, ..own };
             let tuning = tune(&context, &graphs, &untried, |_, _| false).unwrap();

@@ -49,7 +49,7 @@ fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<Batch
     Batch::from_clips(&clips, dataset.grid().size)
 }
 
-/// Reconstructs clip `index` of `dataset` from its latent means.
+/// Reconstructs clip `index` of `dataset` from its latents as they are expected to be.
 ///
 /// # Errors
 /// [`Usage`](crate::Error::Usage) if there is no such clip, else as for [`evaluate`].
@@ -57,8 +57,8 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
     let start = Instant::now();
     let clip = dataset.clip(index)?;
     let size = dataset.grid().size;
-    let planes = model.encode(&Batch::from_clips(std::slice::from_ref(&clip), size)?)?;
-    let likely = model.decode(&planes.iter().map(|plane| &plane.mu).collect::<Vec<_>>())?;
+    let latents = model.encode(&Batch::from_clips(std::slice::from_ref(&clip), size)?)?;
+    let likely = model.decode(&latents.iter().map(|latent| &latent.mu).collect::<Vec<_>>())?;
     let labels: Vec<u8> = likely.iter().map(|likely| likely.classes()[0]).collect();
     let confusion = confusions(&clip, &labels, dataset.classes().len());
     Ok(ReconstructedClip {
@@ -75,7 +75,7 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
         likely,
         scores: confusion.iter().map(Confusion::scores).collect(),
         confusion,
-        planes,
+        latents,
         times_secs: clip.times_secs,
         poses: clip.poses,
         seconds: start.elapsed().as_secs_f64(),
@@ -98,13 +98,13 @@ pub fn confusions(clip: &Clip, labels: &[u8], classes: usize) -> Vec<Confusion> 
         .collect()
 }
 
-/// Decodes latent planes.
+/// Decodes latents.
 ///
 /// # Errors
 /// As for [`Inference::decode`].
 pub fn decode(model: &mut Inference, request: &DecodeRequest) -> Result<DecodedClip> {
     let start = Instant::now();
-    let likely = model.decode(&request.planes)?;
+    let likely = model.decode(&request.latents)?;
     Ok(DecodedClip {
         id: request.id,
         frames: model.shape().frames,

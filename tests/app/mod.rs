@@ -49,7 +49,7 @@ fn reconstructed(grid: &Grid) -> ReconstructedClip {
         observed,
         scores: confusion.iter().map(Confusion::scores).collect(),
         confusion,
-        planes: Vec::new(),
+        latents: Vec::new(),
         times_secs: clip.times_secs,
         poses: clip.poses,
         seconds: 0.1,

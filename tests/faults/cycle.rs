@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use sep4d::data::Cursor;
+use sep4d::models::Terms;
 use sep4d::train::checkpoint::{Best, Checkpoint, Index};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{StepMetrics, ValidationMetrics};
@@ -136,7 +137,7 @@ fn step_metrics(step: u32) -> StepMetrics {
         loss: 1.0 / step as f32,
         cross_entropy: 0.5,
         lovasz: 0.75,
-        kl: 0.1,
+        terms: Terms::of([("kl", 0.1)]),
         gradient_norm: 3.0,
         loss_scale: 1.0,
         skipped: 0,

@@ -14,7 +14,7 @@ use common::{Convolution, Pass, Ready};
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::tune::tuned;
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::rng::{Rng, normal};
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::{Session, graphs};
@@ -142,7 +142,7 @@ fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize;
     let planes: [usize; PLANES] = [x * y, x * z, y * z, frames * x, frames * y, frames * z];
     for step in 0..STEPS {
         for (stream, cells) in planes.iter().enumerate() {
-            let count = shape.batch * cells * config.model.latent_channels;
+            let count = shape.batch * cells * config.model.get("model.latent_channels");
             let noise: Vec<f32> = (0..count as u32).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
             write(folder, &format!("noise.{step}.{stream}"), &noise)?;
         }
@@ -151,7 +151,7 @@ fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize;
     for _ in 0..STEPS {
         session.train_step(&batch, LEARNING_RATE)?;
         let report = session.report()?;
-        losses.push([report.loss, report.cross_entropy, report.lovasz, report.kl]);
+        losses.push([report.loss, report.cross_entropy, report.lovasz, report.terms.get("kl").unwrap_or_default()]);
     }
     let about = json!({
         "model": config.model,

@@ -14,8 +14,8 @@ mod confusion;
 mod frames;
 mod heat;
 mod latents;
+mod mixing;
 mod per_class;
-mod planes;
 pub(super) mod sample;
 #[cfg(test)]
 mod tests;
@@ -36,13 +36,13 @@ pub struct Memory {
     plots: plots::Memory,
     settings: settings::Memory,
     confusion: confusion::Settings,
-    planes: planes::Settings,
+    latents: latents::Settings,
 }
 
 impl Memory {
     /// Lets go of what belongs to a window.
     pub fn leave_window(&mut self) {
-        self.planes.pictures = None;
+        self.latents.pictures = None;
     }
 }
 
@@ -59,12 +59,12 @@ pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Op
             None
         }
         Pane::Confusion => confusion::ui(ui, state, &mut memory.scope, &mut memory.confusion),
-        Pane::Planes => {
-            planes::ui(ui, state, &mut memory.planes);
+        Pane::Latents => {
+            latents::ui(ui, state, &mut memory.latents);
             None
         }
-        Pane::Latents => {
-            latents::ui(ui, state, &mut memory.mix);
+        Pane::Mix => {
+            mixing::ui(ui, state, &mut memory.mix);
             None
         }
         Pane::Settings => {

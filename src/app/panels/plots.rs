@@ -8,10 +8,12 @@ use eframe::egui::{self, Color32, Response, RichText, Ui, vec2};
 use self::chart::Drawn;
 use self::series::{Along, Quantity};
 use crate::app::actions::Action;
+use crate::app::history::History;
 use crate::app::icons::Icon;
 use crate::app::layout::Pane;
 use crate::app::state::State;
 use crate::app::{style, widgets};
+use crate::models::loss_terms;
 
 mod chart;
 mod series;
@@ -39,11 +41,10 @@ struct Curve {
     quantity: Quantity,
 }
 
-const LOSSES: [Curve; 4] = [
+const LOSSES: [Curve; 3] = [
     curve("Loss", "Weighted sum of the parts", 0, Quantity::Step(|m| f64::from(m.loss))),
     curve("Cross entropy", "Cross entropy of the classes", 1, Quantity::Step(|m| f64::from(m.cross_entropy))),
     curve("Lovász", "Lovász-softmax, a stand-in for 1 - mIoU", 2, Quantity::Step(|m| f64::from(m.lovasz))),
-    curve("KL", "KL divergence of the latent planes, before its weight", 3, Quantity::Step(|m| f64::from(m.kl))),
 ];
 
 const SCORES: [Curve; 2] = [
@@ -67,6 +68,15 @@ const PROGRESS: [Curve; 3] = [
         ..curve("Steps a second", "Speed of training", 2, Quantity::Step(|m| m.steps_per_sec))
     },
 ];
+
+/// The loss and its parts, those of models too that only some of `runs` have; all, while there is no run.
+fn losses(runs: &[Option<&History>]) -> Vec<Curve> {
+    let last = || runs.iter().flatten().filter_map(|run| run.steps.last());
+    let has = |name| last().next().is_none() || last().any(|metrics| metrics.terms.get(name).is_some());
+    let own = loss_terms().into_iter().filter(|term| has(term.name)).zip(LOSSES.len()..);
+    let own = own.map(|(term, i)| curve(term.title, term.about, i % style::CURVES, Quantity::Term(term.name)));
+    LOSSES.into_iter().chain(own).collect()
+}
 
 const fn curve(name: &'static str, about: &'static str, color: usize, quantity: Quantity) -> Curve {
     Curve { name, about, unit: Unit::Plain, exact: false, color, quantity }
@@ -107,12 +117,12 @@ impl Default for Memory {
 
 /// Draws `pane`; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &State, memory: &mut Memory, pane: Pane) -> Option<Action> {
-    let curves: &[Curve] = match pane {
-        Pane::Losses => &LOSSES,
-        Pane::Accuracy => &SCORES,
-        _ => &PROGRESS,
-    };
     let runs = [Some(&state.history), state.overlay.as_ref()];
+    let curves = match pane {
+        Pane::Losses => losses(&runs),
+        Pane::Accuracy => SCORES.to_vec(),
+        _ => PROGRESS.to_vec(),
+    };
     let empty = runs.iter().flatten().all(|history| match pane {
         Pane::Accuracy => history.validations.is_empty(),
         _ => history.steps.is_empty(),
@@ -125,8 +135,8 @@ pub fn ui(ui: &mut Ui, state: &State, memory: &mut Memory, pane: Pane) -> Option
         widgets::empty(ui, hint);
         return None;
     }
-    let full = chart::full_range(&runs, curves, memory.along);
-    let ordered = toolbar(ui, state, memory, pane, curves, &full);
+    let full = chart::full_range(&runs, &curves, memory.along);
+    let ordered = toolbar(ui, state, memory, pane, &curves, &full);
     let shown: Vec<Curve> = match pane {
         Pane::LearningRate => vec![PROGRESS[memory.progress]],
         _ => curves.iter().filter(|curve| !memory.hidden.contains(&curve.name)).copied().collect(),

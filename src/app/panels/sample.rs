@@ -5,10 +5,10 @@ use crate::app::shown::Shown;
 use crate::app::state::{Page, State};
 use crate::data::classes::CARLA_SC;
 use crate::data::{Clip, synth};
-use crate::models::sep4d::PLANES;
+use crate::models::{LatentKind, LatentSpec};
 use crate::rng::Rng;
 use crate::train::events::{ClipScores, Likely, ReconstructedClip, ValidationMetrics};
-use crate::train::inference::LatentPlane;
+use crate::train::inference::Latent;
 use crate::train::metrics::{Confusion, Tally};
 
 /// Packs three classes with their probabilities and an entropy of 0..1.
@@ -51,7 +51,7 @@ fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> (Reconstructe
         likely: Vec::new(),
         scores: Vec::new(),
         confusion: Vec::new(),
-        planes: planes(size, frames, index),
+        latents: latents(size, frames, index),
         times_secs,
         poses,
         seconds: 0.2,
@@ -79,10 +79,17 @@ fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> (Reconstructe
     (clip, grid)
 }
 
-fn planes([x, y, z]: [usize; 3], frames: usize, index: usize) -> Vec<LatentPlane> {
-    let extents = [[x / 2, y / 2], [x / 2, z / 2], [y / 2, z / 2], [frames, x / 2], [frames, y / 2], [frames, z / 2]];
+fn latents([x, y, z]: [usize; 3], frames: usize, index: usize) -> Vec<Latent> {
+    let extents = [
+        ("xy", [x / 2, y / 2]),
+        ("xz", [x / 2, z / 2]),
+        ("yz", [y / 2, z / 2]),
+        ("tx", [frames, x / 2]),
+        ("ty", [frames, y / 2]),
+        ("tz", [frames, z / 2]),
+    ];
     let channels = 6;
-    let plane = |(i, (name, [first, second])): (usize, (&'static str, [usize; 2]))| {
+    let latent = |(i, (axes, [first, second])): (usize, (&'static str, [usize; 2]))| {
         let (mut mu, mut logvar) = (Vec::new(), Vec::new());
         for a in 0..first {
             for b in 0..second {
@@ -95,9 +102,10 @@ fn planes([x, y, z]: [usize; 3], frames: usize, index: usize) -> Vec<LatentPlane
                 }
             }
         }
-        LatentPlane { name, shape: vec![1, first, second, channels], mu, logvar }
+        let spec = LatentSpec { name: axes, axes, kind: LatentKind::Gaussian };
+        Latent { spec, shape: vec![1, first, second, channels], mu, logvar }
     };
-    PLANES.into_iter().zip(extents).enumerate().map(plane).collect()
+    extents.into_iter().enumerate().map(latent).collect()
 }
 
 /// The clips that a validation scored, those of a tiny grid.

@@ -20,7 +20,8 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     ("Basics", &["train.preset", "train.steps", "train.batch", "train.learning_rate", "data.frames"]),
     ("Data", &["data.crop", "data.train_split", "data.val_split", "data.augment"]),
     ("Loss", &["train.cross_entropy", "train.lovasz", "train.kl"]),
-    ("Model", &["model.latent_channels", "model.plane_features", "model.hidden", "model.head"]),
+    // With all keys of all models; a model shows those that it has.
+    (MODEL, &[]),
     ("Optimiser", &["train.milestones", "train.decay", "train.weight_decay", "train.clip_norm"]),
     (
         "Validation and saving",
@@ -34,6 +35,7 @@ const SECTIONS: [(&str, &[&str]); 6] = [
         ],
     ),
 ];
+const MODEL: &str = "Model";
 const REST: &str = "Advanced";
 
 /// Keys with a place of their own.
@@ -131,8 +133,10 @@ fn apply(state: &mut State, memory: &mut Memory, changed: crate::Result<RunConfi
 /// The sections with their keys; new keys come last.
 fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
     let placed = |key: &&str| SECTIONS.iter().any(|(_, keys)| keys.contains(key)) || ELSEWHERE.contains(key);
-    let rest = RunConfig::keys().map(|(key, _)| key).filter(|key| !placed(key)).collect();
-    let named = SECTIONS.iter().map(|(title, keys)| (*title, keys.to_vec()));
+    let others = RunConfig::keys().map(|(key, _)| key).filter(|key| !placed(key));
+    let (of_model, rest): (Vec<_>, Vec<_>) = others.partition(|key| key.starts_with("model."));
+    let named =
+        SECTIONS.iter().map(|&(title, keys)| (title, if title == MODEL { of_model.clone() } else { keys.to_vec() }));
     named.chain([(REST, rest)]).collect()
 }
 

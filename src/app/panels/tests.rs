@@ -49,8 +49,8 @@ fn every_panel_looks_as_it_did() {
         (Pane::Classes, [190.0, 620.0]),
         (Pane::Voxel, [264.0, 560.0]),
         (Pane::Confusion, [264.0, 560.0]),
-        (Pane::Planes, [264.0, 640.0]),
-        (Pane::Latents, [264.0, 320.0]),
+        (Pane::Latents, [264.0, 640.0]),
+        (Pane::Mix, [264.0, 320.0]),
         (Pane::Settings, [264.0, 640.0]),
         (Pane::Losses, [780.0, 190.0]),
         (Pane::Accuracy, [780.0, 190.0]),
@@ -75,7 +75,7 @@ fn every_panel_looks_as_it_did() {
         bench.pane = pane;
         let is_course = matches!(pane, Pane::Losses | Pane::Accuracy | Pane::LearningRate);
         bench.state.history = if is_course { history::tests::course() } else { validated.clone() };
-        bench.state.source = (pane == Pane::Latents).then(|| source.clone());
+        bench.state.source = (pane == Pane::Mix).then(|| source.clone());
         harness.set_size(vec2(width + 16.0, height + 16.0));
         for theme in [Theme::Dark, Theme::Light] {
             harness.ctx.set_theme(theme);
@@ -222,33 +222,32 @@ fn a_voxel_is_told_with_its_course() {
 }
 
 #[test]
-fn planes_tell_the_value_under_the_pointer_and_at_the_keys() {
-    let mut harness = bench(Pane::Planes, sample::state(), [280.0, 640.0], Theme::Dark);
-    let plane = &harness.state().state.shown.as_ref().unwrap().model.as_ref().unwrap().planes[3];
-    let mean: f32 = plane.mu[..6].iter().map(|mu| mu.abs()).sum::<f32>() / 6.0;
-    let corner = harness.get_by_label("Plane tx").rect().left_bottom();
+fn latents_tell_the_value_under_the_pointer_and_at_the_keys() {
+    let mut harness = bench(Pane::Latents, sample::state(), [280.0, 640.0], Theme::Dark);
+    let latent = &harness.state().state.shown.as_ref().unwrap().model.as_ref().unwrap().latents[3];
+    let mean: f32 = latent.mu[..6].iter().map(|mu| mu.abs()).sum::<f32>() / 6.0;
+    let corner = harness.get_by_label("Latent tx").rect().left_bottom();
     harness.hover_at(corner + vec2(2.0, -2.0));
     harness.run_ok();
     let text = format!("tx: mean |μ| = {mean:.3} at frame 1, x -12.0 m");
-    assert_eq!(harness.get_by_label("Plane tx").value().as_ref(), Some(&text));
+    assert_eq!(harness.get_by_label("Latent tx").value().as_ref(), Some(&text));
     harness.remove_cursor();
-    harness.get_by_label("Plane tx").focus();
+    harness.get_by_label("Latent tx").focus();
     harness.run_ok();
     harness.key_press(Key::ArrowRight);
     harness.run_ok();
-    assert!(harness.get_by_label("Plane tx").value().unwrap().contains("at frame 2, x -12.0 m"));
+    assert!(harness.get_by_label("Latent tx").value().unwrap().contains("at frame 2, x -12.0 m"));
     harness.key_press(Key::Enter);
     harness.run_ok();
     assert_eq!(harness.state().state.playback.frame, 1);
     harness.get_by_label("KL").click();
     harness.run_ok();
-    assert!(harness.get_by_label("Plane tx").value().unwrap().contains("mean |KL|"));
+    assert!(harness.get_by_label("Latent tx").value().unwrap().contains("mean |KL|"));
 }
 
 #[test]
 fn every_panel_says_what_is_missing() {
-    for pane in [Pane::Classes, Pane::Voxel, Pane::Confusion, Pane::Planes, Pane::Latents, Pane::Frames, Pane::PerClass]
-    {
+    for pane in [Pane::Classes, Pane::Voxel, Pane::Confusion, Pane::Latents, Pane::Mix, Pane::Frames, Pane::PerClass] {
         let mut harness = bench(pane, State::default(), [280.0, 300.0], Theme::Light);
         harness.run_ok();
         let labels = harness.root().children_recursive().filter(|node| node.accesskit_node().value().is_some());

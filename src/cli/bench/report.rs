@@ -8,7 +8,7 @@ use sep4d::Result;
 use sep4d::data::Batch;
 use sep4d::figures::{bytes, thousands};
 use sep4d::gpu::{AdapterSummary, MemoryUse};
-use sep4d::models::sep4d::BatchShape;
+use sep4d::models::BatchShape;
 use sep4d::roofline::Ceilings;
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::{Precision, Session};

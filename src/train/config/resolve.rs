@@ -10,24 +10,20 @@ use toml::{Table, Value};
 use super::suggest::nearest;
 use super::{Preset, RunConfig};
 use crate::files::cause;
+use crate::models::{ARCHITECTURE, ModelConfig, by_name};
 use crate::{Error, Result};
 
 /// No configuration has more bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// What a run keeps until its end: its checkpoints and its order of clips depend on it.
-const FIXED: [&str; 15] = [
+/// What a run keeps until its end, beside its model: its checkpoints and its order of clips depend on it.
+const FIXED: [&str; 10] = [
     "data.frames",
     "data.crop",
     "data.stride",
     "data.sequences",
     "data.train_split",
     "data.augment",
-    "model.classes",
-    "model.latent_channels",
-    "model.plane_features",
-    "model.hidden",
-    "model.head",
     "train.preset",
     "train.batch",
     "train.seed",
@@ -62,7 +58,10 @@ impl RunConfig {
             }
             None => Vec::new(),
         };
-        let any = table(&RunConfig::preset(Preset::default(), None))?;
+        let mut any = table(&RunConfig::preset(Preset::default(), None))?;
+        for (key, _) in ModelConfig::keys() {
+            insert_missing(&mut any, key, Value::Integer(0));
+        }
         for pair in set {
             settings.push(parse_pair(pair, &any)?);
         }
@@ -132,7 +131,8 @@ impl RunConfig {
     /// [`Error::Usage`] if a path is not UTF-8.
     pub fn another_run(&self, new: &RunConfig) -> Result<Option<&'static str>> {
         let (before, after) = (table(self)?, table(new)?);
-        Ok(FIXED.into_iter().find(|key| lookup(&before, key) != lookup(&after, key)))
+        let fixed = FIXED.into_iter().chain(ModelConfig::keys().map(|(key, _)| key));
+        Ok(fixed.into_iter().find(|key| lookup(&before, key) != lookup(&after, key)))
     }
 
     /// The value of `section.name`; `None` if there is no such key.
@@ -147,6 +147,9 @@ impl RunConfig {
     pub fn with_values(&self, values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<RunConfig> {
         let mut table = table(self)?;
         for (key, value) in values {
+            if let (ARCHITECTURE, Some(name)) = (key, value.as_str()) {
+                choose_architecture(&mut table, name, self.train.preset)?;
+            }
             let (section, name) = key.split_once('.').unwrap_or(("", key));
             if let Some(Value::Table(section)) = table.get_mut(section) {
                 section.insert(name.to_owned(), value);
@@ -249,10 +252,46 @@ fn list_of_names(text: &str) -> Value {
     Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
 }
 
-fn overlay(base: &RunConfig, settings: Vec<Setting>) -> Result<RunConfig> {
+/// Gives the model's section the keys of another architecture, with the preset's values.
+fn choose_architecture(table: &mut Table, name: &str, preset: Preset) -> Result<()> {
+    let old = lookup(table, ARCHITECTURE).and_then(Value::as_str);
+    if old == Some(name) {
+        return Ok(());
+    }
+    let model = ModelConfig::of(by_name(name)?, preset as usize);
+    let classes = lookup(table, "model.classes").cloned();
+    let written =
+        Table::try_from(model).map_err(|why| Error::Usage(format!("{ARCHITECTURE} cannot be {name}: {why}")))?;
+    table.insert("model".into(), Value::Table(written));
+    if let (Some(classes), Some(Value::Table(model))) = (classes, table.get_mut("model")) {
+        model.insert("classes".into(), classes);
+    }
+    Ok(())
+}
+
+fn insert_missing(table: &mut Table, key: &str, value: Value) {
+    if let Some((section, name)) = key.split_once('.')
+        && let Some(Value::Table(section)) = table.get_mut(section)
+    {
+        section.entry(name).or_insert(value);
+    }
+}
+
+fn overlay(base: &RunConfig, mut settings: Vec<Setting>) -> Result<RunConfig> {
     let mut table = table(base)?;
+    // Which keys there are depends on it.
+    settings.sort_by_key(|setting| setting.key != ARCHITECTURE);
     for Setting { key, value, origin } in settings {
-        let old = lookup(&table, &key).ok_or_else(|| unknown(&key, &origin))?;
+        if let (ARCHITECTURE, Some(name)) = (key.as_str(), value.as_str()) {
+            choose_architecture(&mut table, name, base.train.preset)?;
+        }
+        let old = lookup(&table, &key).ok_or_else(|| match RunConfig::keys().any(|(known, _)| known == key) {
+            true => Error::Usage(format!(
+                "{origin}: the model {} has no {key}; leave it out, or set {ARCHITECTURE}",
+                lookup(&table, ARCHITECTURE).and_then(Value::as_str).unwrap_or_default()
+            )),
+            false => unknown(&key, &origin),
+        })?;
         let value = match (old, value) {
             (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
             (Value::Array(_), Value::Array(items)) if key == "train.milestones" => Value::Array(
@@ -329,7 +368,10 @@ mod tests {
             keys.extend(value.as_table().unwrap().keys().map(|name| format!("{section}.{name}")));
         }
         let mut documented: Vec<String> = RunConfig::keys().map(|(key, _)| key.to_owned()).collect();
+        let toy = ModelConfig::of(by_name("toy").unwrap(), 0);
+        keys.extend(Table::try_from(toy).unwrap().keys().map(|name| format!("model.{name}")));
         keys.sort();
+        keys.dedup();
         documented.sort();
         assert_eq!(keys, documented);
         assert!(RunConfig::keys().all(|(_, doc)| doc.ends_with('.') && !doc.contains('\n')));
@@ -353,7 +395,7 @@ mod tests {
         assert_eq!(RunConfig::from_toml(&earlier, "config.toml").unwrap(), RunConfig::preset(Preset::Demo, None));
         let paper = |frames| RunConfig::preset(Preset::Paper, Some(frames)).train.batch;
         assert_eq!([4, 8, 16, 32, 64].map(paper), [2, 2, 1, 1, 1]);
-        assert_eq!(RunConfig::preset(Preset::Paper, None).model.hidden, 128);
+        assert_eq!(RunConfig::preset(Preset::Paper, None).model.get("model.hidden"), 128);
     }
 
     #[test]
@@ -363,9 +405,9 @@ mod tests {
         std::fs::write(&path, "[data]\nframes = 8\n[train]\npreset = \"paper\"\nsteps = 7\nkl = 1\n").unwrap();
         let config = RunConfig::resolve(None, Some(&path), &["train.steps=9".into()]).unwrap();
         assert_eq!((config.train.preset, config.train.steps, config.train.batch), (Preset::Paper, 9, 2));
-        assert_eq!((config.data.frames, config.train.kl, config.model.hidden), (8, 1.0, 128));
+        assert_eq!((config.data.frames, config.train.kl, config.model.get("model.hidden")), (8, 1.0, 128));
         let config = RunConfig::resolve(Some(Preset::Tiny), Some(&path), &[]).unwrap();
-        assert_eq!((config.train.preset, config.model.hidden, config.train.steps), (Preset::Tiny, 8, 7));
+        assert_eq!((config.train.preset, config.model.get("model.hidden"), config.train.steps), (Preset::Tiny, 8, 7));
     }
 
     #[test]
@@ -429,6 +471,25 @@ mod tests {
     }
 
     #[test]
+    fn another_model_has_other_keys() {
+        let toy = set(&["model.toy_features=6", "model.architecture=toy", "train.preset=tiny"]).unwrap();
+        assert_eq!((toy.model.architecture().name, toy.model.get("model.toy_features")), ("toy", 6));
+        assert_eq!(RunConfig::from_toml(&toy.to_toml(), "config.toml").unwrap(), toy);
+        assert!(!toy.to_toml().contains("hidden"));
+        let back = toy.with(&["model.architecture=sep4d".into()]).unwrap();
+        assert_eq!(back, RunConfig::preset(Preset::Tiny, None));
+        assert!(message(&["model.architecture=toy", "model.hidden=3"]).contains("the model toy has no model.hidden"));
+        assert!(
+            message(&["model.architecture=vae"]).contains("no model \"vae\"; set model.architecture to sep4d, toy")
+        );
+        assert!(message(&["model.architecture=toy", "model.toy_features=0"]).contains("at least one feature"));
+        // What was written before there were others.
+        let demo = RunConfig::preset(Preset::Demo, None);
+        let earlier = demo.to_toml().replace("architecture = \"sep4d\"", "");
+        assert_eq!(RunConfig::from_toml(&earlier, "config.toml").unwrap(), demo);
+    }
+
+    #[test]
     fn a_resumed_run_stays_the_same_run() {
         let config = RunConfig::preset(Preset::Tiny, None);
         let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
@@ -437,6 +498,8 @@ mod tests {
             let error = config.resumed_with(&[pair.into()]).unwrap_err();
             assert!(error.to_string().contains("cannot change"), "{error}");
         }
+        let why = config.resumed_with(&["model.architecture=toy".into()]).unwrap_err().to_string();
+        assert!(why.contains("model.architecture cannot change"), "{why}");
         assert!(FIXED.iter().all(|key| RunConfig::keys().any(|(known, _)| known == *key)));
     }
 

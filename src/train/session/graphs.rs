@@ -14,7 +14,7 @@ use crate::layers::metrics::{argmax, confusion};
 use crate::layers::pointwise::weighted_sum;
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::layers::unpack::unpack_bytes;
-use crate::models::sep4d::{self, BatchShape, Latent, ModelConfig};
+use crate::models::{BatchShape, Built, BuiltLatent, Mode, ModelConfig};
 
 /// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
 const SMALLEST_HALF: usize = 1 << 12;
@@ -28,35 +28,41 @@ pub(super) struct TrainingGraph {
     pub scale: TensorId,
     pub adam: Adam,
     pub optimiser: OptimiserStep,
+    /// The loss, cross entropy, Lovasz-softmax, those of the model, and the optimiser's state.
     pub report: TensorId,
+    /// The names of the model's losses.
+    pub terms: Vec<&'static str>,
 }
 
 pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<TrainingGraph> {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
-    let built = sep4d::build(&mut g, model, shape, Latent::Sample(rng))?;
-    let (report, loss) = g.scope("loss", |g| {
-        let (ce, lovasz) = segmentation_loss(g, built.logits, built.labels, class_weights)?;
-        let kl = weighted_sum(g, &built.kl.iter().map(|&kl| (1.0, kl)).collect::<Vec<_>>())?;
-        let weights = &step.weights;
-        let loss = weighted_sum(g, &[(weights.cross_entropy, ce), (weights.lovasz, lovasz), (weights.kl, kl)])?;
-        Ok(([loss, ce, lovasz, kl], loss))
+    let Built { label_bytes, labels, logits, losses, .. } = model.build(&mut g, shape, Mode::Train { rng })?;
+    let (mut report, loss) = g.scope("loss", |g| {
+        let (ce, lovasz) = segmentation_loss(g, logits, labels, class_weights)?;
+        let mut terms = vec![(step.weights.cross_entropy, ce), (step.weights.lovasz, lovasz)];
+        terms.extend(losses.iter().map(|&(name, loss)| (step.weights.terms.get(name).unwrap_or(1.0), loss)));
+        let loss = weighted_sum(g, &terms)?;
+        let report: Vec<TensorId> = [loss].into_iter().chain(terms.into_iter().map(|(_, loss)| loss)).collect();
+        Ok((report, loss))
     })?;
     let scale = g.input("loss_scale", TensorSpec::f32(&[1]));
     g.backward(&[(loss, scale)], &[])?;
     let precision = step.precision;
     let adam = Adam { weight_decay: f64::from(step.weight_decay), clip_norm: step.clip_norm, ..Adam::default() };
     let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone(), scale, precision.loss_scaling()))?;
-    let report = concat(&mut g, &[report[0], report[1], report[2], report[3], optimiser.state])?;
+    report.push(optimiser.state);
+    let report = concat(&mut g, &report)?;
     g.keep(report);
     if precision == Precision::F16 {
         g.halve(SMALLEST_HALF);
     }
-    Ok(TrainingGraph { graph: g, labels: built.label_bytes, class_weights, rng, scale, adam, optimiser, report })
+    let terms = losses.into_iter().map(|(name, _)| name).collect();
+    Ok(TrainingGraph { graph: g, labels: label_bytes, class_weights, rng, scale, adam, optimiser, report, terms })
 }
 
-/// Scores a batch with the latent means.
+/// Scores a batch, with latents as they are expected to be.
 #[derive(Debug)]
 pub(in crate::train) struct EvaluationGraph {
     pub labels: TensorId,
@@ -69,7 +75,7 @@ pub(in crate::train) struct EvaluationGraph {
 pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, EvaluationGraph)> {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
-    let built = sep4d::build(&mut g, model, shape, Latent::Mean)?;
+    let built = model.build(&mut g, shape, Mode::Look)?;
     let observed_bytes = g.input("observed", TensorSpec::u32(g.shape(built.label_bytes)));
     let observed = unpack_bytes(&mut g, observed_bytes)?;
     let (ce, lovasz) = g.scope("loss", |g| segmentation_loss(g, built.logits, built.labels, class_weights))?;
@@ -81,36 +87,35 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
     Ok((g, EvaluationGraph { labels: built.label_bytes, class_weights, observed: observed_bytes, confusion, losses }))
 }
 
-/// The latent planes of one clip.
+/// The latents of one clip.
 #[derive(Debug)]
 pub(in crate::train) struct EncoderGraph {
     pub labels: TensorId,
-    pub distributions: [TensorId; 6],
+    pub latents: Vec<BuiltLatent>,
 }
 
 /// The whole model, so that parameters lie where they do in training; the plan drops the decoder.
 pub(in crate::train) fn encoder_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, EncoderGraph)> {
     let mut g = Graph::new();
-    let built = sep4d::build(&mut g, model, &one_clip(shape), Latent::Mean)?;
-    let distributions = built.distributions.all();
-    distributions.into_iter().for_each(|id| g.keep(id));
-    Ok((g, EncoderGraph { labels: built.label_bytes, distributions }))
+    let built = model.build(&mut g, &one_clip(shape), Mode::Look)?;
+    built.latents.iter().for_each(|latent| g.keep(latent.encoded));
+    Ok((g, EncoderGraph { labels: built.label_bytes, latents: built.latents }))
 }
 
-/// What latent planes of one clip mean.
+/// What latents of one clip mean.
 #[derive(Debug)]
 pub(in crate::train) struct DecoderGraph {
-    pub planes: [TensorId; 6],
+    pub latents: Vec<BuiltLatent>,
     pub likely: TensorId,
 }
 
 /// The whole model, as in [`encoder_graph`]; the plan drops the encoder.
 pub(in crate::train) fn decoder_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, DecoderGraph)> {
     let mut g = Graph::new();
-    let built = sep4d::build(&mut g, model, &one_clip(shape), Latent::Given)?;
+    let built = model.build(&mut g, &one_clip(shape), Mode::Decode)?;
     let likely = likely(&mut g, built.logits)?;
     g.keep(likely);
-    Ok((g, DecoderGraph { planes: built.latents.all(), likely }))
+    Ok((g, DecoderGraph { latents: built.latents, likely }))
 }
 
 fn one_clip(shape: &BatchShape) -> BatchShape {

@@ -35,7 +35,7 @@ struct Outcome {
     seen: Vec<(u32, Vec<Likely>)>,
 }
 
-/// Runs a trainer whose devices have `faults`, if any. It is asked for a reconstruction and what its planes decode to.
+/// Runs a trainer whose devices have `faults`, if any. It is asked for a reconstruction and what its latents decode to.
 fn run(stage: &Stage, folder: &Path, faults: Option<Arc<Faults>>) -> Outcome {
     let (sender, commands) = sync_channel(COMMANDS);
     let (events, receiver) = sync_channel(EVENTS);
@@ -63,9 +63,9 @@ fn run(stage: &Stage, folder: &Path, faults: Option<Arc<Faults>>) -> Outcome {
     let end = loop {
         match receiver.recv_timeout(Duration::from_secs(600)) {
             Ok(Event::Reconstruction(clip)) => {
-                let planes = clip.planes.iter().map(|plane| plane.mu.clone()).collect();
+                let latents = clip.latents.iter().map(|latent| latent.mu.clone()).collect();
                 if shows {
-                    ask(Command::Decode(Arc::new(DecodeRequest { id: 1, planes })));
+                    ask(Command::Decode(Arc::new(DecodeRequest { id: 1, latents })));
                 }
                 seen.push((clip.step, clip.likely));
             }

@@ -11,7 +11,7 @@ use crate::data::{Cursor, Dataset, check, class_weights};
 use crate::gpu::Context;
 use crate::graph::Tuning;
 use crate::graph::tune::tuned;
-use crate::models::sep4d::BatchShape;
+use crate::models::BatchShape;
 use crate::train::checkpoint::{Checkpoint, Index, Newest, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Event, Finished, Preparing, Started};

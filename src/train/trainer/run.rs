@@ -367,7 +367,7 @@ impl Run {
 
     /// Waits for the device, tells the last step's scalars, and ends the run if too many steps were skipped.
     fn report(&mut self, session: &mut Session, port: &mut Port, log: bool) -> Result<()> {
-        let StepReport { loss, cross_entropy, lovasz, kl, gradient_norm, finite, loss_scale, skipped } =
+        let StepReport { loss, cross_entropy, lovasz, terms, gradient_norm, finite, loss_scale, skipped } =
             session.report()?;
         let step = session.steps();
         self.loss = loss;
@@ -382,7 +382,7 @@ impl Run {
             loss,
             cross_entropy,
             lovasz,
-            kl,
+            terms,
             gradient_norm,
             loss_scale,
             skipped,

@@ -1,4 +1,4 @@
-//! What a model is asked for while it is trained or shown: reconstructions, decoded planes, scores.
+//! What a model is asked for while it is trained or shown: reconstructions, decoded latents, scores.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ pub(super) fn reconstruct(
     Ok(answered(answer, port)?.map(|clip| Event::Reconstruction(Box::new(clip))))
 }
 
-/// Tells what latent planes mean.
+/// Tells what latents mean.
 ///
 /// # Errors
 /// As for [`reconstruct`].

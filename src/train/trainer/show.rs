@@ -6,7 +6,7 @@ use super::prepare::open_split;
 use super::{MOST_LOSSES, Port, Request, serve};
 use crate::data::Dataset;
 use crate::gpu::Context;
-use crate::models::sep4d::BatchShape;
+use crate::models::BatchShape;
 use crate::train::checkpoint::{Weights, check_finite, conform};
 use crate::train::events::{Command, Event, Finished, Preparing, Showing};
 use crate::train::inference::Inference;

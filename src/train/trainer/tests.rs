@@ -157,7 +157,7 @@ fn of_orders_that_wait_only_the_last_of_its_kind_is_carried_out() {
     let (_commands, receiver) = sync_channel(1);
     let (events, _receiver) = sync_channel(1);
     let mut port = Port { commands: receiver, pending: VecDeque::new(), events, wake: None, closed: false };
-    let decode = |id| Command::Decode(Arc::new(DecodeRequest { id, planes: vec![] }));
+    let decode = |id| Command::Decode(Arc::new(DecodeRequest { id, latents: vec![] }));
     let (zero, one) = (Command::Reconstruct { clip: 0 }, Command::Reconstruct { clip: 1 });
     for command in
         [decode(1), zero.clone(), decode(2), one.clone(), zero.clone(), Command::Step, Command::Step, decode(3)]

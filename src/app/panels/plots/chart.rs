@@ -74,7 +74,9 @@ pub fn full_range(runs: &Runs<'_>, curves: &[Curve], along: Along) -> RangeInclu
         let x = |metrics: Option<u32>| metrics.map_or(0.0, f64::from);
         last = last.max(match (along, curves[0].quantity) {
             (Along::Seconds, _) => series::seconds(history).last().copied().unwrap_or(0.0),
-            (Along::Steps, Quantity::Step(_)) => x(history.steps.last().map(|metrics| metrics.step)),
+            (Along::Steps, Quantity::Step(_) | Quantity::Term(_)) => {
+                x(history.steps.last().map(|metrics| metrics.step))
+            }
             (Along::Steps, Quantity::Validation(_)) => x(history.validations.last().map(|metrics| metrics.step)),
         });
     }
@@ -341,7 +343,7 @@ fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve
             ui.label("");
             for (history, i) in &found {
                 let step = match quantity {
-                    Quantity::Step(_) => history.steps[*i].step,
+                    Quantity::Step(_) | Quantity::Term(_) => history.steps[*i].step,
                     Quantity::Validation(_) => history.validations[*i].step,
                 };
                 ui.label(
@@ -355,7 +357,7 @@ fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve
                 ui.label(RichText::new(curve.name).color(palette[curve.color]));
                 for (history, i) in &found {
                     let value = match curve.quantity {
-                        Quantity::Step(of) => of(&history.steps[*i]),
+                        Quantity::Step(_) | Quantity::Term(_) => curve.quantity.of_step(&history.steps[*i]),
                         Quantity::Validation(of) => of(&history.validations[*i]).unwrap_or(f64::NAN),
                     };
                     ui.label(RichText::new(format!("{:>9}", curve.unit.write(value))).monospace());
@@ -369,7 +371,7 @@ fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve
                 }
                 ui.end_row();
             }
-            if let (Quantity::Step(_), [(history, i), ..]) = (quantity, found.as_slice())
+            if let (Quantity::Step(_) | Quantity::Term(_), [(history, i), ..]) = (quantity, found.as_slice())
                 && history.steps[*i].skipped > 0
             {
                 ui.label(RichText::new("Skipped").color(colors.error));

@@ -12,8 +12,21 @@ use crate::train::events::{StepMetrics, ValidationMetrics};
 pub enum Quantity {
     /// One number a step.
     Step(fn(&StepMetrics) -> f64),
+    /// One of the model's own losses, by its name.
+    Term(&'static str),
     /// One number a validation; `None` where there was nothing to score.
     Validation(fn(&ValidationMetrics) -> Option<f64>),
+}
+
+impl Quantity {
+    /// Its number of a step; NaN if it has none.
+    pub fn of_step(self, metrics: &StepMetrics) -> f64 {
+        match self {
+            Quantity::Step(of) => of(metrics),
+            Quantity::Term(name) => metrics.terms.get(name).map_or(f64::NAN, f64::from),
+            Quantity::Validation(_) => f64::NAN,
+        }
+    }
 }
 
 /// What runs along x.
@@ -30,9 +43,9 @@ pub enum Along {
 pub fn points(history: &History, quantity: Quantity, along: Along) -> Vec<[f64; 2]> {
     let seconds = (along == Along::Seconds).then(|| seconds(history));
     match quantity {
-        Quantity::Step(of) => {
+        Quantity::Step(_) | Quantity::Term(_) => {
             let x = |i: usize, metrics: &StepMetrics| seconds.as_ref().map_or(f64::from(metrics.step), |secs| secs[i]);
-            history.steps.iter().enumerate().map(|(i, metrics)| [x(i, metrics), of(metrics)]).collect()
+            history.steps.iter().enumerate().map(|(i, metrics)| [x(i, metrics), quantity.of_step(metrics)]).collect()
         }
         Quantity::Validation(of) => {
             let x = |metrics: &ValidationMetrics| match &seconds {

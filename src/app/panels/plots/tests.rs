@@ -8,6 +8,7 @@ use super::*;
 use crate::app::history::History;
 use crate::app::history::tests::{step, validation};
 use crate::app::panels::tests::{Bench, bench};
+use crate::models::Terms;
 
 fn history(name: &str, reports: u32) -> History {
     let mut history = History::new(format!("runs/{name}").into());
@@ -101,7 +102,7 @@ fn a_long_run_is_thinned_out_and_kept_from_frame_to_frame() {
 fn what_is_not_finite_does_no_harm() {
     let mut broken = history("a", 3);
     for metrics in &mut broken.steps {
-        (metrics.loss, metrics.kl, metrics.skipped) = (f32::NAN, f32::INFINITY, 1);
+        (metrics.loss, metrics.terms, metrics.skipped) = (f32::NAN, Terms::of([("kl", f32::INFINITY)]), 1);
     }
     let mut harness = plots(Pane::Losses, broken, None);
     harness.get_by_label("Logarithmic scale").click();

@@ -7,6 +7,7 @@ use super::{Change, Memory};
 use crate::app::icons::Icon;
 use crate::app::{draft, style};
 use crate::data::Split;
+use crate::models::ARCHITECTURES;
 use crate::train::config::{Preset, RunConfig};
 
 /// Of the column of values.
@@ -134,6 +135,7 @@ fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
     match key {
         "train.preset" => Some(Preset::ALL.map(|preset| (preset.name(), draft::about(preset))).to_vec()),
         "train.precision" => Some(vec![("f32", "4 bytes"), ("f16", "2 bytes")]),
+        "model.architecture" => Some(ARCHITECTURES.iter().map(|kind| (kind.name, kind.about)).collect()),
         "data.train_split" | "data.val_split" => {
             let splits = [(Split::Train, "train"), (Split::Val, "val"), (Split::Test, "test")];
             Some(splits.map(|(split, name)| (name, split.folder())).to_vec())
@@ -244,6 +246,7 @@ pub fn title(key: &str) -> String {
         "lovasz" => "Lovász",
         "val_split" => "Validate on",
         "train_split" => "Train on",
+        "architecture" => "Kind of model",
         "latent_channels" => "Latent channels, C",
         "plane_features" => "Plane features, D",
         "dir" => "Run folder",

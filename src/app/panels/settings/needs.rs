@@ -12,7 +12,7 @@ use crate::app::widgets;
 use crate::figures::{bytes, thousands};
 use crate::gpu::{AdapterSummary, DeviceChoice, adapters, choose};
 use crate::graph::KernelLimits;
-use crate::models::sep4d::{BatchShape, ModelConfig};
+use crate::models::{BatchShape, ModelConfig};
 use crate::train::config::RunConfig;
 use crate::train::session::{Preflight, StepConfig, preflight};
 

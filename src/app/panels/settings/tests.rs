@@ -76,7 +76,7 @@ fn another_preset_keeps_what_was_set() {
     harness.get_by_label("paper").click();
     harness.run_ok();
     let draft = &harness.state().state.draft;
-    assert_eq!((draft.train.preset, draft.model.hidden, draft.data.frames), (Preset::Paper, 128, 16));
+    assert_eq!((draft.train.preset, draft.model.get("model.hidden"), draft.data.frames), (Preset::Paper, 128, 16));
     assert_eq!(draft.train.learning_rate, 0.01);
 }
 
