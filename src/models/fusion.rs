@@ -11,7 +11,7 @@ use crate::layers::gate::gate;
 use crate::layers::lift::lift;
 use crate::layers::pointwise::Pointwise;
 
-/// `z [B, T, X', Y', Z', D]` from planes of D features (design section 2).
+/// `z [B, T, X', Y', Z', D]` from planes of D features (`docs/model.md`).
 ///
 /// The static planes are lifted to a volume V, whose 3x3x3 stencil gates the temporal planes, so that whatever changes in
 /// time is a function of V and its gradient (Eq. 5).

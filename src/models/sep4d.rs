@@ -1,4 +1,4 @@
-//! SEP-4D (docs: `design` section 2; equation numbers of the paper).
+//! SEP-4D (`docs/model.md`; equation numbers of the paper).
 
 use super::fusion;
 use super::modules::{Kernel, LinearOptions, conv_layer, default_init, linear_layer, positional_code, residual_block};
