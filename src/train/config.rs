@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::schedule::Schedule;
+use super::schedule::{Decay, Schedule};
 use super::session::{LossWeights, Precision, StepConfig};
 use crate::data::{DatasetOptions, Split};
 use crate::gpu::DeviceChoice;
@@ -74,6 +74,10 @@ section! {
         precision: Precision,
         /// Adam's learning rate at the start.
         learning_rate: f64,
+        /// Steps over which the learning rate rises at the start; 0 for none.
+        warmup: usize,
+        /// How the learning rate falls: steps (by a factor at the milestones) or cosine (to 0 at the end).
+        schedule: Decay,
         /// Fractions of the run at which the learning rate drops.
         milestones: Vec<f64>,
         /// Factor by which it drops.
@@ -201,6 +205,8 @@ impl RunConfig {
                 batch: if small || frames > 8 { 1 } else { 2 },
                 precision: Precision::F32,
                 learning_rate,
+                warmup: 0,
+                schedule: Decay::Steps,
                 milestones: vec![0.5, 0.6, 0.7, 0.8, 0.9],
                 decay: 0.7,
                 weight_decay: 0.0,
@@ -300,6 +306,12 @@ impl RunConfig {
                 i64::MAX
             )));
         }
+        if train.warmup > train.steps {
+            return Err(Error::Usage(format!(
+                "train.warmup is {} and train.steps is {}; let the learning rate rise over no more steps than there are",
+                train.warmup, train.steps
+            )));
+        }
         let ranges = [
             ("train.learning_rate", train.learning_rate, f64::MIN_POSITIVE, 1.0),
             ("train.decay", train.decay, f64::MIN_POSITIVE, 1.0),
@@ -369,6 +381,8 @@ impl RunConfig {
         let train = &self.train;
         Schedule {
             initial: train.learning_rate,
+            kind: train.schedule,
+            warmup: train.warmup,
             decay: train.decay,
             milestones: train.milestones.clone(),
             steps: train.steps,

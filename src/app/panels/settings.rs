@@ -22,7 +22,10 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     ("Loss", &["train.cross_entropy", "train.lovasz", "train.kl"]),
     // With all keys of all models; a model shows those that it has.
     (MODEL, &[]),
-    ("Optimiser", &["train.milestones", "train.decay", "train.weight_decay", "train.clip_norm"]),
+    (
+        "Optimiser",
+        &["train.schedule", "train.warmup", "train.milestones", "train.decay", "train.weight_decay", "train.clip_norm"],
+    ),
     (
         "Validation and saving",
         &[

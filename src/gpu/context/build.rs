@@ -23,8 +23,9 @@ const MOST_THREADS: usize = 8;
 /// What compiling a kernel costs beside its text, in bytes of text; measured on software Vulkan.
 const COST_OF_ANY: usize = 800;
 
-/// Part of the work after which it can be told how long the rest will take.
-const FORESEEABLE: f64 = 0.05;
+/// Part of the work after which it can be told how long the rest will take: the costliest come first and cost more than their
+/// length tells.
+const FORESEEABLE: f64 = 0.2;
 
 /// How far [`Context::build`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -467,6 +467,8 @@ mod tests {
         assert!(message(&["train.learning_rate=nan"]).contains("train.learning_rate has NaN"));
         assert!(message(&["train.milestones=[2]"]).contains("train.milestones has 2"));
         assert!(message(&["data.val_split=holdout"]).contains("train, val or test"));
+        assert!(message(&["train.schedule=linear"]).contains("steps (by a factor"));
+        assert!(message(&["train.warmup=3000"]).contains("no more steps than there are"));
         assert!(message(&["train.preset=huge"]).contains("tiny, demo, base or paper"));
     }
 

@@ -5,7 +5,7 @@ use strsim::osa_distance;
 use super::RunConfig;
 
 /// What other programs, and papers, call the keys. Of keys that share a name, the likelier comes first.
-const ALIASES: [(&str, &[&str]); 26] = [
+const ALIASES: [(&str, &[&str]); 28] = [
     ("data.root", &["path", "dir", "folder", "dataset", "data", "data_path", "dataset_path", "root_dir", "input"]),
     ("data.frames", &["t", "num_frames", "n_frames", "clip_length", "sequence_length", "seq_len", "window"]),
     ("data.stride", &["skip", "frame_skip", "frame_step", "subsample"]),
@@ -23,6 +23,8 @@ const ALIASES: [(&str, &[&str]); 26] = [
     ("train.precision", &["amp", "fp16", "half", "mixed_precision", "dtype"]),
     ("train.learning_rate", &["lr", "base_lr", "init_lr", "alpha"]),
     ("train.milestones", &["lr_steps", "lr_milestones"]),
+    ("train.schedule", &["lr_schedule", "scheduler", "lr_scheduler"]),
+    ("train.warmup", &["warmup_steps", "warmup_iters", "warm_up"]),
     ("train.decay", &["gamma", "lr_decay", "lr_gamma"]),
     ("train.weight_decay", &["wd", "l2"]),
     ("train.clip_norm", &["grad_clip", "clip_grad", "gradient_clip", "max_norm", "max_grad_norm", "grad_norm"]),

@@ -134,6 +134,7 @@ fn editor(
 fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
     match key {
         "train.preset" => Some(Preset::ALL.map(|preset| (preset.name(), draft::about(preset))).to_vec()),
+        "train.schedule" => Some(vec![("steps", "by a factor"), ("cosine", "to 0")]),
         "train.precision" => Some(vec![("f32", "4 bytes"), ("f16", "2 bytes")]),
         "model.architecture" => Some(ARCHITECTURES.iter().map(|kind| (kind.name, kind.about)).collect()),
         "data.train_split" | "data.val_split" => {
@@ -249,6 +250,7 @@ pub fn title(key: &str) -> String {
         "architecture" => "Kind of model",
         "latent_channels" => "Latent channels, C",
         "plane_features" => "Plane features, D",
+        "warmup" => "Warm-up, steps",
         "dir" => "Run folder",
         "clip_norm" => "Gradient limit",
         "validation_clips" => "Validation clips",
