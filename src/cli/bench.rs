@@ -7,7 +7,7 @@ use sep4d::graph::tune::tuned;
 use sep4d::models::BatchShape;
 use sep4d::roofline::Ceilings;
 use sep4d::train::config::{Preset, RunConfig};
-use sep4d::train::session::{Session, graphs, preflight};
+use sep4d::train::session::{Planned, Session, graphs};
 
 use super::bench_view;
 use super::console::Console;
@@ -58,7 +58,7 @@ pub struct Args {
 /// Prints step times, memory, ceilings and a row a kernel; or what [`bench_view`] does.
 ///
 /// # Errors
-/// As [`Session::new`] and its steps, or [`bench_view::run`].
+/// As [`Session::of`] and its steps, or [`bench_view::run`].
 pub fn run(args: Args) -> Result<()> {
     let Ok(choice) = args.device.parse();
     if args.view {
@@ -79,16 +79,16 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     console.end();
     // Tells at once what does not fit, before clips are drawn.
-    let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
+    let planned = Planned::new(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
     let batch = Batch::from_clips(&clips, shape.size)?;
     // Before the session, which may leave no memory for it.
     let ceilings = Ceilings::measure(&context)?;
 
-    context.build(&plan.kernels, |_| true)?;
+    context.build(&planned.preflight().kernels, |_| true)?;
     let weights = vec![1.0; config.model.classes];
-    let session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0)?;
+    let session = Session::of(&context, &planned, &weights, 0)?;
     let subject = Subject::new(&config, &shape, &context.adapter);
     let report = Report::measure(subject, ceilings, session, &batch, args.steps, args.by)?;
     match args.json {

@@ -64,6 +64,14 @@ impl<I> Stage<I> {
         };
         Ok((executor, &self.ids))
     }
+
+    /// The same, not built yet.
+    fn anew(&self) -> Self
+    where
+        I: Clone,
+    {
+        Stage { graph: self.graph.clone(), plan: self.plan.clone(), ids: self.ids.clone(), executor: None }
+    }
 }
 
 /// The planned graphs of an [`Inference`].
@@ -76,21 +84,25 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(
-        model: &ModelConfig,
-        shape: &BatchShape,
-        class_weights: &[f32],
-        limits: &KernelLimits,
-    ) -> Result<Parts> {
-        if class_weights.len() != model.classes {
-            return Err(Error::Usage(format!("{} class weights for {} classes", class_weights.len(), model.classes)));
-        }
+    /// All classes weigh the same.
+    pub(super) fn new(model: &ModelConfig, shape: &BatchShape, limits: &KernelLimits) -> Result<Parts> {
         Ok(Parts {
             evaluation: Stage::new(evaluation_graph(model, shape)?, limits)?,
             encoder: Stage::new(encoder_graph(model, shape)?, limits)?,
             decoder: Stage::new(decoder_graph(model, shape)?, limits)?,
-            class_weights: class_weights.to_vec(),
+            class_weights: vec![1.0; model.classes],
         })
+    }
+
+    /// The same with weights of the classes in the loss, not built yet.
+    pub(super) fn weighted(&self, class_weights: &[f32]) -> Result<Parts> {
+        let (given, classes) = (class_weights.len(), self.class_weights.len());
+        if given != classes {
+            return Err(Error::Usage(format!("{given} class weights for {classes} classes")));
+        }
+        let Parts { evaluation, encoder, decoder, .. } = self;
+        let (evaluation, encoder, decoder) = (evaluation.anew(), encoder.anew(), decoder.anew());
+        Ok(Parts { evaluation, encoder, decoder, class_weights: class_weights.to_vec() })
     }
 
     pub(super) fn plans(&self) -> [&Plan; 3] {
@@ -116,7 +128,7 @@ impl Inference {
     /// [`Error::Usage`] for extents that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
     pub fn new(context: &Arc<Context>, model: &ModelConfig, shape: &BatchShape) -> Result<Inference> {
         // Neither scores nor latents depend on the classes' weights in the loss.
-        let parts = Parts::new(model, shape, &vec![1.0; model.classes], context.limits())?;
+        let parts = Parts::new(model, shape, context.limits())?;
         let memory = Memory::new(context, &parts.plans())?;
         Ok(Inference::of(context, memory, parts, shape))
     }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::inference::{Inference, Parts};
+use super::inference::Inference;
 use crate::data::batch::Batch;
 use crate::gpu::{BoundKernel, Context};
 use crate::graph::execute::{Executor, Memory, OpProfile};
-use crate::graph::plan::Plan;
 use crate::graph::{Block, TensorId};
 use crate::layers::adam::{Adam, LossScaling};
 use crate::models::{BatchShape, ModelConfig, Terms};
@@ -16,7 +15,7 @@ use crate::{Error, Result};
 
 pub(super) mod graphs;
 
-pub use graphs::{graphs, preflight};
+pub use graphs::{Planned, graphs, preflight};
 
 /// Weights of the loss' parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -215,7 +214,7 @@ impl Session {
     /// Plans, allocates and initialises; parameters start from `seed`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for extents or weights that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
+    /// As for [`Planned::new`] and [`Session::of`].
     pub fn new(
         context: &Arc<Context>,
         model: &ModelConfig,
@@ -224,16 +223,22 @@ impl Session {
         class_weights: &[f32],
         seed: u64,
     ) -> Result<Session> {
-        let train = graphs::training_graph(model, shape, step)?;
-        let parts = Parts::new(model, shape, class_weights, context.limits())?;
-        let (graph, plan) = graphs::plan_training(train.graph, &parts.plans(), step, context.limits())?;
-        let plans: Vec<&Plan> = std::iter::once(&plan).chain(parts.plans()).collect();
-        let preflight = Preflight::of(&graph, &plans);
-        let memory = Memory::new(context, &plans)?;
-        memory.write_block(Block::Parameters, &graph.initial_parameters(seed))?;
-        let executor = Executor::new(context, graph, plan, &memory)?;
+        Session::of(context, &Planned::new(model, shape, step, context.limits())?, class_weights, seed)
+    }
+
+    /// Allocates and initialises what was planned for the adapter of `context`; parameters start from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for weights that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
+    pub fn of(context: &Arc<Context>, planned: &Planned, class_weights: &[f32], seed: u64) -> Result<Session> {
+        let (train, precision) = (planned.train.clone(), planned.precision);
+        let parts = planned.parts.weighted(class_weights)?;
+        let memory = Memory::new(context, &[&[&planned.plan], &parts.plans()[..]].concat())?;
+        memory.write_block(Block::Parameters, &train.graph.initial_parameters(seed))?;
+        let executor = Executor::new(context, train.graph, planned.plan.clone(), &memory)?;
         executor.write(train.class_weights, class_weights)?;
-        let inference = Inference::of(context, memory, parts, shape);
+        let inference = Inference::of(context, memory, parts, &planned.shape);
+        let preflight = planned.preflight().clone();
         let ids = Ids {
             labels: train.labels,
             rng: train.rng,
@@ -243,7 +248,6 @@ impl Session {
             report: train.report,
             terms: train.terms,
         };
-        let precision = step.precision;
         let session = Session { inference, executor, ids, preflight, adam: train.adam, precision, seed };
         session.set_scaling(0, None)?;
         Ok(session)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::inference::Parts;
 use super::{Precision, Preflight, StepConfig};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
@@ -20,6 +21,7 @@ use crate::models::{BatchShape, Built, BuiltLatent, Mode, ModelConfig};
 const SMALLEST_HALF: usize = 1 << 12;
 
 /// A step of training.
+#[derive(Debug, Clone)]
 pub(super) struct TrainingGraph {
     pub graph: Graph,
     pub labels: TensorId,
@@ -63,7 +65,7 @@ pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &Ste
 }
 
 /// Scores a batch, with latents as they are expected to be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::train) struct EvaluationGraph {
     pub labels: TensorId,
     pub class_weights: TensorId,
@@ -88,7 +90,7 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
 }
 
 /// The latents of one clip.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::train) struct EncoderGraph {
     pub labels: TensorId,
     pub latents: Vec<BuiltLatent>,
@@ -103,7 +105,7 @@ pub(in crate::train) fn encoder_graph(model: &ModelConfig, shape: &BatchShape) -
 }
 
 /// What latents of one clip mean.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::train) struct DecoderGraph {
     pub latents: Vec<BuiltLatent>,
     pub likely: TensorId,
@@ -138,32 +140,56 @@ pub fn graphs(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Res
 /// Plans a run without a device.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Memory`](crate::Error::Memory) or
-/// [`Error::Device`](crate::Error::Device) if `limits` are too small.
+/// As for [`Planned::new`].
 pub fn preflight(
     model: &ModelConfig,
     shape: &BatchShape,
     step: &StepConfig,
     limits: &KernelLimits,
 ) -> Result<Preflight> {
-    let [training, others @ ..] = graphs(model, shape, step)?;
-    let others = others.iter().map(|graph| Plan::new(graph, limits)).collect::<Result<Vec<Plan>>>()?;
-    let others: Vec<&Plan> = others.iter().collect();
-    let (graph, plan) = plan_training(training, &others, step, limits)?;
-    Ok(Preflight::of(&graph, &[&[&plan], &others[..]].concat()))
+    Ok(Planned::new(model, shape, step, limits)?.preflight)
 }
 
-/// Plans the training graph beside the `others` of the run, recomputing as much as the memory budget demands.
-pub(super) fn plan_training(
-    graph: Graph,
-    others: &[&Plan],
-    step: &StepConfig,
-    limits: &KernelLimits,
-) -> Result<(Graph, Plan)> {
-    plan_within(graph, limits, |plan| match step.memory_budget {
-        Some(budget) => peak_bytes(&[&[plan], others].concat()).saturating_sub(budget),
-        None => 0,
-    })
+/// The graphs of a run with their plans: what is told of them before anything is allocated is what runs.
+#[derive(Debug)]
+pub struct Planned {
+    pub(super) train: TrainingGraph,
+    pub(super) plan: Plan,
+    pub(super) parts: Parts,
+    pub(super) shape: BatchShape,
+    pub(super) precision: Precision,
+    preflight: Preflight,
+    limits: KernelLimits,
+}
+
+impl Planned {
+    /// Plans the training graph beside the others of the run, recomputing as much as the memory budget demands.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Memory`](crate::Error::Memory) or
+    /// [`Error::Device`](crate::Error::Device) if `limits` are too small.
+    pub fn new(model: &ModelConfig, shape: &BatchShape, step: &StepConfig, limits: &KernelLimits) -> Result<Planned> {
+        let train = training_graph(model, shape, step)?;
+        let parts = Parts::new(model, shape, limits)?;
+        let (graph, plan) = plan_within(train.graph, limits, |plan| match step.memory_budget {
+            Some(budget) => peak_bytes(&[&[plan], &parts.plans()[..]].concat()).saturating_sub(budget),
+            None => 0,
+        })?;
+        let train = TrainingGraph { graph, ..train };
+        let preflight = Preflight::of(&train.graph, &[&[&plan], &parts.plans()[..]].concat());
+        let (shape, precision, limits) = (shape.clone(), step.precision, limits.clone());
+        Ok(Planned { train, plan, parts, shape, precision, preflight, limits })
+    }
+
+    /// What the run needs.
+    pub fn preflight(&self) -> &Preflight {
+        &self.preflight
+    }
+
+    /// Whether it was planned for an adapter with these limits.
+    pub fn fits(&self, limits: &KernelLimits) -> bool {
+        self.limits == *limits
+    }
 }
 
 /// Bytes of all device buffers of a run.

@@ -16,7 +16,7 @@ use crate::train::checkpoint::{Checkpoint, Index, Newest, conform};
 use crate::train::config::RunConfig;
 use crate::train::events::{Event, Finished, Preparing, Started};
 use crate::train::run_folder::{Environment, RunFolder, ScoredOn, WriterLock};
-use crate::train::session::{Session, graphs, preflight};
+use crate::train::session::{Planned, Session, graphs};
 use crate::train::validation::evenly_spaced;
 use crate::{Error, Result};
 
@@ -35,16 +35,23 @@ pub(super) struct Blueprint {
     pub class_weights: Vec<f32>,
     /// The choices with which the run began, so that it goes on to the same bits.
     pub tuning: Tuning,
+    /// For the adapter with which it began.
+    pub planned: Planned,
 }
 
 impl Blueprint {
     /// Builds a session on `context`.
     ///
     /// # Errors
-    /// As for [`Session::new`].
+    /// As for [`Planned::new`] and [`Session::of`].
     pub fn build(&self, context: &Arc<Context>) -> Result<Session> {
-        let RunConfig { model, train, .. } = &self.config;
-        Session::new(context, model, &self.shape, &self.config.step(), &self.class_weights, train.seed)
+        let (RunConfig { model, train, .. }, limits) = (&self.config, context.limits());
+        // The adapter that is opened after a loss may be another one.
+        let anew = match self.planned.fits(limits) {
+            true => None,
+            false => Some(Planned::new(model, &self.shape, &self.config.step(), limits)?),
+        };
+        Session::of(context, anew.as_ref().unwrap_or(&self.planned), &self.class_weights, train.seed)
     }
 }
 
@@ -104,7 +111,8 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         port.tell(Event::Preparing(Preparing { what: "measuring kernels".into(), done, total, left: None }));
         !port.stop_wanted()
     })?;
-    let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
+    let planned = Planned::new(&config.model, &shape, &config.step(), context.limits())?;
+    let plan = planned.preflight().clone();
     if let Some(budget) = config.memory_budget_bytes() {
         plan.check(budget)?;
     }
@@ -133,7 +141,8 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
-    let mut blueprint = Blueprint { config, shape, class_weights, tuning: context.limits().tuning.clone() };
+    let tuning = context.limits().tuning.clone();
+    let mut blueprint = Blueprint { config, shape, class_weights, tuning, planned };
     let mut session = blueprint.build(&context)?;
 
     let cursor = match resumed.as_ref().and_then(|resumed| resumed.found.as_ref()) {
