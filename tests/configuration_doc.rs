@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use sep4d::models::sep4d::FRAMES;
+use sep4d::models::FRAMES;
 use sep4d::train::config::{Preset, RunConfig};
 
 /// What stands around the tables in the file.
