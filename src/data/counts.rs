@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::dataset::Dataset;
 use super::record::{self, Fingerprint};
-use super::{by, carla_sc};
+use super::by;
+use super::classes::IGNORED;
 use crate::Result;
 
 /// What the cache file holds.
@@ -30,7 +31,7 @@ pub fn class_weights(counts: &[u64]) -> Vec<f32> {
 /// Counts from the cache if nothing has changed since, else from the files.
 pub(super) fn cached(dataset: &Dataset) -> Result<Vec<u64>> {
     let key = key(dataset)?;
-    let places = record::places(&dataset.root, &name(dataset));
+    let places = record::places(dataset.source.base(), &name(dataset));
     let is_valid = |stored: &Stored| stored.key == key && stored.counts.len() == dataset.classes().len();
     let found = places.iter().filter_map(|place| record::load(place)).find(is_valid);
     if let Some(Stored { counts, .. }) = found {
@@ -44,13 +45,14 @@ pub(super) fn cached(dataset: &Dataset) -> Result<Vec<u64>> {
 
 fn count(dataset: &Dataset) -> Result<Vec<u64>> {
     let k = dataset.classes().len();
-    let files: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
-    files
+    let frames: Vec<_> = dataset.sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
+    frames
         .par_iter()
-        .map(|path| {
+        .map(|&(sequence, i)| {
             let mut counts = vec![0u64; k];
-            for class in dataset.cut(carla_sc::read_labels(path, &dataset.file_grid)?) {
-                counts[usize::from(class)] += 1;
+            for class in dataset.cut(dataset.source.labels(sequence, i)?) {
+                // What is to be ignored is trained as free space.
+                counts[if class == IGNORED { 0 } else { usize::from(class) }] += 1;
             }
             Ok(counts)
         })
@@ -72,24 +74,25 @@ fn name(dataset: &Dataset) -> String {
 
 /// What the counts depend on: path, split, crop, classes, and every label file's name, size and time of change.
 fn key(dataset: &Dataset) -> Result<String> {
-    let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
-    let classes = dataset.classes().class_of_raw;
+    let base = dataset.source.base();
+    let root = fs::canonicalize(base).unwrap_or_else(|_| base.to_path_buf());
+    let classes = dataset.classes();
     let start = format!("{}\n{:?}\n{:?}\n{classes:?}\n", root.display(), dataset.split, dataset.grid);
     let labels: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
-    let fingerprint = Fingerprint::of(&start).and_files(&dataset.root, &labels)?;
+    let fingerprint = Fingerprint::of(&start).and_files(base, &labels)?;
     Ok(format!("{}-{fingerprint}", dataset.frame_count()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::classes::CARLA_SC;
+    use crate::data::formats::carla_sc::published_counts;
 
     #[test]
     fn weights_are_the_cube_root_of_the_rarity_and_finite() {
         assert_eq!(class_weights(&[8000, 1000, 8]), [1.0, 2.0, 10.0]);
         assert_eq!(class_weights(&[u64::MAX, 0]), [1.0, 100.0]);
         assert_eq!(class_weights(&[0, 0]), [1.0, 1.0]);
-        assert!(class_weights(&CARLA_SC.published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
+        assert!(class_weights(&published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
     }
 }

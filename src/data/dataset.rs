@@ -1,11 +1,13 @@
 //! A data set on disk: which clips it has, and how they are read.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::numbers::{self, gaps, listed};
-use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, carla_sc, classes, counts, relative_to_middle};
+use super::source::{self, Findings, Sequence, Sink, Source};
+use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
 use crate::figures::shell_quoted;
 use crate::{Error, Result};
 
@@ -28,38 +30,13 @@ impl Default for DatasetOptions {
     }
 }
 
-/// One recording: the files of its frames in order, with their times and poses.
-#[derive(Debug, Clone)]
-pub(crate) struct Sequence {
-    pub name: String,
-    pub grid: Grid,
-    pub numbers: Vec<usize>,
-    /// By how much the numbers grow, but for gaps.
-    pub step: usize,
-    pub labels: Vec<PathBuf>,
-    pub masks: Vec<PathBuf>,
-    /// The files of its grid, poses and times that there are.
-    pub texts: Vec<PathBuf>,
-    /// From the frames' numbers where there is no file of them.
-    pub times_secs: Vec<f64>,
-    /// Relative to the sequence's own origin.
-    pub poses: Option<Vec<Pose>>,
-}
-
-impl Sequence {
-    /// Whether it has a file of this name.
-    pub fn has(&self, text: &str) -> bool {
-        self.texts.iter().any(|path| path.ends_with(text))
-    }
-}
-
 /// Every window of T frames of one split of a data set on disk; frames are read when asked for.
 ///
 /// The frames of a window are `stride` apart, in the numbers that the sequence has: 0, 5, 10... count as neighbours where
 /// all its frames are numbered so. A window begins at every frame, so windows overlap.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    pub(super) root: PathBuf,
+    pub(super) source: Arc<dyn Source>,
     pub(super) split: Split,
     options: DatasetOptions,
     pub(super) file_grid: Grid,
@@ -72,7 +49,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens the split of a data set in CarlaSC's layout (see [`carla_sc`]) at its root or its `Cartesian` folder.
+    /// Opens the split of the data set at `root`, in whatever of the [`formats`] it is.
     ///
     /// Validation falls back to the test split where there is none, and says so in [`Dataset::warnings`].
     ///
@@ -86,10 +63,10 @@ impl Dataset {
             return Err(Error::Usage(format!("a clip needs at least one frame after another; set {key} to 1 or more")));
         }
         let mut warnings = Vec::new();
-        let base = carla_sc::base(root.as_ref())?;
-        let split = carla_sc::available_split(&base, split, &mut warnings)?;
-        let mut findings = carla_sc::Findings::default();
-        let sequences = carla_sc::scan(&base, split, &options.sequences, &mut findings);
+        let source = formats::recognise(root.as_ref())?;
+        let split = available_split(&*source, split, &mut warnings)?;
+        let mut findings = Findings::default();
+        let sequences = source.scan(split, &options.sequences, &mut findings);
         let problems = findings.problems.len();
         if let Some(first) = findings.problems.into_iter().next() {
             return Err(match first {
@@ -101,26 +78,26 @@ impl Dataset {
             });
         }
         warnings.extend(findings.flaws.into_iter().chain(findings.notes));
-        let file_grid = sequences.first().map_or(Grid::CARLA_SC, |sequence| sequence.grid);
+        let no_window = || no_window(&source.place(split), &sequences, &options);
+        let file_grid = sequences.first().ok_or_else(no_window)?.grid;
         let (grid, first_voxel) = file_grid.crop(options.crop.unwrap_or(file_grid.size))?;
         if grid.size.iter().any(|side| side % 2 == 1) {
             return Err(Error::Data(format!(
                 "the grid of {} is {}, but every side must be even; set data.crop to even sizes",
-                base.display(),
+                source.base().display(),
                 by(grid.size)
             )));
         }
         // What can be seen without reading is told at once, not when a frame's turn comes.
-        let files: Vec<&PathBuf> =
-            sequences.iter().flat_map(|s| s.labels.iter().zip(&s.masks)).flat_map(<[_; 2]>::from).collect();
-        if let Some(why) = files.par_iter().find_map_first(|path| carla_sc::check_size(path, &file_grid).err()) {
+        let frames: Vec<(&Sequence, usize)> = sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
+        if let Some(why) = frames.par_iter().find_map_first(|(sequence, i)| source.inspect(sequence, *i).err()) {
             return Err(why);
         }
         let windows = windows(&sequences, &options, &mut warnings);
         if windows.is_empty() {
-            return Err(no_window(&base.join(split.folder()), &sequences, &options));
+            return Err(no_window());
         }
-        Ok(Dataset { root: base, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
+        Ok(Dataset { source, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
     }
 
     /// How many clips there are: every window of T frames within a sequence.
@@ -159,8 +136,21 @@ impl Dataset {
     }
 
     /// What the labels mean.
-    pub fn classes(&self) -> &'static ClassSet {
-        &classes::CARLA_SC
+    pub fn classes(&self) -> &Arc<ClassSet> {
+        self.source.classes()
+    }
+
+    /// What was recognised, which id is free and what counts as observed: a sentence without its full stop.
+    pub fn about(&self) -> String {
+        format!("{} is {}", self.source.base().display(), self.source.about())
+    }
+
+    /// What writes frames of its clips into the folder `out`, in its own format.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if what belongs to the whole cannot be written.
+    pub fn sink(&self, out: &Path) -> Result<Box<dyn Sink>> {
+        self.source.sink(out, &self.grid)
     }
 
     /// What was odd about the data but did not stop it from being read.
@@ -254,8 +244,7 @@ impl Dataset {
     }
 
     fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
-        let labels = carla_sc::read_labels(&sequence.labels[i], &self.file_grid)?;
-        let observed = carla_sc::read_mask(&sequence.masks[i], &self.file_grid)?;
+        let Frame { labels, observed } = source::frame(&*self.source, sequence, i)?;
         Ok(Frame { labels: self.cut(labels), observed: self.cut(observed) })
     }
 
@@ -273,6 +262,26 @@ impl Dataset {
         }
         part
     }
+}
+
+/// The split itself, or Test in place of a missing Val.
+fn available_split(source: &dyn Source, split: Split, warnings: &mut Vec<String>) -> Result<Split> {
+    if source.has(split)? {
+        return Ok(split);
+    }
+    if split == Split::Val && source.has(Split::Test)? {
+        warnings.push(format!("{} has no Val split: validating on Test", source.base().display()));
+        return Ok(Split::Test);
+    }
+    // Of the other splits only those are proposed that can be read.
+    let others = Split::ALL.into_iter().filter(|&other| source.has(other).unwrap_or(false));
+    let others: Vec<&str> = others.map(Split::folder).collect();
+    let advice = if others.is_empty() {
+        "add sequences, or make a data set with `sep4d synth`".to_owned()
+    } else {
+        format!("choose a split that is there ({}), or add it", others.join(", "))
+    };
+    Err(Error::Data(format!("{} is missing or has no sequences; {advice}", source.place(split))))
 }
 
 /// Every clip, as the place of its sequence and that of its first frame in it.
@@ -309,7 +318,7 @@ fn strided(options: &DatasetOptions) -> String {
 }
 
 /// Why there is no clip at all.
-fn no_window(folder: &Path, sequences: &[Sequence], options: &DatasetOptions) -> Error {
+fn no_window(place: &str, sequences: &[Sequence], options: &DatasetOptions) -> Error {
     let longest = sequences.iter().max_by_key(|sequence| sequence.numbers.len());
     let frames = longest.map_or(0, |sequence| sequence.numbers.len());
     let missing = longest.map(|sequence| listed(&gaps(&sequence.numbers, sequence.step), sequence.step));
@@ -319,8 +328,7 @@ fn no_window(folder: &Path, sequences: &[Sequence], options: &DatasetOptions) ->
         None => (String::new(), "use fewer frames per clip or longer sequences (`sep4d synth --frames`)"),
     };
     Error::Data(format!(
-        "no sequence in {} has {} consecutive frames{} (the longest has {frames} in all{lack}); {advice}",
-        folder.display(),
+        "no sequence in {place} has {} consecutive frames{} (the longest has {frames} in all{lack}); {advice}",
         options.frames_per_clip,
         strided(options)
     ))

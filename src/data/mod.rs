@@ -5,25 +5,28 @@
 use crate::{Error, Result};
 
 pub mod batch;
-pub mod carla_sc;
 pub mod check;
 pub mod classes;
 mod counts;
 mod dataset;
+mod folders;
+pub mod formats;
 pub mod loader;
 mod numbers;
 mod pose;
 mod record;
 pub mod sampler;
+mod source;
 pub mod synth;
 
 pub use batch::Batch;
-pub use classes::ClassSet;
+pub use classes::{ClassSet, Handedness};
 pub use counts::class_weights;
 pub use dataset::{Dataset, DatasetOptions};
 pub use loader::{Delivery, Loader, LoaderOptions};
 pub use pose::{Pose, compose, invert};
 pub use sampler::{Cursor, Sampler};
+pub use source::{Exported, Sink};
 
 pub(crate) use pose::relative_to_middle;
 

@@ -266,7 +266,7 @@ pub struct Started {
     /// The voxels' place and size.
     pub grid: Grid,
     /// What the labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
 }
 
 /// A model that is shown without being trained, known before anything is asked of it.
@@ -293,7 +293,7 @@ pub struct Showing {
     /// The voxels' place and size.
     pub grid: Grid,
     /// What the labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
 }
 
 /// How a run ended without an error.

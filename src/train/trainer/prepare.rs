@@ -190,7 +190,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         frames: blueprint.shape.frames,
         size: blueprint.shape.size,
         grid: dataset.grid(),
-        classes: dataset.classes(),
+        classes: dataset.classes().clone(),
     }));
     let run = Run::new(blueprint, Writing { folder, lock, log, index, is_new }, Arc::new(dataset), held_out, start)?;
     Ok(Prepared::Ready(Box::new(run), Box::new(session)))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::folders::look;
+use crate::data::folders::look;
 use crate::data::numbers::{listed, runs};
 use crate::data::{Grid, by};
 use crate::files::{read_at_most, text_of};
