@@ -89,7 +89,8 @@ impl Dataset {
             )));
         }
         // What can be seen without reading is told at once, not when a frame's turn comes.
-        let frames: Vec<(&Sequence, usize)> = sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
+        let frames: Vec<(&Sequence, usize)> =
+            sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
         if let Some(why) = frames.par_iter().find_map_first(|(sequence, i)| source.inspect(sequence, *i).err()) {
             return Err(why);
         }

@@ -12,6 +12,7 @@ mod dataset;
 mod folders;
 pub mod formats;
 pub mod loader;
+mod npy;
 mod numbers;
 mod pose;
 mod record;

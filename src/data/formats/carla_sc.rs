@@ -16,6 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::volumes::voxel;
 use crate::data::folders::{entries, is_folder, look};
 use crate::data::source::{Exported, Findings, Sequence, Sink, Source};
 use crate::data::{ClassSet, Grid, Split, by};
@@ -28,6 +29,8 @@ mod text;
 
 pub use classes::{CARLA_SC, CLASS_OF_RAW, published_counts, published_frequencies};
 pub use text::{parse_grid, parse_table};
+
+pub(super) use text::read_table;
 
 /// A data set in CarlaSC's layout.
 #[derive(Debug)]
@@ -204,11 +207,6 @@ pub fn parse_mask(bytes: &[u8], grid: &Grid, path: &Path) -> Result<Vec<bool>> {
 fn words<'a>(bytes: &'a [u8], grid: &Grid, path: &Path) -> Result<&'a [[u8; 4]]> {
     let have = bytes.len() as u64;
     if have != file_bytes(grid) { Err(wrong_size(path, grid, have)) } else { Ok(bytes.as_chunks::<4>().0) }
-}
-
-fn voxel(i: usize, grid: &Grid) -> String {
-    let [_, ny, nz] = grid.size;
-    format!("({}, {}, {})", i / (ny * nz), i / nz % ny, i % nz)
 }
 
 /// Checks that a file of four bytes a voxel has the size that the grid asks for; it is not opened, for opening a pipe would

@@ -10,6 +10,11 @@ use crate::files::is_incomplete;
 use crate::{Error, Result};
 
 pub mod carla_sc;
+mod listing;
+mod npz_frames;
+mod occ3d_nuscenes;
+mod stack;
+mod volumes;
 
 /// A format.
 struct Format {
@@ -20,8 +25,11 @@ struct Format {
 }
 
 /// All formats, in the order in which they are tried.
-const FORMATS: [Format; 1] =
-    [Format { sign: "no Train, Val or Test folder (nor Cartesian/Train ...)", open: carla_sc::open }];
+const FORMATS: [Format; 3] = [
+    Format { sign: "no Train, Val or Test folder (nor Cartesian/Train ...)", open: carla_sc::open },
+    Format { sign: "no gts folder as of Occ3D-nuScenes", open: occ3d_nuscenes::open },
+    Format { sign: "no .npy or .npz files", open: stack::open },
+];
 
 /// The data set at `root`, in whatever format it is.
 ///
