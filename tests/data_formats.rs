@@ -308,3 +308,26 @@ fn a_damaged_frame_of_occ3d_is_named() {
     fs::write(&path, "").unwrap();
     refused(dir.path(), &["b/labels.npz cannot be read"]);
 }
+
+#[test]
+fn free_space_of_waymo_may_have_either_id() {
+    for free in [15.0, 23.0] {
+        let dir = TempDir::new().unwrap();
+        for (split, scenes) in [("training", ["000", "001"]), ("validation", ["000", "001"])] {
+            for (scene, t) in scenes.iter().flat_map(|scene| (0..2).map(move |t| (scene, t))) {
+                let path = dir.path().join(split).join(scene).join(format!("{t:03}_04.npz"));
+                frame(&path, ["voxel_label", "origin_voxel_state"], free, 14.0 - f64::from(t));
+            }
+        }
+        // That of 0.1 m is another matter.
+        fs::write(dir.path().join("training/000/000.npz"), "").unwrap();
+        let notes = checks(dir.path(), &[(Split::Train, 4), (Split::Val, 4)]);
+        assert!(notes.last().unwrap().contains(&format!("Occ3D-Waymo; id {free} is free")), "{notes:?}");
+        let set = open(dir.path(), Split::Val, 2);
+        assert_eq!((set.len(), set.classes().len()), (2, 16));
+        let clip = set.clip(1).unwrap();
+        assert_eq!((clip.sequence.as_str(), &clip.times_secs[..]), ("001", &[0.0, 0.1][..]));
+        assert_eq!([clip.frames[0].labels[MARK], clip.frames[1].labels[MARK], clip.frames[0].labels[0]], [15, 14, 0]);
+        survives_export(&set);
+    }
+}

@@ -13,6 +13,7 @@ pub mod carla_sc;
 mod listing;
 mod npz_frames;
 mod occ3d_nuscenes;
+mod occ3d_waymo;
 mod stack;
 mod volumes;
 
@@ -25,9 +26,10 @@ struct Format {
 }
 
 /// All formats, in the order in which they are tried.
-const FORMATS: [Format; 3] = [
+const FORMATS: [Format; 4] = [
     Format { sign: "no Train, Val or Test folder (nor Cartesian/Train ...)", open: carla_sc::open },
     Format { sign: "no gts folder as of Occ3D-nuScenes", open: occ3d_nuscenes::open },
+    Format { sign: "no training/*/*_04.npz as of Occ3D-Waymo", open: occ3d_waymo::open },
     Format { sign: "no .npy or .npz files", open: stack::open },
 ];
 
