@@ -331,3 +331,45 @@ fn free_space_of_waymo_may_have_either_id() {
         survives_export(&set);
     }
 }
+
+#[test]
+fn uniocc_is_ordered_by_numbers_and_has_poses() {
+    let dir = TempDir::new().unwrap();
+    for (name, scene) in [("Carla-10Hz-train", "scene_1"), ("Carla-10Hz-val", "scene_1")] {
+        for t in 1..=11 {
+            let mut ids = vec![10.0; VOXELS];
+            ids[MARK] = f64::from(t % 10);
+            let mut pose = vec![0.0; 16];
+            [pose[0], pose[5], pose[10], pose[15], pose[3]] = [1.0, 1.0, 1.0, 1.0, 0.5 * f64::from(t)];
+            npz(
+                &dir.path().join(name).join(scene).join(format!("{t}.npz")),
+                &[
+                    ("occ_label", &[200, 200, 16], ids),
+                    ("occ_mask_camera", &[200, 200, 16], vec![1.0; VOXELS]),
+                    ("ego_to_world_transformation", &[4, 4], pose),
+                ],
+            );
+        }
+        fs::write(dir.path().join(name).join("scene_infos.pkl"), "a pickle").unwrap();
+    }
+    let notes = checks(dir.path(), &[(Split::Train, 11), (Split::Val, 11)]);
+    assert!(notes.last().unwrap().contains("UniOcc; id 10 is free"), "{notes:?}");
+    let set = open(dir.path(), Split::Val, 3);
+    assert_eq!((set.len(), set.classes().len()), (9, 11));
+    let clip = set.clip(8).unwrap();
+    assert_eq!((clip.sequence.as_str(), clip.first_frame), ("Carla-10Hz-val-scene_1", 9));
+    assert_eq!(clip.frames.iter().map(|frame| frame.labels[MARK]).collect::<Vec<_>>(), [10, 1, 2]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-0.5, 0.0, 0.5]);
+    assert!((clip.times_secs[1] - clip.times_secs[0] - 0.1).abs() < 1e-9);
+    survives_export(&set);
+    // One of its parts is a data set, too.
+    let part = open(&dir.path().join("Carla-10Hz-train"), Split::Val, 3);
+    assert!(part.about().contains("its only sequence"), "{}", part.about());
+    assert_eq!(part.clip(0).unwrap().sequence, "scene_1");
+    let bent = dir.path().join("Carla-10Hz-train/scene_1/3.npz");
+    npz(
+        &bent,
+        &[("occ_label", &[200, 200, 16], vec![10.0; VOXELS]), ("ego_to_world_transformation", &[4], vec![0.0; 4])],
+    );
+    refused(dir.path(), &["3.npz: the array \"ego_to_world_transformation\" is no 4 x 4 matrix"]);
+}
