@@ -373,3 +373,54 @@ fn uniocc_is_ordered_by_numbers_and_has_poses() {
     );
     refused(dir.path(), &["3.npz: the array \"ego_to_world_transformation\" is no 4 x 4 matrix"]);
 }
+
+/// A sequence of SemanticKITTI with every fifth scan.
+fn kitti(root: &Path, name: &str) -> PathBuf {
+    let folder = root.join("sequences").join(name);
+    fs::create_dir_all(folder.join("voxels")).unwrap();
+    for (t, id) in [(0, 10u16), (5, 252), (10, 52)] {
+        let mut bytes = vec![0; 256 * 256 * 32 * 2];
+        bytes[2 * MARK..2 * MARK + 2].copy_from_slice(&id.to_le_bytes());
+        fs::write(folder.join(format!("voxels/{t:06}.label")), bytes).unwrap();
+        let mut bits = vec![0u8; 256 * 256 * 32 / 8];
+        // The most significant bit of the second byte is voxel 8.
+        bits[1] = 0x80;
+        fs::write(folder.join(format!("voxels/{t:06}.invalid")), bits).unwrap();
+    }
+    // The camera looks along the scanner's x: its z is x, its x is -y, its y is -z.
+    fs::write(folder.join("calib.txt"), "P0: 1 0 0 0 0 1 0 0 0 0 1 0\nTr: 0 -1 0 0 0 0 -1 0 1 0 0 0\n").unwrap();
+    let poses: String = (0..11).map(|t| format!("1 0 0 0 0 1 0 0 0 0 1 {t}\n")).collect();
+    fs::write(folder.join("poses.txt"), poses).unwrap();
+    folder
+}
+
+#[test]
+fn semantic_kitti_has_bits_merged_ids_and_every_fifth_scan() {
+    let dir = TempDir::new().unwrap();
+    kitti(dir.path(), "00");
+    let folder = kitti(dir.path(), "08");
+    let notes = checks(dir.path(), &[(Split::Train, 3), (Split::Val, 3)]);
+    assert!(notes.last().unwrap().contains("SemanticKITTI's voxels; id 0 is free"), "{notes:?}");
+    let set = open(dir.path(), Split::Val, 3);
+    assert_eq!((set.grid().size, set.classes().len()), ([256, 256, 32], 20));
+    let clip = set.clip(0).unwrap();
+    assert_eq!((clip.sequence.as_str(), clip.frame_step), ("08", 5));
+    assert_eq!(clip.frames.iter().map(|frame| frame.labels[MARK]).collect::<Vec<_>>(), [1, 1, 0]);
+    assert_eq!(clip.frames.iter().map(|frame| frame.observed[MARK]).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(clip.frames[0].observed[7..10], [true, false, true]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-5.0, 0.0, 5.0]);
+    let crop = DatasetOptions { frames_per_clip: 3, crop: Some([64, 64, 32]), ..Default::default() };
+    survives_export(&Dataset::open(dir.path(), Split::Train, crop).unwrap());
+    let label = folder.parent().unwrap().join("00/voxels/000005.label");
+    let bytes = fs::read(&label).unwrap();
+    fs::write(&label, bytes.iter().map(|byte| byte / 2).collect::<Vec<u8>>()).unwrap();
+    refused(dir.path(), &["000005.label has the class id 126 at voxel", "SemanticKITTI does not have"]);
+    fs::write(&label, &bytes[1..]).unwrap();
+    refused(dir.path(), &["000005.label has 4194303 bytes", "needs 4194304"]);
+    fs::write(&label, &bytes).unwrap();
+    fs::write(label.with_extension("invalid"), "").unwrap();
+    refused(dir.path(), &["000005.invalid has 0 bytes", "needs 262144"]);
+    fs::write(label.with_extension("invalid"), vec![0; 262_144]).unwrap();
+    fs::write(label.parent().unwrap().parent().unwrap().join("calib.txt"), "Tr: 0 0 0\n").unwrap();
+    refused(dir.path(), &["calib.txt has no line `Tr:`"]);
+}

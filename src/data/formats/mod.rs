@@ -14,6 +14,7 @@ mod listing;
 mod npz_frames;
 mod occ3d_nuscenes;
 mod occ3d_waymo;
+mod semantic_kitti;
 mod stack;
 mod uniocc;
 mod volumes;
@@ -27,10 +28,11 @@ struct Format {
 }
 
 /// All formats, in the order in which they are tried.
-const FORMATS: [Format; 5] = [
+const FORMATS: [Format; 6] = [
     Format { sign: "no Train, Val or Test folder (nor Cartesian/Train ...)", open: carla_sc::open },
     Format { sign: "no gts folder as of Occ3D-nuScenes", open: occ3d_nuscenes::open },
     Format { sign: "no training/*/*_04.npz as of Occ3D-Waymo", open: occ3d_waymo::open },
+    Format { sign: "no sequences/*/voxels as of SemanticKITTI", open: semantic_kitti::open },
     Format { sign: "no numbered .npz files with an occ_label as of UniOcc", open: uniocc::open },
     Format { sign: "no .npy or .npz files", open: stack::open },
 ];
