@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::dataset::Dataset;
-use super::record::{self, Fingerprint};
 use super::by;
 use super::classes::IGNORED;
+use super::dataset::Dataset;
+use super::record::{self, Fingerprint};
 use crate::Result;
 
 /// What the cache file holds.

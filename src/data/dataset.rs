@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::frames::FrameCache;
 use super::numbers::{self, gaps, listed};
 use super::source::{self, Findings, Sequence, Sink, Source};
 use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
@@ -193,15 +194,26 @@ impl Dataset {
     /// [`Error::Data`] if a file is unreadable, has the wrong size, or holds a wrong id or NaN; [`Error::Usage`] if there
     /// is no such clip.
     pub fn clip(&self, index: usize) -> Result<Clip> {
-        let &(sequence, start) = self
+        self.clip_through(index, None)
+    }
+
+    /// [`Dataset::clip`], with the frames that `kept` has taken from there; those that it has not are read side by side.
+    pub(super) fn clip_through(&self, index: usize, kept: Option<&FrameCache>) -> Result<Clip> {
+        let &(number, start) = self
             .windows
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no clip {index}; the split has {}", self.len())))?;
-        let sequence = &self.sequences[sequence];
+        let sequence = &self.sequences[number];
         let apart = self.apart(sequence);
         let gone = || Error::Usage(format!("clip {index} of the sequence {} is incomplete", sequence.name));
         let places = numbers::clip(&sequence.numbers, start, self.options.frames_per_clip, apart).ok_or_else(gone)?;
-        let frames = places.iter().map(|&i| self.frame(sequence, i)).collect::<Result<Vec<_>>>()?;
+        let frame = |&i: &usize| match kept {
+            Some(kept) => kept.get((number, i), || self.frame(sequence, i)),
+            None => self.frame(sequence, i),
+        };
+        let frames: Vec<Result<Frame>> = places.par_iter().map(frame).collect();
+        // Of several failures the first is told, whichever came first.
+        let frames = frames.into_iter().collect::<Result<Vec<Frame>>>()?;
         let poses = match &sequence.poses {
             Some(poses) => {
                 let poses: Vec<Pose> = places.iter().map(|&i| poses[i]).collect();

@@ -11,6 +11,7 @@ mod counts;
 mod dataset;
 mod folders;
 pub mod formats;
+mod frames;
 pub mod loader;
 mod npy;
 mod numbers;

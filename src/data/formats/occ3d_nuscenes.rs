@@ -7,7 +7,7 @@
 //!
 //! Tokens do not order the frames, so nothing is read without annotations.json.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -161,7 +161,7 @@ fn annotations(path: &Path) -> Result<Annotations> {
 
 /// The frames of a scene that have labels, each with its number in the order of time.
 fn recording(scene: &Path, infos: &BTreeMap<String, Info>) -> Result<Recording, String> {
-    let mut found = Recording { times_secs: Some(Vec::new()), poses: Some(Vec::new()), ..Recording::default() };
+    let (mut frames, mut times, mut poses) = (Vec::new(), Vec::new(), Vec::new());
     let order = order(infos).map_err(|why| format!("the frames of {} {why}; copy it again", name(scene)))?;
     let start = order.first().and_then(|token| infos[*token].micros());
     for (number, token) in order.into_iter().enumerate() {
@@ -171,13 +171,12 @@ fn recording(scene: &Path, infos: &BTreeMap<String, Info>) -> Result<Recording, 
             continue;
         }
         let info = &infos[token];
-        let secs = start.zip(info.micros()).map(|(start, now)| (now as f64 - start as f64) / 1e6);
-        found.times_secs = found.times_secs.zip(secs).map(|(times, secs)| [times, vec![secs]].concat());
-        let pose = info.ego_pose.as_ref().and_then(EgoPose::matrix);
-        found.poses = found.poses.zip(pose).map(|(poses, pose)| [poses, vec![pose]].concat());
-        found.frames.push((number, path));
+        times.push(start.zip(info.micros()).map(|(start, now)| (now as f64 - start as f64) / 1e6));
+        poses.push(info.ego_pose.as_ref().and_then(EgoPose::matrix));
+        frames.push((number, path));
     }
-    Ok(found)
+    // Known of all frames or not at all.
+    Ok(Recording { frames, times_secs: times.into_iter().collect(), poses: poses.into_iter().collect() })
 }
 
 /// The tokens of a scene by time: by their timestamps, or where there are none, along `next`.
@@ -191,7 +190,7 @@ fn order(infos: &BTreeMap<String, Info>) -> Result<Vec<&String>, &'static str> {
         return Ok(timed.into_iter().map(|(_, token)| token).collect());
     }
     let next = |token: &String| infos.get_key_value(infos[token].next.as_ref()?).map(|(token, _)| token);
-    let followers: Vec<&String> = infos.keys().filter_map(next).collect();
+    let followers: HashSet<&String> = infos.keys().filter_map(next).collect();
     let mut firsts = infos.keys().filter(|token| !followers.contains(token));
     let mut chain = vec![firsts.next().ok_or("have no first one")?];
     while let Some(token) = chain.last().and_then(|last| next(last)).filter(|_| chain.len() < infos.len()) {
