@@ -9,7 +9,7 @@ use npyz::WriterBuilder;
 use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
 use sep4d::data::check::{self, Event};
-use sep4d::data::{Dataset, DatasetOptions, Exported, Handedness, Split};
+use sep4d::data::{Dataset, DatasetOptions, Exported, Handedness, Split, Unobserved};
 use tempfile::TempDir;
 
 /// Of Occ3D's and UniOcc's grid.
@@ -187,6 +187,27 @@ fn a_toml_says_what_a_stack_means() {
         say(&text.replace(from, to));
         refused(dir.path(), &[expected]);
     }
+}
+
+#[test]
+fn what_nobody_saw_is_free_or_unknown() {
+    let dir = TempDir::new().unwrap();
+    stack(&dir.path().join("mine.npz"));
+    let open = |unobserved| {
+        let options = DatasetOptions { frames_per_clip: 2, unobserved, ..Default::default() };
+        Dataset::open(dir.path(), Split::Val, options).unwrap()
+    };
+    let (free, ignore) = (open(Unobserved::Free), open(Unobserved::Ignore));
+    let clips = [free.clip(1).unwrap()];
+    assert_eq!(ignore.clip(1).unwrap(), clips[0], "views and metrics see the same");
+    let (free_batch, batch) = (free.batch(&clips).unwrap(), ignore.batch(&clips).unwrap());
+    assert_eq!(batch.labels.iter().filter(|label| **label == 255).count(), 2, "one voxel a frame");
+    for ((label, plain), observed) in batch.labels.iter().zip(&free_batch.labels).zip(&batch.observed) {
+        assert_eq!(*label, if *observed == 1 { *plain } else { 255 });
+    }
+    // Voxel 5 of each of the four frames is of class 1.
+    let (all, seen) = (free.class_counts().unwrap(), ignore.class_counts().unwrap());
+    assert_eq!((all[1] - seen[1], all.iter().sum::<u64>(), seen.iter().sum::<u64>()), (4, 128, 124));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::by;
 use super::classes::IGNORED;
 use super::dataset::Dataset;
 use super::record::{self, Fingerprint};
+use super::{Unobserved, by};
 use crate::Result;
 
 /// What the cache file holds.
@@ -50,9 +50,16 @@ fn count(dataset: &Dataset) -> Result<Vec<u64>> {
         .par_iter()
         .map(|&(sequence, i)| {
             let mut counts = vec![0u64; k];
-            for class in dataset.cut(dataset.source.labels(sequence, i)?) {
-                // What is to be ignored is trained as free space.
-                counts[if class == IGNORED { 0 } else { usize::from(class) }] += 1;
+            match dataset.options().unobserved {
+                // What is to be ignored is trained as free space, too.
+                Unobserved::Free => dataset.cut(dataset.source.labels(sequence, i)?).iter().for_each(|class| {
+                    counts[if *class == IGNORED { 0 } else { usize::from(*class) }] += 1;
+                }),
+                Unobserved::Ignore => {
+                    let frame = dataset.frame(sequence, i)?;
+                    let seen = frame.labels.iter().zip(&frame.observed).filter(|(_, observed)| **observed);
+                    seen.for_each(|(class, _)| counts[usize::from(*class)] += 1);
+                }
             }
             Ok(counts)
         })
@@ -65,6 +72,9 @@ fn name(dataset: &Dataset) -> String {
     if dataset.grid != dataset.file_grid {
         name += &format!("-{}", by(dataset.grid.size));
     }
+    if dataset.options().unobserved == Unobserved::Ignore {
+        name += "-observed";
+    }
     if !dataset.options().sequences.is_empty() {
         let names: String = dataset.sequences.iter().map(|sequence| format!("{}\n", sequence.name)).collect();
         name += &format!("-{}", Fingerprint::of(&names));
@@ -72,14 +82,17 @@ fn name(dataset: &Dataset) -> String {
     name
 }
 
-/// What the counts depend on: path, split, crop, classes, and every label file's name, size and time of change.
+/// What the counts depend on: path, split, crop, classes, and every file's name, size and time of change.
 fn key(dataset: &Dataset) -> Result<String> {
     let base = dataset.source.base();
     let root = fs::canonicalize(base).unwrap_or_else(|_| base.to_path_buf());
     let classes = dataset.classes();
+    let is_observed = dataset.options().unobserved == Unobserved::Ignore;
     let start = format!("{}\n{:?}\n{:?}\n{classes:?}\n", root.display(), dataset.split, dataset.grid);
-    let labels: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
-    let fingerprint = Fingerprint::of(&start).and_files(base, &labels)?;
+    let labels = dataset.sequences.iter().flat_map(|s| &s.labels);
+    let masks = dataset.sequences.iter().filter(|_| is_observed).flat_map(|s| &s.masks);
+    let files: Vec<&PathBuf> = labels.chain(masks).collect();
+    let fingerprint = Fingerprint::of(&start).and_files(base, &files)?;
     Ok(format!("{}-{fingerprint}", dataset.frame_count()))
 }
 

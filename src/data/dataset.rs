@@ -5,12 +5,24 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::classes::IGNORED;
 use super::frames::FrameCache;
 use super::numbers::{self, gaps, listed};
 use super::source::{self, Findings, Sequence, Sink, Source};
-use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
+use super::{Batch, ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
 use crate::figures::shell_quoted;
 use crate::{Error, Result};
+
+/// What voxels that nobody saw are to training. Metrics leave them out either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unobserved {
+    /// Free space.
+    #[default]
+    Free,
+    /// Unknown: the model sees no class there, and no loss counts them.
+    Ignore,
+}
 
 /// How a data set is cut into clips.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +35,19 @@ pub struct DatasetOptions {
     pub stride: usize,
     /// The sequences to use, by name. If there are none here, or none of the split, all of the split are used.
     pub sequences: Vec<String>,
+    /// What voxels that nobody saw are to training.
+    pub unobserved: Unobserved,
 }
 
 impl Default for DatasetOptions {
     fn default() -> Self {
-        DatasetOptions { frames_per_clip: 4, crop: None, stride: 1, sequences: Vec::new() }
+        DatasetOptions {
+            frames_per_clip: 4,
+            crop: None,
+            stride: 1,
+            sequences: Vec::new(),
+            unobserved: Unobserved::Free,
+        }
     }
 }
 
@@ -237,6 +257,19 @@ impl Dataset {
         })
     }
 
+    /// Puts clips of this data set together as the model is to see them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] as for [`Batch::from_clips`].
+    pub fn batch(&self, clips: &[Clip]) -> Result<Batch> {
+        let mut batch = Batch::from_clips(clips, self.grid.size)?;
+        if self.options.unobserved == Unobserved::Ignore {
+            let unseen = batch.labels.iter_mut().zip(&batch.observed).filter(|(_, observed)| **observed == 0);
+            unseen.for_each(|(label, _)| *label = IGNORED);
+        }
+        Ok(batch)
+    }
+
     /// Reads clips side by side and keeps nothing: what is wrong with them is known then.
     ///
     /// # Errors
@@ -245,7 +278,8 @@ impl Dataset {
         clips.par_iter().find_map_first(|&clip| self.clip(clip).err()).map_or(Ok(()), Err)
     }
 
-    /// How many voxels of each class all frames of the split hold (`[K]`), unobserved ones included.
+    /// How many voxels of each class all frames of the split hold (`[K]`), of those that are trained on: unobserved ones are
+    /// included where they are trained as free space.
     ///
     /// Counts with all cores; the result is kept in a file beside the data, or in the user's cache folder where the data
     /// is read-only, and used again as long as no file has changed.
@@ -256,7 +290,7 @@ impl Dataset {
         counts::cached(self)
     }
 
-    fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
+    pub(super) fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
         let Frame { labels, observed } = source::frame(&*self.source, sequence, i)?;
         Ok(Frame { labels: self.cut(labels), observed: self.cut(observed) })
     }

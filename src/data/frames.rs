@@ -66,11 +66,11 @@ mod tests {
             };
             assert_eq!(cache.get((0, i), read).unwrap().labels[0], i as u8);
         };
-        [1, 2, 1, 2, 1].map(|i| get(i, 10));
+        [1, 2, 1, 2, 1].iter().for_each(|i| get(*i, 10));
         assert_eq!(reads.get(), 2);
         get(3, MOST_BYTES - 10);
         // The oldest one had to go.
-        [2, 3, 1].map(|i| get(i, 10));
+        [2, 3, 1].iter().for_each(|i| get(*i, 10));
         assert_eq!(reads.get(), 4);
         assert!(cache.get((1, 0), || Err(crate::Error::Data("no".into()))).is_err());
     }

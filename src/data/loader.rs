@@ -118,5 +118,5 @@ fn next_batch(
             Ok(Symmetry::random(&mut rng, &grid).apply(&clip, &grid))
         })
         .collect::<Result<Vec<Clip>>>()?;
-    Ok(Delivery { batch: Batch::from_clips(&clips, grid.size)?, cursor: sampler.cursor() })
+    Ok(Delivery { batch: dataset.batch(&clips)?, cursor: sampler.cursor() })
 }

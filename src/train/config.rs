@@ -9,14 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
 use super::session::{LossWeights, Precision, StepConfig};
-use crate::data::{DatasetOptions, Split};
+use crate::data::{ClassSet, DatasetOptions, Split, Unobserved};
 use crate::gpu::DeviceChoice;
+use crate::layers::segmentation_loss::MAX_CLASSES;
 use crate::models::sep4d::{FRAMES, ModelConfig, WIDEST};
 use crate::{Error, Result};
 
 mod resolve;
 mod suggest;
 
+/// `model.classes` that are taken from the data.
+const OF_THE_DATA: usize = 0;
 /// No clip takes its frames further apart.
 const LARGEST_STRIDE: usize = 1000;
 /// No batch has more clips, nor are more batches read ahead.
@@ -40,7 +43,7 @@ macro_rules! section {
 section! {
     /// What is trained and validated on.
     "data" DataConfig {
-        /// Folder of a data set in CarlaSC's layout.
+        /// Folder of a data set, in any format of docs/datasets.md.
         root: PathBuf,
         /// T, frames of a clip: 2 to 64.
         frames: usize,
@@ -50,6 +53,8 @@ section! {
         stride: usize,
         /// Names of the sequences to use, such as ["Town01_Light"]; [] for all. A split with none of them is used whole.
         sequences: Vec<String>,
+        /// Voxels that nobody saw are trained as free space ("free") or left out of the loss ("ignore"); metrics leave them out.
+        unobserved: Unobserved,
         /// Split to train on: train, val or test.
         train_split: Split,
         /// Split to validate on: train, val or test.
@@ -118,7 +123,7 @@ section! {
 }
 
 const MODEL_KEYS: &[(&str, &str)] = &[
-    ("model.classes", "K, classes of the data set."),
+    ("model.classes", "K, classes of the data set, up to 64; 0 to take it from there, as without this key."),
     ("model.latent_channels", "C, channels of the latent planes."),
     ("model.plane_features", "D, channels of a plane's features."),
     ("model.hidden", "Width of the decoder at half resolution."),
@@ -199,6 +204,7 @@ impl RunConfig {
                 crop: Vec::new(),
                 stride: 1,
                 sequences: Vec::new(),
+                unobserved: Unobserved::Free,
                 train_split: Split::Train,
                 val_split: Split::Val,
                 augment: preset == Preset::Base,
@@ -303,9 +309,9 @@ impl RunConfig {
                     .into(),
             ));
         }
-        if !(2..=256).contains(&model.classes) {
+        if model.classes != OF_THE_DATA && !(2..=MAX_CLASSES).contains(&model.classes) {
             return Err(Error::Usage(format!(
-                "model.classes is {}; set it to the data's, from 2 to 256",
+                "model.classes is {}; set it to the data's, from 2 to {MAX_CLASSES}, or leave it out",
                 model.classes
             )));
         }
@@ -336,6 +342,28 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Takes `model.classes` from the data, if it was not given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if another number was given, or the data have more classes than can be trained on.
+    pub fn settle(&mut self, data: &ClassSet) -> Result<()> {
+        let classes = data.len();
+        if classes > MAX_CLASSES {
+            return Err(Error::Usage(format!(
+                "{} has {classes} classes, but at most {MAX_CLASSES} can be trained on; merge some",
+                data.name
+            )));
+        }
+        if ![OF_THE_DATA, classes].contains(&self.model.classes) {
+            return Err(Error::Usage(format!(
+                "model.classes is {}, but {} has {classes} classes; set model.classes to that",
+                self.model.classes, data.name
+            )));
+        }
+        self.model.classes = classes;
+        Ok(())
+    }
+
     /// How the data set is cut into clips.
     pub fn dataset_options(&self) -> DatasetOptions {
         DatasetOptions {
@@ -343,6 +371,7 @@ impl RunConfig {
             crop: self.crop(),
             stride: self.data.stride,
             sequences: self.data.sequences.clone(),
+            unobserved: self.data.unobserved,
         }
     }
 

@@ -259,6 +259,8 @@ pub struct Started {
     pub train_clips: usize,
     /// Clips of a validation.
     pub validation_clips: usize,
+    /// What the data were recognised as, which id is free and what counts as observed.
+    pub data: String,
     /// T, frames of a clip.
     pub frames: usize,
     /// X, Y, Z.

@@ -133,6 +133,7 @@ fn editor(
 fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
     match key {
         "train.preset" => Some(Preset::ALL.map(|preset| (preset.name(), draft::about(preset))).to_vec()),
+        "data.unobserved" => Some(vec![("free", "free space"), ("ignore", "unknown")]),
         "train.precision" => Some(vec![("f32", "4 bytes"), ("f16", "2 bytes")]),
         "data.train_split" | "data.val_split" => {
             let splits = [(Split::Train, "train"), (Split::Val, "val"), (Split::Test, "test")];
