@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTC_BOOTSTRAP=1
 secs=${SECS:-600} runs=${RUNS:-1000000} grown=${CORPUS:-fuzz/grown}
-all=(labels masks params poses times config model optimiser run_folder metrics)
+all=(labels masks params poses times npy npz voxels annotations calibration config model optimiser run_folder metrics)
 build=(--sanitizer none --target "$(rustc -vV | sed -n 's/^host: //p')")
 limits=(-max_len=4096 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -use_value_profile=1 -print_final_stats=1)
 

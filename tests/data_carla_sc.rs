@@ -99,7 +99,7 @@ fn the_crop_is_applied_to_labels_mask_and_grid() {
     let crop = DatasetOptions { frames_per_clip: 1, crop: Some([2, 2, 2]), ..Default::default() };
     let dataset = Dataset::open(dir.path(), Split::Train, crop).unwrap();
     let raw = [10, 11, 12, 13, 18, 19, 20, 21];
-    let classes = raw.map(|id| dataset.classes().class_of_raw[id]);
+    let classes = raw.map(|id| dataset.classes().class_of(id).unwrap());
     assert_eq!(dataset.clip(0).unwrap().frames[0].labels, classes);
     assert_eq!(dataset.grid().min_bound_m, [-0.4, -0.4, -2.0]);
     assert_eq!(dataset.class_counts().unwrap().iter().sum::<u64>(), 8);

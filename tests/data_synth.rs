@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use sep4d::Error;
+use sep4d::data::formats::carla_sc;
 use sep4d::data::synth::{self, Level, SynthOptions};
-use sep4d::data::{Dataset, DatasetOptions, Grid, Split, classes};
+use sep4d::data::{Dataset, DatasetOptions, Grid, Split};
 use tempfile::TempDir;
 
 fn small(seed: u64) -> SynthOptions {
@@ -106,7 +107,7 @@ fn class_shares_resemble_those_of_carla_sc() {
     let options = SynthOptions { frames: 2, towns: [14, 0, 0], ..SynthOptions::default() };
     let summary = synth::write(dir.path(), &options, |_| {}).unwrap();
     let total = summary.class_counts.iter().sum::<u64>() as f64;
-    let published = classes::CARLA_SC.published_frequencies();
+    let published = carla_sc::published_frequencies();
     let occupied = 1.0 - summary.class_counts[0] as f64 / total;
     assert!((0.09..0.14).contains(&occupied), "{occupied}\n{}", summary.table(&options.grid));
     for (count, want) in summary.class_counts.iter().zip(published) {

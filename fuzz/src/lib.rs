@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensors, serialize};
-use sep4d::data::{Cursor, Dataset, DatasetOptions, Split};
+use sep4d::data::{Cursor, Dataset, DatasetOptions, Exported, Split};
 use sep4d::gpu::AdapterSummary;
 use sep4d::graph::KernelLimits;
 use sep4d::models::Terms;
@@ -28,7 +28,7 @@ pub struct Reader {
 }
 
 /// All readers.
-pub const READERS: [Reader; 10] = [
+pub const READERS: [Reader; 15] = [
     Reader { name: "labels", read: labels, valid: || vec![vec![0; 32], words([0, 1, 2, 3, 4, 5, 6, 7])] },
     Reader {
         name: "masks",
@@ -38,6 +38,11 @@ pub const READERS: [Reader; 10] = [
     Reader { name: "params", read: params, valid: || vec![PARAMS.as_bytes().to_vec()] },
     Reader { name: "poses", read: poses, valid: || vec![POSES.as_bytes().to_vec()] },
     Reader { name: "times", read: times, valid: || vec![b"0.0\n0.1\n".to_vec(), b"0\n1e-1\n\n".to_vec()] },
+    Reader { name: "npy", read: npy, valid: || vec![stack("|u1"), stack("<i2")] },
+    Reader { name: "npz", read: npz, valid: || vec![archive()] },
+    Reader { name: "voxels", read: voxels, valid: || vec![VOXELS.as_bytes().to_vec(), b"free = 0\n".to_vec()] },
+    Reader { name: "annotations", read: annotations, valid: || vec![ANNOTATIONS.as_bytes().to_vec()] },
+    Reader { name: "calibration", read: calibration, valid: || vec![CALIBRATION.as_bytes().to_vec()] },
     Reader { name: "config", read: config, valid: configurations },
     Reader { name: "model", read: model, valid: || vec![saved(".safetensors")] },
     Reader { name: "optimiser", read: optimiser, valid: || vec![saved(".optim.safetensors")] },
@@ -51,6 +56,11 @@ pub const READERS: [Reader; 10] = [
 
 const PARAMS: &str = r#"{"grid_size": [2.0, 2.0, 2.0], "min_bound": [0.0, -25.6, -2.0], "max_bound": [51.2, 25.6, 1.0], "num_channels": 25, "coordinates": "cartesian"}"#;
 const POSES: &str = "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 0.5 0 1 0 0 0 0 1 -1e-3\n";
+const VOXELS: &str = "name = \"Mine\"\nvoxel_size = [0.4, 0.4, 0.4]\nmin_bound = [-1.0, -1.0, 0]\nhandedness = \"left\"\nfps = 2.5\nfree = 0\nignore = [255]\n[classes]\n0 = \"free\"\n1 = \"wall\"\n2 = \"car\"\n";
+const ANNOTATIONS: &str = r#"{"train_split": ["s"], "val_split": [], "scene_infos": {"s": {
+    "b": {"timestamp": "1533151603547590", "prev": "", "next": "a", "ego_pose": {"translation": [1, 2, 0.5], "rotation": [1, 0, 0, 0]}},
+    "a": {"timestamp": 1533151604047590, "prev": "b", "next": "", "ego_pose": {"translation": [2, 2, 0.5], "rotation": [0.6, 0, 0, 0.8]}}}}}"#;
+const CALIBRATION: &str = "P0: 7e2 0 6e2 0 0 7e2 1.8e2 0 0 0 1 0\nTr: 0 -1 0 -0.01 0 0 -1 -0.06 1 0 0 -0.28\n";
 /// The step of the checkpoint of [`run`].
 const STEP: &str = "step-00000010";
 
@@ -132,6 +142,89 @@ pub fn poses(bytes: &[u8]) {
 /// A sequence's times.txt.
 pub fn times(bytes: &[u8]) {
     dataset("times.txt", bytes);
+}
+
+/// Reads the data set at `root`, whatever it is.
+fn read_all(root: &Path) {
+    let options = DatasetOptions { frames_per_clip: 2, ..DatasetOptions::default() };
+    if let Some(dataset) = judge(Dataset::open(root, Split::Train, options)) {
+        judge((0..dataset.len().min(2)).try_for_each(|clip| dataset.clip(clip).map(drop)));
+        judge(dataset.class_counts());
+    }
+}
+
+/// A .npy file of zeros: two frames of 2x2x2 voxels.
+fn stack(descr: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (2, 2, 2, 2), }}\n");
+    let values = [0, 1, 0, 0, 2, 0, 0, 0].repeat(if descr == "|u1" { 2 } else { 4 });
+    [b"\x93NUMPY\x01\x00".as_slice(), &(text.len() as u16).to_le_bytes(), text.as_bytes(), &values].concat()
+}
+
+/// The same as an archive with a mask, as an export writes it.
+fn archive() -> Vec<u8> {
+    let from = folder("npz-from", |root| fs::write(root.join("a.npy"), stack("|u1")).expect("it can be written"));
+    let to = folder("npz-to", |_| {});
+    let options = DatasetOptions { frames_per_clip: 1, ..DatasetOptions::default() };
+    let set = Dataset::open(&from, Split::Train, options).expect("it is a data set");
+    let mut sink = set.sink(&to).expect("it can be written");
+    for number in 0..2 {
+        let frame = set.clip(number).expect("it can be read").frames.remove(0);
+        let (labels, observed) = (&frame.labels[..], &frame.observed[..]);
+        let exported = Exported { split: Split::Train, sequence: "a", number, labels, observed };
+        sink.put(&exported).expect("it can be written");
+    }
+    sink.finish().expect("it can be written");
+    fs::read(to.join("a.npz")).expect("it was written")
+}
+
+/// A stack as one array.
+pub fn npy(bytes: &[u8]) {
+    let root = folder("npy", |_| {});
+    fs::write(root.join("a.npy"), bytes).expect("the file can be written");
+    read_all(&root);
+}
+
+/// A stack as an archive of arrays.
+pub fn npz(bytes: &[u8]) {
+    let root = folder("npz", |_| {});
+    fs::write(root.join("a.npz"), bytes).expect("the file can be written");
+    read_all(&root);
+}
+
+/// What the numbers of a stack mean.
+pub fn voxels(bytes: &[u8]) {
+    let root = folder("voxels", |root| fs::write(root.join("a.npy"), stack("|u1")).expect("the file can be written"));
+    fs::write(root.join("voxels.toml"), bytes).expect("the file can be written");
+    read_all(&root);
+}
+
+/// The order, times and poses of Occ3D-nuScenes. Its labels are no archives, so that only the order is read.
+pub fn annotations(bytes: &[u8]) {
+    let root = folder("annotations", |root| {
+        for token in ["a", "b"] {
+            let frame = root.join("gts/s").join(token);
+            fs::create_dir_all(&frame).expect("the folder can be made");
+            fs::write(frame.join("labels.npz"), "").expect("the file can be written");
+        }
+    });
+    fs::write(root.join("annotations.json"), bytes).expect("the file can be written");
+    read_all(&root);
+}
+
+/// The scanner's place beside the camera in SemanticKITTI.
+pub fn calibration(bytes: &[u8]) {
+    let root = folder("calibration", |root| {
+        let voxels = root.join("sequences/00/voxels");
+        fs::create_dir_all(&voxels).expect("the folder can be made");
+        for name in ["000000.label", "000005.label"] {
+            let file = fs::File::create(voxels.join(name)).expect("the file can be made");
+            file.set_len(2 * 256 * 256 * 32).expect("the file can be made longer");
+        }
+        fs::write(root.join("sequences/00/poses.txt"), "1 0 0 0 0 1 0 0 0 0 1 0\n".repeat(6))
+            .expect("it can be written");
+    });
+    fs::write(root.join("sequences/00/calib.txt"), bytes).expect("the file can be written");
+    judge(Dataset::open(&root, Split::Train, DatasetOptions { frames_per_clip: 2, ..DatasetOptions::default() }));
 }
 
 fn configurations() -> Vec<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The app's end of the trainer: starts it, listens to it, and keeps what it last said.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ pub struct Facts {
     /// The grid of its clips.
     pub grid: Grid,
     /// What labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
     /// Device memory that was planned, bytes.
     pub planned_bytes: u64,
     /// Device memory in use, bytes, where the driver tells.
@@ -200,7 +201,7 @@ impl Engine {
                     adapter: started.adapter.clone(),
                     steps: started.steps,
                     grid: started.grid,
-                    classes: started.classes,
+                    classes: started.classes.clone(),
                     planned_bytes: started.peak_bytes as u64,
                     used_bytes: None,
                 });
@@ -211,7 +212,7 @@ impl Engine {
                     adapter: showing.adapter.clone(),
                     steps: 0,
                     grid: showing.grid,
-                    classes: showing.classes,
+                    classes: showing.classes.clone(),
                     planned_bytes: showing.peak_bytes as u64,
                     used_bytes: None,
                 });

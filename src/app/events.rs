@@ -87,7 +87,7 @@ impl App {
                     return;
                 };
                 let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
-                match Shown::of_model(version, *clip, facts.grid, facts.classes) {
+                match Shown::of_model(version, *clip, facts.grid, facts.classes.clone()) {
                     Ok(shown) => state.show(shown),
                     Err(why) => state.notices.error(&why),
                 }
@@ -200,7 +200,7 @@ impl App {
         }
         let version = state.shown.as_ref().map_or(0, |shown| shown.version) + 1;
         let set = &source.held_out;
-        let shown = Shown::of_data(version, index, clip, set.grid(), set.classes());
+        let shown = Shown::of_data(version, index, clip, set.grid(), set.classes().clone());
         state.show(shown);
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use npyz::zip::ZipArchive;
 
 use super::shown::Shown;
-use crate::data::carla_sc::read_labels;
+use crate::data::formats::carla_sc::read_labels;
 use crate::data::{Dataset, check};
 use crate::files::{make_folder, unwritable, write_atomically};
 use crate::train::checkpoint::{Best, Index, Weights};
@@ -154,7 +154,7 @@ impl Example {
             poses: clip.poses,
             seconds: 0.0,
         };
-        Shown::of_model(1, clip, set.grid(), set.classes())
+        Shown::of_model(1, clip, set.grid(), set.classes().clone())
     }
 
     /// Whether `path` is a part of the example.

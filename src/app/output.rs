@@ -56,7 +56,7 @@ impl Picture {
                 .names
                 .iter()
                 .zip(colors)
-                .map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color })
+                .map(|(name, &color)| ClassStyle { name: name.clone(), color })
                 .collect(),
             first_frame: shown.first_frame,
             frame_step: shown.frame_step,
@@ -172,7 +172,7 @@ impl App {
     /// Writes all that the plots draw as two tables: steps and validations.
     pub(super) fn export_csv(&mut self) {
         let (history, folder) = (self.state.history.clone(), folder(&self.state));
-        let names = self.state.shown.as_ref().map_or(&[][..], |shown| shown.classes.names);
+        let names = self.state.shown.as_ref().map_or(Vec::new(), |shown| shown.classes.names.clone());
         self.state.jobs.start("writing the metrics", move |_| {
             make_folder(&folder)?;
             let steps = free(&folder, "steps", "csv");

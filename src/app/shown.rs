@@ -1,5 +1,7 @@
 //! The clip in the views: what the data says, and what the model makes of it.
 
+use std::sync::Arc;
+
 use glam::Vec3;
 
 use crate::data::{ClassSet, Clip, Grid};
@@ -7,7 +9,7 @@ use crate::train::events::{Likely, ReconstructedClip};
 use crate::train::inference::Latent;
 use crate::train::metrics::{Confusion, Scores};
 use crate::view::error_view::outcomes;
-use crate::view::{ErrorCounts, Geometry, Handedness, VoxelOutcome};
+use crate::view::{ErrorCounts, Geometry, VoxelOutcome};
 use crate::{Error, Result};
 
 /// A clip, ready to be drawn frame by frame. Volumes are `[T, X, Y, Z]` in C order.
@@ -28,7 +30,7 @@ pub struct Shown {
     /// The grid.
     pub grid: Grid,
     /// What labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
     /// When each frame was taken, seconds.
     pub times_secs: Vec<f64>,
     /// Classes in the data.
@@ -74,11 +76,11 @@ pub struct Reconstructed {
 
 impl Shown {
     /// A clip without a model.
-    pub fn of_data(version: u64, index: usize, clip: Clip, grid: Grid, classes: &'static ClassSet) -> Shown {
+    pub fn of_data(version: u64, index: usize, clip: Clip, grid: Grid, classes: Arc<ClassSet>) -> Shown {
         Shown {
             version,
             clip: index,
-            class_counts: class_counts(clip.frames.iter().map(|frame| frame.labels.as_slice()), classes),
+            class_counts: class_counts(clip.frames.iter().map(|frame| frame.labels.as_slice()), &classes),
             frames: clip.frames.len(),
             grid,
             classes,
@@ -96,7 +98,7 @@ impl Shown {
     ///
     /// # Errors
     /// [`Error::Shape`] if the parts differ in size.
-    pub fn of_model(version: u64, clip: ReconstructedClip, grid: Grid, classes: &'static ClassSet) -> Result<Shown> {
+    pub fn of_model(version: u64, clip: ReconstructedClip, grid: Grid, classes: Arc<ClassSet>) -> Result<Shown> {
         let voxels = grid.voxels();
         if clip.size != grid.size || clip.truth.len() != voxels * clip.frames {
             return Err(Error::Shape(format!(
@@ -118,7 +120,7 @@ impl Shown {
         Ok(Shown {
             version,
             clip: clip.clip,
-            class_counts: class_counts(clip.truth.chunks_exact(voxels.max(1)), classes),
+            class_counts: class_counts(clip.truth.chunks_exact(voxels.max(1)), &classes),
             sequence: clip.sequence,
             first_frame: clip.first_frame,
             frame_step: clip.frame_step,
@@ -141,10 +143,10 @@ impl Shown {
         })
     }
 
-    /// The grid as the renderer sees it: y points right.
+    /// The grid as the renderer sees it.
     pub fn geometry(&self) -> Geometry {
         let voxel_size_m = self.grid.voxel_size_m.map(|edge| edge as f32);
-        Geometry { size: self.grid.size, voxel_size_m, handedness: Handedness::Left }
+        Geometry { size: self.grid.size, voxel_size_m, handedness: self.classes.handedness }
     }
 
     /// Where the sensor stands over the ground, metres in the renderer's world.
@@ -154,8 +156,8 @@ impl Shown {
     }
 
     /// The colours of the classes.
-    pub fn colors(&self, safe: bool) -> &'static [[u8; 3]] {
-        if safe { self.classes.safe_colors } else { self.classes.colors }
+    pub fn colors(&self, safe: bool) -> &[[u8; 3]] {
+        if safe { &self.classes.safe_colors } else { &self.classes.colors }
     }
 
     /// The part of a volume that belongs to frame `t`.

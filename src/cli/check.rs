@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use sep4d::data::check::{self, Event, SplitSummary, Summary};
-use sep4d::data::classes::CARLA_SC;
 use sep4d::figures::{percent, shell_quoted, thousands};
 use sep4d::{Error, Result};
 
@@ -18,7 +17,7 @@ const MOST_LISTED: usize = 10_000;
 /// Read a whole data set and list every problem, its classes, grid, poses and masks
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a data set in CarlaSC's layout
+    /// Folder of a data set
     data: PathBuf,
     /// Print one JSON object instead of text; of very many problems it lists the first 10,000
     #[arg(long)]
@@ -27,13 +26,15 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(serde::Serialize)]
-struct Report {
+struct Report<'a> {
     data: String,
+    /// What was recognised.
+    about: &'a str,
     problem_count: usize,
     problems: Vec<String>,
     notes: Vec<String>,
-    classes: &'static [&'static str],
-    splits: Vec<SplitSummary>,
+    classes: &'a [String],
+    splits: &'a [SplitSummary],
 }
 
 /// Reads everything, tells each problem as it is found, and sums up.
@@ -57,20 +58,22 @@ pub fn run(args: Args) -> Result<()> {
         Event::Note(note) => console.warn(&note),
     });
     console.end();
-    let Summary { splits, problems } = summary?;
+    let Summary { about, classes, splits, problems } = summary?;
     if args.json {
         let report = Report {
             data: args.data.display().to_string(),
+            about: &about,
             problem_count: problems,
             problems: found,
             notes,
-            classes: CARLA_SC.names,
-            splits,
+            classes: &classes.names,
+            splits: &splits,
         };
         let text = serde_json::to_string_pretty(&report).map_err(|why| Error::Data(why.to_string()))?;
         say!("{text}")?;
     } else {
-        print(&splits)?;
+        say!("{about}\n")?;
+        print(&splits, &classes.names)?;
     }
     match problems {
         0 => Ok(()),
@@ -84,7 +87,7 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-fn print(splits: &[SplitSummary]) -> Result<()> {
+fn print(splits: &[SplitSummary], classes: &[String]) -> Result<()> {
     let all_or = |count: usize, of: usize| match count {
         _ if count == of => "all".to_owned(),
         0 => "none".to_owned(),
@@ -107,8 +110,8 @@ fn print(splits: &[SplitSummary]) -> Result<()> {
     say!()?;
     let mut header = vec!["class"];
     header.extend(splits.iter().flat_map(|split| [split.split.folder(), ""]));
-    let row = |(class, name): (usize, &&'static str)| {
-        let mut row = vec![(*name).to_owned()];
+    let row = |(class, name): (usize, &String)| {
+        let mut row = vec![name.clone()];
         for split in splits {
             let (count, all) = (split.class_counts[class], split.class_counts.iter().sum::<u64>());
             row.push(thousands(count));
@@ -116,6 +119,6 @@ fn print(splits: &[SplitSummary]) -> Result<()> {
         }
         row
     };
-    let rows: Vec<Vec<String>> = CARLA_SC.names.iter().enumerate().map(row).collect();
+    let rows: Vec<Vec<String>> = classes.iter().enumerate().map(row).collect();
     put!("{}", table(&header, &rows))
 }

@@ -1,6 +1,7 @@
 //! `sep4d --train --dry-run`: what a run would need, without training.
 
 use sep4d::Result;
+use sep4d::data::formats::carla_sc::CARLA_SC;
 use sep4d::data::{Dataset, Grid};
 use sep4d::gpu::{DeviceChoice, adapters, choose};
 use sep4d::graph::KernelLimits;
@@ -17,8 +18,11 @@ use sep4d::figures::{bytes, thousands};
 /// # Errors
 /// [`sep4d::Error::Data`] if a data set was given and cannot be read; [`sep4d::Error::Memory`] if the configured run does not fit.
 pub fn run(config: &RunConfig) -> Result<()> {
+    let mut config = config.clone();
     let (grid, origin) = if config.data.root.as_os_str().is_empty() {
         let whole = Grid::CARLA_SC;
+        // Another number may have been given on purpose.
+        config.settle(&CARLA_SC).ok();
         (
             config.crop().map_or(Ok(whole), |size| whole.crop(size).map(|(grid, _)| grid))?,
             "no data set given".to_owned(),
@@ -26,7 +30,9 @@ pub fn run(config: &RunConfig) -> Result<()> {
     } else {
         let data = &config.data;
         let dataset = Dataset::open(&data.root, data.train_split, config.dataset_options())?;
-        (dataset.grid(), format!("{} clips to train on", thousands(dataset.len() as u64)))
+        let origin = format!("{} clips to train on", thousands(dataset.len() as u64));
+        config.settle(dataset.classes())?;
+        (dataset.grid(), origin)
     };
     let (limits, adapter) = limits(&config.device())?;
     let preset = |frames: usize| RunConfig::preset(config.train.preset, Some(frames));

@@ -31,7 +31,7 @@ struct Report<'a> {
     step: u32,
     split: sep4d::data::Split,
     frames: usize,
-    classes: &'a [&'static str],
+    classes: &'a [String],
     evaluation: Evaluation,
 }
 
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         step: model.step,
         split: model.dataset.split(),
         frames: model.dataset.frames_per_clip(),
-        classes: model.dataset.classes().names,
+        classes: &model.dataset.classes().names,
         evaluation: tally.evaluation(),
     };
     if args.json {
@@ -88,7 +88,7 @@ fn print(report: &Report, tally: &Tally) -> Result<()> {
         .iter()
         .zip(&evaluation.total.per_class)
         .enumerate()
-        .map(|(class, (name, iou))| vec![(*name).to_owned(), percent(*iou), thousands(tally.total().truth(class))])
+        .map(|(class, (name, iou))| vec![name.clone(), percent(*iou), thousands(tally.total().truth(class))])
         .collect();
     put!("{}", table(&["class", "IoU", "voxels"], &classes))?;
     say!()?;

@@ -1,5 +1,7 @@
 //! `sep4d export RUN OUT`: reconstructions and latents as files.
 //!
+//! Frames are written in the format of the data set, so that the exported folder can be read like any. In CarlaSC's:
+//!
 //! ```text
 //! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.label   reconstructed raw class ids, u32
 //! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.bin     1 where the original was observed, else 0, f32
@@ -7,8 +9,7 @@
 //! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the latents of the clip from frame NNNNNN
 //! ```
 //!
-//! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole. The layout is CarlaSC's, so the
-//! exported folder can be read like any data set.
+//! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,11 @@ use std::path::{Path, PathBuf};
 use npyz::WriterBuilder;
 use npyz::npz::NpzWriter;
 use npyz::zip::write::FileOptions;
-use sep4d::data::{ClassSet, Dataset, Grid};
+use sep4d::data::{Dataset, Exported};
 use sep4d::files::{
     IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable, write_atomically,
 };
 use sep4d::models::LatentKind;
-use sep4d::train::events::ReconstructedClip;
 use sep4d::train::inference::Latent;
 use sep4d::train::validation::reconstruct;
 use sep4d::{Error, Result};
@@ -31,12 +31,12 @@ use super::model::{self, Model};
 use super::output::say;
 use super::signals;
 
-/// Write reconstructions (.label) and latents (.npz) of a whole split
+/// Write reconstructions, in the data's own format, and latents (.npz) of a whole split
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: model::Args,
-    /// Folder to write, in CarlaSC's layout; new or empty
+    /// Folder to write, in the format of the data; new or empty
     out: PathBuf,
     /// At most this many clips, from the first on; 0 for all [default: all]
     #[arg(long)]
@@ -57,19 +57,27 @@ pub fn run(args: Args) -> Result<()> {
     let mut model = Model::open(&args.model)?;
     let mut clips = covering(&model.dataset);
     clips.truncate(args.clips.filter(|&count| count > 0).unwrap_or(usize::MAX));
-    let raw = raw_ids(model.dataset.classes())?;
     let mark = IncompleteMark::set(&args.out, "sep4d export")?;
     let console = Console::new(clips.len() as u64, "clips");
+    let split = model.dataset.split();
+    let voxels = model.dataset.grid().voxels();
+    let mut sink = model.dataset.sink(&args.out)?;
     // The frames of each sequence that are written already.
     let mut written: HashSet<(String, usize)> = HashSet::new();
     for (done, &index) in clips.iter().enumerate() {
         let shown = reconstruct(&mut model.inference, &model.dataset, index)?;
-        let folder = args.out.join(model.dataset.split().folder()).join(&shown.sequence);
-        let is_new = |number: usize| written.insert((shown.sequence.clone(), number));
-        write_frames(&folder, &shown, &raw, &model.dataset.grid(), is_new)?;
-        write_latents(&folder.join("latents"), shown.first_frame, &shown.latents)?;
+        let frames = shown.labels.chunks(voxels).zip(shown.observed.chunks(voxels));
+        for (t, (labels, observed)) in frames.enumerate() {
+            let number = shown.first_frame + t * shown.frame_step;
+            if written.insert((shown.sequence.clone(), number)) {
+                sink.put(&Exported { split, sequence: &shown.sequence, number, labels, observed })?;
+            }
+        }
+        let latents = sink.beside(split, &shown.sequence).join("latents");
+        write_latents(&latents, shown.first_frame, &shown.latents)?;
         console.advance(done as u64 + 1, shown.sequence);
     }
+    sink.finish()?;
     mark.clear()?;
     console.end();
     model.context.save_pipeline_cache();
@@ -95,51 +103,6 @@ fn covering(dataset: &Dataset) -> Vec<usize> {
         }
     }
     clips
-}
-
-/// A raw id for each class that is read as that class.
-fn raw_ids(classes: &ClassSet) -> Result<Vec<u32>> {
-    (0..classes.len())
-        .map(|class| {
-            let raw = classes.class_of_raw.iter().position(|&mapped| usize::from(mapped) == class);
-            raw.map(|raw| raw as u32).ok_or_else(|| {
-                Error::Data(format!("{} has no raw id for the class {}", classes.name, classes.names[class]))
-            })
-        })
-        .collect()
-}
-
-fn write_frames(
-    folder: &Path,
-    clip: &ReconstructedClip,
-    raw: &[u32],
-    grid: &Grid,
-    mut is_new: impl FnMut(usize) -> bool,
-) -> Result<()> {
-    let evaluation = folder.join("cartesian/evaluation");
-    make_folder(&evaluation)?;
-    let params = serde_json::json!({
-        "grid_size": grid.size.map(|side| side as f64),
-        "min_bound": grid.min_bound_m,
-        "max_bound": grid.max_bound_m(),
-        "coordinates": "cartesian",
-    });
-    write_atomically(&evaluation.join("params.json"), params.to_string().as_bytes())?;
-    let frames = clip.labels.chunks(grid.voxels()).zip(clip.observed.chunks(grid.voxels()));
-    for (t, (labels, observed)) in frames.enumerate() {
-        let number = clip.first_frame + t * clip.frame_step;
-        if !is_new(number) {
-            continue;
-        }
-        let ids: Vec<u8> = labels
-            .iter()
-            .flat_map(|&class| raw.get(usize::from(class)).copied().unwrap_or_default().to_le_bytes())
-            .collect();
-        let rays: Vec<u8> = observed.iter().flat_map(|&seen| f32::from(u8::from(seen)).to_le_bytes()).collect();
-        write_atomically(&evaluation.join(format!("{number:06}.label")), &ids)?;
-        write_atomically(&evaluation.join(format!("{number:06}.bin")), &rays)?;
-    }
-    Ok(())
 }
 
 fn write_latents(folder: &Path, first_frame: usize, latents: &[Latent]) -> Result<()> {
@@ -173,7 +136,6 @@ fn write_latents(folder: &Path, first_frame: usize, latents: &[Latent]) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use sep4d::data::classes::CARLA_SC;
     use sep4d::data::synth::{self, Level, SynthOptions};
     use sep4d::data::{DatasetOptions, Split};
 
@@ -206,13 +168,5 @@ mod tests {
         assert_eq!(clips(1), [0, 3, 6, 8, 9, 12, 15, 17]);
         assert_eq!(clips(2), [0, 1, 5, 6, 7, 8, 12, 13]);
         assert_eq!(clips(5), [0, 1]);
-    }
-
-    #[test]
-    fn exported_ids_are_read_as_their_class() {
-        let raw = raw_ids(&CARLA_SC).unwrap();
-        for (class, &id) in raw.iter().enumerate() {
-            assert_eq!(usize::from(CARLA_SC.class_of_raw[id as usize]), class);
-        }
     }
 }

@@ -6,7 +6,7 @@ use sep4d::Result;
 use sep4d::files::{check_can_be_folder, make_folder};
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::validation::reconstruct;
-use sep4d::view::{ClassStyle, FramePair, Geometry, Handedness, Headless, PictureInput, Theme, gif, save_png, sheet};
+use sep4d::view::{ClassStyle, FramePair, Geometry, Headless, PictureInput, Theme, gif, save_png, sheet};
 
 use super::model::{self, Model};
 use super::output::say;
@@ -45,13 +45,13 @@ pub fn run(args: Args) -> Result<()> {
     let shown = reconstruct(&mut model.inference, &model.dataset, index)?;
 
     let classes = model.dataset.classes();
-    let colors = if args.safe_colors { classes.safe_colors } else { classes.colors };
+    let colors = if args.safe_colors { &classes.safe_colors } else { &classes.colors };
     let styles: Vec<ClassStyle> =
-        classes.names.iter().zip(colors).map(|(name, &color)| ClassStyle { name: (*name).to_owned(), color }).collect();
+        classes.names.iter().zip(colors).map(|(name, &color)| ClassStyle { name: name.clone(), color }).collect();
     let pairs = pairs(&shown);
     let grid = model.dataset.grid();
     let geometry = Geometry {
-        handedness: Handedness::Left,
+        handedness: classes.handedness,
         ..Geometry::new(grid.size, grid.voxel_size_m.map(|edge| edge as f32))
     };
     let title = format!("{}, {}", shown.sequence, frames(shown.first_frame, shown.frame_step, shown.frames));

@@ -286,6 +286,7 @@ impl Reporter {
     fn begin(&self, started: &Started) {
         let [x, y, z] = started.size;
         let config = &self.config;
+        self.console.line(&started.data);
         self.console.line(&format!(
             "{} on {}: {} parameters, T = {}, batch {}, grid {x}x{y}x{z}, {} planned",
             config.train.preset.name(),

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Several clips in blocked order: the 8 voxels of every 2x2x2 block stand together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Classes, `[N = B*T, X/2, Y/2, Z/2, 8]`; voxel `s = 4*(x&1) + 2*(y&1) + (z&1)` of its block.
+    /// Classes, 255 where there is none to be seen or learnt, `[N = B*T, X/2, Y/2, Z/2, 8]`; voxel `s = 4*(x&1) + 2*(y&1) + (z&1)` of its block.
     pub labels: Vec<u8>,
     /// 1 where the voxel was observed, in the same order.
     pub observed: Vec<u8>,

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::carla_sc::{self, Findings};
-use super::classes::CARLA_SC;
-use super::dataset::{Dataset, Sequence};
+use super::classes::IGNORED;
+use super::dataset::Dataset;
 use super::numbers::{gaps, listed};
 use super::record::{self, Fingerprint};
-use super::{Grid, Split, by};
+use super::source::{self, Findings, Sequence, Source};
+use super::{ClassSet, Grid, Split, by, formats};
 use crate::Result;
 use crate::figures::shell_quoted;
 
@@ -60,6 +61,10 @@ pub struct SplitSummary {
 /// What a data set holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
+    /// What was recognised, which id is free and what counts as observed: a sentence without its full stop.
+    pub about: String,
+    /// What its labels mean.
+    pub classes: Arc<ClassSet>,
     /// The splits that there are.
     pub splits: Vec<SplitSummary>,
     /// How many problems were told.
@@ -105,7 +110,8 @@ fn fingerprint(base: &Path, sequence: &Sequence) -> Result<Fingerprint> {
 /// # Errors
 /// [`crate::Error::Data`] if there is no data set at `root`.
 pub fn check(root: &Path, mut tell: impl FnMut(Event)) -> Result<Summary> {
-    let base = carla_sc::base(root)?;
+    let source = formats::recognise(root)?;
+    let (base, classes) = (source.base(), source.classes());
     let mut problems = 0;
     let mut tell = |event: Event| {
         problems += usize::from(matches!(event, Event::Problem(_)));
@@ -113,11 +119,11 @@ pub fn check(root: &Path, mut tell: impl FnMut(Event)) -> Result<Summary> {
     };
     let mut splits = Vec::new();
     for split in Split::ALL {
-        match carla_sc::is_filled(&base, split) {
+        match source.has(split) {
             Ok(false) => {}
             Ok(true) => {
                 let mut findings = Findings::default();
-                let sequences = carla_sc::scan(&base, split, &[], &mut findings);
+                let sequences = source.scan(split, &[], &mut findings);
                 let faulty: Vec<bool> = sequences.iter().map(|sequence| findings.is_about(sequence)).collect();
                 findings.problems.iter().for_each(|why| tell(Event::Problem(why.to_string())));
                 findings.flaws.into_iter().for_each(|why| tell(Event::Problem(why)));
@@ -135,20 +141,19 @@ pub fn check(root: &Path, mut tell: impl FnMut(Event)) -> Result<Summary> {
     let mut read = 0;
     let mut summaries = Vec::new();
     for (split, sequences, faulty) in splits {
-        let mut summary = SplitSummary::of(split, &sequences);
+        let mut summary = SplitSummary::of(split, &sequences, classes.len());
         for (sequence, faulty) in sequences.iter().zip(faulty) {
             // Of before it is read: what changes meanwhile has not been read.
-            let files = fingerprint(&base, sequence);
+            let files = fingerprint(base, sequence);
             let mut wrong = usize::from(faulty);
             let missing = gaps(&sequence.numbers, sequence.step);
             if !missing.is_empty() {
                 let missing = listed(&missing, sequence.step);
                 tell(Event::Note(format!("{}/{} lacks the frames {missing}", split.folder(), sequence.name)));
             }
-            let frames: Vec<(&PathBuf, &PathBuf)> = sequence.labels.iter().zip(&sequence.masks).collect();
+            let frames: Vec<usize> = (0..sequence.numbers.len()).collect();
             for chunk in frames.chunks(CHUNK) {
-                let seen: Vec<Seen> =
-                    chunk.par_iter().map(|(label, mask)| Seen::of(label, mask, &sequence.grid)).collect();
+                let seen: Vec<Seen> = chunk.par_iter().map(|&i| Seen::of(&*source, sequence, i)).collect();
                 for frame in seen {
                     wrong += frame.problems.len();
                     summary.add(&frame);
@@ -163,11 +168,12 @@ pub fn check(root: &Path, mut tell: impl FnMut(Event)) -> Result<Summary> {
         }
         summaries.push(summary);
     }
-    if !record::store(&record::places(&base, RECORD), &record) {
+    if !record::store(&record::places(base, RECORD), &record) {
         let why = "it cannot be remembered that the data were checked: neither their folder nor the cache takes a file";
         tell(Event::Note(why.into()));
     }
-    Ok(Summary { splits: summaries, problems })
+    let about = format!("{} is {}", base.display(), source.about());
+    Ok(Summary { about, classes: classes.clone(), splits: summaries, problems })
 }
 
 /// What is odd about the grids of the splits.
@@ -191,7 +197,7 @@ fn grid_notes(grids: impl Iterator<Item = (Split, Grid)>) -> Vec<String> {
     notes
 }
 
-/// What a frame's two files hold, and what is wrong with them.
+/// What a frame's files hold, and what is wrong with them.
 struct Seen {
     class_counts: Vec<u64>,
     masked: u64,
@@ -200,35 +206,38 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(label: &Path, mask: &Path, grid: &Grid) -> Seen {
-        let mut seen = Seen { class_counts: vec![0; CARLA_SC.len()], masked: 0, observed: 0, problems: Vec::new() };
-        match carla_sc::read_labels(label, grid) {
-            Ok(classes) => classes.iter().for_each(|class| seen.class_counts[usize::from(*class)] += 1),
-            Err(why) => seen.problems.push(why.to_string()),
+    fn of(source: &dyn Source, sequence: &Sequence, i: usize) -> Seen {
+        let class_counts = vec![0; source.classes().len()];
+        let mut seen = Seen { class_counts, masked: 0, observed: 0, problems: Vec::new() };
+        let labels = source.labels(sequence, i).map_err(|why| seen.problems.push(why.to_string())).ok();
+        let observed = source.observed(sequence, i).map_err(|why| seen.problems.push(why.to_string())).ok();
+        let is_ignored = |v: usize| labels.as_ref().is_some_and(|labels| labels[v] == IGNORED);
+        if let Some(observed) = observed {
+            seen.masked = observed.len() as u64;
+            seen.observed = (0..observed.len()).filter(|&v| observed[v] && !is_ignored(v)).count() as u64;
         }
-        match carla_sc::read_mask(mask, grid) {
-            Ok(observed) => {
-                seen.masked = observed.len() as u64;
-                seen.observed = observed.iter().filter(|observed| **observed).count() as u64;
+        for class in labels.unwrap_or_default() {
+            if let Some(count) = seen.class_counts.get_mut(usize::from(class)) {
+                *count += 1;
             }
-            Err(why) => seen.problems.push(why.to_string()),
         }
+        seen.problems.dedup();
         seen
     }
 }
 
 impl SplitSummary {
-    fn of(split: Split, sequences: &[Sequence]) -> SplitSummary {
+    fn of(split: Split, sequences: &[Sequence], classes: usize) -> SplitSummary {
         SplitSummary {
             split,
             sequences: sequences.len(),
             frames: sequences.iter().map(|sequence| sequence.numbers.len()).sum(),
             grid: sequences.first().map(|sequence| sequence.grid),
-            class_counts: vec![0; CARLA_SC.len()],
+            class_counts: vec![0; classes],
             masked: 0,
             observed: 0,
             with_poses: sequences.iter().filter(|sequence| sequence.poses.is_some()).count(),
-            with_times: sequences.iter().filter(|sequence| sequence.has("times.txt")).count(),
+            with_times: sequences.iter().filter(|sequence| sequence.has_times).count(),
         }
     }
 
@@ -252,16 +261,17 @@ impl SplitSummary {
 /// # Errors
 /// [`crate::Error::Data`] if it is not there.
 pub(crate) fn vouch(root: &Path) -> Result<()> {
-    let base = carla_sc::base(root)?;
+    let source = formats::recognise(root)?;
+    let base = source.base();
     let mut record = Record::default();
     for split in Split::ALL {
-        if carla_sc::is_filled(&base, split)? {
-            for sequence in carla_sc::scan(&base, split, &[], &mut Findings::default()) {
-                record.add(split, &sequence, fingerprint(&base, &sequence)?, 0);
+        if source.has(split)? {
+            for sequence in source.scan(split, &[], &mut Findings::default()) {
+                record.add(split, &sequence, fingerprint(base, &sequence)?, 0);
             }
         }
     }
-    record::store(&record::places(&base, RECORD), &record);
+    record::store(&record::places(base, RECORD), &record);
     Ok(())
 }
 
@@ -273,11 +283,12 @@ pub fn doubts(root: &Path, sets: &[&Dataset]) -> Option<String> {
         if sets[..i].iter().any(|other| other.split == set.split) {
             continue;
         }
-        let places = record::places(&set.root, RECORD);
+        let base = set.source.base();
+        let places = record::places(base, RECORD);
         let records: Vec<Record> = places.iter().filter_map(|place| record::load(place)).collect();
         for sequence in &set.sequences {
             let key = key(set.split, sequence);
-            let files = fingerprint(&set.root, sequence).map(|files| files.to_string()).unwrap_or_default();
+            let files = fingerprint(base, sequence).map(|files| files.to_string()).unwrap_or_default();
             let verdicts: Vec<&Verdict> = records.iter().filter_map(|record| record.sequences.get(&key)).collect();
             match verdicts.iter().find(|verdict| verdict.files == files) {
                 Some(verdict) if verdict.problems == 0 => {}
@@ -289,10 +300,10 @@ pub fn doubts(root: &Path, sets: &[&Dataset]) -> Option<String> {
     }
     let command = format!("`sep4d check {}`", shell_quoted(root));
     if !faulty.is_empty() {
-        let faulty = carla_sc::listed(&faulty, "sequences");
+        let faulty = source::listed(&faulty, "sequences");
         Some(format!("{command} found problems in {faulty}, which may end the run; run it again to see them"))
     } else if !changed.is_empty() {
-        let changed = carla_sc::listed(&changed, "sequences");
+        let changed = source::listed(&changed, "sequences");
         Some(format!("{changed} changed after the data were checked; run {command}, or a damaged file may end the run"))
     } else if !unknown.is_empty() {
         Some(format!(

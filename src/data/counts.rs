@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
+use super::classes::IGNORED;
 use super::dataset::Dataset;
 use super::record::{self, Fingerprint};
-use super::{by, carla_sc};
+use super::{Unobserved, by};
 use crate::Result;
 
 /// What the cache file holds.
@@ -30,7 +31,7 @@ pub fn class_weights(counts: &[u64]) -> Vec<f32> {
 /// Counts from the cache if nothing has changed since, else from the files.
 pub(super) fn cached(dataset: &Dataset) -> Result<Vec<u64>> {
     let key = key(dataset)?;
-    let places = record::places(&dataset.root, &name(dataset));
+    let places = record::places(dataset.source.base(), &name(dataset));
     let is_valid = |stored: &Stored| stored.key == key && stored.counts.len() == dataset.classes().len();
     let found = places.iter().filter_map(|place| record::load(place)).find(is_valid);
     if let Some(Stored { counts, .. }) = found {
@@ -44,13 +45,21 @@ pub(super) fn cached(dataset: &Dataset) -> Result<Vec<u64>> {
 
 fn count(dataset: &Dataset) -> Result<Vec<u64>> {
     let k = dataset.classes().len();
-    let files: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
-    files
+    let frames: Vec<_> = dataset.sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
+    frames
         .par_iter()
-        .map(|path| {
+        .map(|&(sequence, i)| {
             let mut counts = vec![0u64; k];
-            for class in dataset.cut(carla_sc::read_labels(path, &dataset.file_grid)?) {
-                counts[usize::from(class)] += 1;
+            match dataset.options().unobserved {
+                // What is to be ignored is trained as free space, too.
+                Unobserved::Free => dataset.cut(dataset.source.labels(sequence, i)?).iter().for_each(|class| {
+                    counts[if *class == IGNORED { 0 } else { usize::from(*class) }] += 1;
+                }),
+                Unobserved::Ignore => {
+                    let frame = dataset.frame(sequence, i)?;
+                    let seen = frame.labels.iter().zip(&frame.observed).filter(|(_, observed)| **observed);
+                    seen.for_each(|(class, _)| counts[usize::from(*class)] += 1);
+                }
             }
             Ok(counts)
         })
@@ -63,6 +72,9 @@ fn name(dataset: &Dataset) -> String {
     if dataset.grid != dataset.file_grid {
         name += &format!("-{}", by(dataset.grid.size));
     }
+    if dataset.options().unobserved == Unobserved::Ignore {
+        name += "-observed";
+    }
     if !dataset.options().sequences.is_empty() {
         let names: String = dataset.sequences.iter().map(|sequence| format!("{}\n", sequence.name)).collect();
         name += &format!("-{}", Fingerprint::of(&names));
@@ -70,26 +82,30 @@ fn name(dataset: &Dataset) -> String {
     name
 }
 
-/// What the counts depend on: path, split, crop, classes, and every label file's name, size and time of change.
+/// What the counts depend on: path, split, crop, classes, and every file's name, size and time of change.
 fn key(dataset: &Dataset) -> Result<String> {
-    let root = fs::canonicalize(&dataset.root).unwrap_or_else(|_| dataset.root.clone());
-    let classes = dataset.classes().class_of_raw;
+    let base = dataset.source.base();
+    let root = fs::canonicalize(base).unwrap_or_else(|_| base.to_path_buf());
+    let classes = dataset.classes();
+    let is_observed = dataset.options().unobserved == Unobserved::Ignore;
     let start = format!("{}\n{:?}\n{:?}\n{classes:?}\n", root.display(), dataset.split, dataset.grid);
-    let labels: Vec<&PathBuf> = dataset.sequences.iter().flat_map(|s| &s.labels).collect();
-    let fingerprint = Fingerprint::of(&start).and_files(&dataset.root, &labels)?;
+    let labels = dataset.sequences.iter().flat_map(|s| &s.labels);
+    let masks = dataset.sequences.iter().filter(|_| is_observed).flat_map(|s| &s.masks);
+    let files: Vec<&PathBuf> = labels.chain(masks).collect();
+    let fingerprint = Fingerprint::of(&start).and_files(base, &files)?;
     Ok(format!("{}-{fingerprint}", dataset.frame_count()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::classes::CARLA_SC;
+    use crate::data::formats::carla_sc::published_counts;
 
     #[test]
     fn weights_are_the_cube_root_of_the_rarity_and_finite() {
         assert_eq!(class_weights(&[8000, 1000, 8]), [1.0, 2.0, 10.0]);
         assert_eq!(class_weights(&[u64::MAX, 0]), [1.0, 100.0]);
         assert_eq!(class_weights(&[0, 0]), [1.0, 1.0]);
-        assert!(class_weights(&CARLA_SC.published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
+        assert!(class_weights(&published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
     }
 }

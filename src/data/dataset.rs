@@ -1,13 +1,28 @@
 //! A data set on disk: which clips it has, and how they are read.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::classes::IGNORED;
+use super::frames::FrameCache;
 use super::numbers::{self, gaps, listed};
-use super::{ClassSet, Clip, Frame, Grid, Pose, Split, by, carla_sc, classes, counts, relative_to_middle};
+use super::source::{self, Findings, Sequence, Sink, Source};
+use super::{Batch, ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
 use crate::figures::shell_quoted;
 use crate::{Error, Result};
+
+/// What voxels that nobody saw are to training. Metrics leave them out either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unobserved {
+    /// Free space.
+    #[default]
+    Free,
+    /// Unknown: the model sees no class there, and no loss counts them.
+    Ignore,
+}
 
 /// How a data set is cut into clips.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,36 +35,19 @@ pub struct DatasetOptions {
     pub stride: usize,
     /// The sequences to use, by name. If there are none here, or none of the split, all of the split are used.
     pub sequences: Vec<String>,
+    /// What voxels that nobody saw are to training.
+    pub unobserved: Unobserved,
 }
 
 impl Default for DatasetOptions {
     fn default() -> Self {
-        DatasetOptions { frames_per_clip: 4, crop: None, stride: 1, sequences: Vec::new() }
-    }
-}
-
-/// One recording: the files of its frames in order, with their times and poses.
-#[derive(Debug, Clone)]
-pub(crate) struct Sequence {
-    pub name: String,
-    pub grid: Grid,
-    pub numbers: Vec<usize>,
-    /// By how much the numbers grow, but for gaps.
-    pub step: usize,
-    pub labels: Vec<PathBuf>,
-    pub masks: Vec<PathBuf>,
-    /// The files of its grid, poses and times that there are.
-    pub texts: Vec<PathBuf>,
-    /// From the frames' numbers where there is no file of them.
-    pub times_secs: Vec<f64>,
-    /// Relative to the sequence's own origin.
-    pub poses: Option<Vec<Pose>>,
-}
-
-impl Sequence {
-    /// Whether it has a file of this name.
-    pub fn has(&self, text: &str) -> bool {
-        self.texts.iter().any(|path| path.ends_with(text))
+        DatasetOptions {
+            frames_per_clip: 4,
+            crop: None,
+            stride: 1,
+            sequences: Vec::new(),
+            unobserved: Unobserved::Free,
+        }
     }
 }
 
@@ -59,7 +57,7 @@ impl Sequence {
 /// all its frames are numbered so. A window begins at every frame, so windows overlap.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    pub(super) root: PathBuf,
+    pub(super) source: Arc<dyn Source>,
     pub(super) split: Split,
     options: DatasetOptions,
     pub(super) file_grid: Grid,
@@ -72,7 +70,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens the split of a data set in CarlaSC's layout (see [`carla_sc`]) at its root or its `Cartesian` folder.
+    /// Opens the split of the data set at `root`, in whatever of the [`formats`] it is.
     ///
     /// Validation falls back to the test split where there is none, and says so in [`Dataset::warnings`].
     ///
@@ -86,10 +84,10 @@ impl Dataset {
             return Err(Error::Usage(format!("a clip needs at least one frame after another; set {key} to 1 or more")));
         }
         let mut warnings = Vec::new();
-        let base = carla_sc::base(root.as_ref())?;
-        let split = carla_sc::available_split(&base, split, &mut warnings)?;
-        let mut findings = carla_sc::Findings::default();
-        let sequences = carla_sc::scan(&base, split, &options.sequences, &mut findings);
+        let source = formats::recognise(root.as_ref())?;
+        let split = available_split(&*source, split, &mut warnings)?;
+        let mut findings = Findings::default();
+        let sequences = source.scan(split, &options.sequences, &mut findings);
         let problems = findings.problems.len();
         if let Some(first) = findings.problems.into_iter().next() {
             return Err(match first {
@@ -101,26 +99,27 @@ impl Dataset {
             });
         }
         warnings.extend(findings.flaws.into_iter().chain(findings.notes));
-        let file_grid = sequences.first().map_or(Grid::CARLA_SC, |sequence| sequence.grid);
+        let no_window = || no_window(&source.place(split), &sequences, &options);
+        let file_grid = sequences.first().ok_or_else(no_window)?.grid;
         let (grid, first_voxel) = file_grid.crop(options.crop.unwrap_or(file_grid.size))?;
         if grid.size.iter().any(|side| side % 2 == 1) {
             return Err(Error::Data(format!(
                 "the grid of {} is {}, but every side must be even; set data.crop to even sizes",
-                base.display(),
+                source.base().display(),
                 by(grid.size)
             )));
         }
         // What can be seen without reading is told at once, not when a frame's turn comes.
-        let files: Vec<&PathBuf> =
-            sequences.iter().flat_map(|s| s.labels.iter().zip(&s.masks)).flat_map(<[_; 2]>::from).collect();
-        if let Some(why) = files.par_iter().find_map_first(|path| carla_sc::check_size(path, &file_grid).err()) {
+        let frames: Vec<(&Sequence, usize)> =
+            sequences.iter().flat_map(|s| (0..s.numbers.len()).map(move |i| (s, i))).collect();
+        if let Some(why) = frames.par_iter().find_map_first(|(sequence, i)| source.inspect(sequence, *i).err()) {
             return Err(why);
         }
         let windows = windows(&sequences, &options, &mut warnings);
         if windows.is_empty() {
-            return Err(no_window(&base.join(split.folder()), &sequences, &options));
+            return Err(no_window());
         }
-        Ok(Dataset { root: base, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
+        Ok(Dataset { source, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
     }
 
     /// How many clips there are: every window of T frames within a sequence.
@@ -159,8 +158,21 @@ impl Dataset {
     }
 
     /// What the labels mean.
-    pub fn classes(&self) -> &'static ClassSet {
-        &classes::CARLA_SC
+    pub fn classes(&self) -> &Arc<ClassSet> {
+        self.source.classes()
+    }
+
+    /// What was recognised, which id is free and what counts as observed: a sentence without its full stop.
+    pub fn about(&self) -> String {
+        format!("{} is {}", self.source.base().display(), self.source.about())
+    }
+
+    /// What writes frames of its clips into the folder `out`, in its own format.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if what belongs to the whole cannot be written.
+    pub fn sink(&self, out: &Path) -> Result<Box<dyn Sink>> {
+        self.source.sink(out, &self.grid)
     }
 
     /// What was odd about the data but did not stop it from being read.
@@ -202,15 +214,26 @@ impl Dataset {
     /// [`Error::Data`] if a file is unreadable, has the wrong size, or holds a wrong id or NaN; [`Error::Usage`] if there
     /// is no such clip.
     pub fn clip(&self, index: usize) -> Result<Clip> {
-        let &(sequence, start) = self
+        self.clip_through(index, None)
+    }
+
+    /// [`Dataset::clip`], with the frames that `kept` has taken from there; those that it has not are read side by side.
+    pub(super) fn clip_through(&self, index: usize, kept: Option<&FrameCache>) -> Result<Clip> {
+        let &(number, start) = self
             .windows
             .get(index)
             .ok_or_else(|| Error::Usage(format!("there is no clip {index}; the split has {}", self.len())))?;
-        let sequence = &self.sequences[sequence];
+        let sequence = &self.sequences[number];
         let apart = self.apart(sequence);
         let gone = || Error::Usage(format!("clip {index} of the sequence {} is incomplete", sequence.name));
         let places = numbers::clip(&sequence.numbers, start, self.options.frames_per_clip, apart).ok_or_else(gone)?;
-        let frames = places.iter().map(|&i| self.frame(sequence, i)).collect::<Result<Vec<_>>>()?;
+        let frame = |&i: &usize| match kept {
+            Some(kept) => kept.get((number, i), || self.frame(sequence, i)),
+            None => self.frame(sequence, i),
+        };
+        let frames: Vec<Result<Frame>> = places.par_iter().map(frame).collect();
+        // Of several failures the first is told, whichever came first.
+        let frames = frames.into_iter().collect::<Result<Vec<Frame>>>()?;
         let poses = match &sequence.poses {
             Some(poses) => {
                 let poses: Vec<Pose> = places.iter().map(|&i| poses[i]).collect();
@@ -234,6 +257,19 @@ impl Dataset {
         })
     }
 
+    /// Puts clips of this data set together as the model is to see them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] as for [`Batch::from_clips`].
+    pub fn batch(&self, clips: &[Clip]) -> Result<Batch> {
+        let mut batch = Batch::from_clips(clips, self.grid.size)?;
+        if self.options.unobserved == Unobserved::Ignore {
+            let unseen = batch.labels.iter_mut().zip(&batch.observed).filter(|(_, observed)| **observed == 0);
+            unseen.for_each(|(label, _)| *label = IGNORED);
+        }
+        Ok(batch)
+    }
+
     /// Reads clips side by side and keeps nothing: what is wrong with them is known then.
     ///
     /// # Errors
@@ -242,7 +278,8 @@ impl Dataset {
         clips.par_iter().find_map_first(|&clip| self.clip(clip).err()).map_or(Ok(()), Err)
     }
 
-    /// How many voxels of each class all frames of the split hold (`[K]`), unobserved ones included.
+    /// How many voxels of each class all frames of the split hold (`[K]`), of those that are trained on: unobserved ones are
+    /// included where they are trained as free space.
     ///
     /// Counts with all cores; the result is kept in a file beside the data, or in the user's cache folder where the data
     /// is read-only, and used again as long as no file has changed.
@@ -253,9 +290,8 @@ impl Dataset {
         counts::cached(self)
     }
 
-    fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
-        let labels = carla_sc::read_labels(&sequence.labels[i], &self.file_grid)?;
-        let observed = carla_sc::read_mask(&sequence.masks[i], &self.file_grid)?;
+    pub(super) fn frame(&self, sequence: &Sequence, i: usize) -> Result<Frame> {
+        let Frame { labels, observed } = source::frame(&*self.source, sequence, i)?;
         Ok(Frame { labels: self.cut(labels), observed: self.cut(observed) })
     }
 
@@ -273,6 +309,26 @@ impl Dataset {
         }
         part
     }
+}
+
+/// The split itself, or Test in place of a missing Val.
+fn available_split(source: &dyn Source, split: Split, warnings: &mut Vec<String>) -> Result<Split> {
+    if source.has(split)? {
+        return Ok(split);
+    }
+    if split == Split::Val && source.has(Split::Test)? {
+        warnings.push(format!("{} has no Val split: validating on Test", source.base().display()));
+        return Ok(Split::Test);
+    }
+    // Of the other splits only those are proposed that can be read.
+    let others = Split::ALL.into_iter().filter(|&other| source.has(other).unwrap_or(false));
+    let others: Vec<&str> = others.map(Split::folder).collect();
+    let advice = if others.is_empty() {
+        "add sequences, or make a data set with `sep4d synth`".to_owned()
+    } else {
+        format!("choose a split that is there ({}), or add it", others.join(", "))
+    };
+    Err(Error::Data(format!("{} is missing or has no sequences; {advice}", source.place(split))))
 }
 
 /// Every clip, as the place of its sequence and that of its first frame in it.
@@ -309,7 +365,7 @@ fn strided(options: &DatasetOptions) -> String {
 }
 
 /// Why there is no clip at all.
-fn no_window(folder: &Path, sequences: &[Sequence], options: &DatasetOptions) -> Error {
+fn no_window(place: &str, sequences: &[Sequence], options: &DatasetOptions) -> Error {
     let longest = sequences.iter().max_by_key(|sequence| sequence.numbers.len());
     let frames = longest.map_or(0, |sequence| sequence.numbers.len());
     let missing = longest.map(|sequence| listed(&gaps(&sequence.numbers, sequence.step), sequence.step));
@@ -319,8 +375,7 @@ fn no_window(folder: &Path, sequences: &[Sequence], options: &DatasetOptions) ->
         None => (String::new(), "use fewer frames per clip or longer sequences (`sep4d synth --frames`)"),
     };
     Error::Data(format!(
-        "no sequence in {} has {} consecutive frames{} (the longest has {frames} in all{lack}); {advice}",
-        folder.display(),
+        "no sequence in {place} has {} consecutive frames{} (the longest has {frames} in all{lack}); {advice}",
         options.frames_per_clip,
         strided(options)
     ))

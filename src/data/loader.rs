@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use super::batch::{Batch, Symmetry};
+use super::frames::FrameCache;
 use super::sampler::{Cursor, Sampler};
 use super::{Clip, Dataset};
 use crate::rng::Rng;
@@ -61,9 +62,10 @@ impl Loader {
         }
         let (sender, receiver) = sync_channel(options.prefetch.max(1));
         let mut sampler = Sampler::new(dataset.len(), options.seed, options.cursor);
+        let kept = FrameCache::default();
         let work = move || {
             loop {
-                let delivery = next_batch(&dataset, &mut sampler, &options);
+                let delivery = next_batch(&dataset, &kept, &mut sampler, &options);
                 let failed = delivery.is_err();
                 if sender.send(delivery).is_err() || failed {
                     return;
@@ -97,12 +99,17 @@ impl Drop for Loader {
     }
 }
 
-fn next_batch(dataset: &Dataset, sampler: &mut Sampler, options: &LoaderOptions) -> Result<Delivery> {
+fn next_batch(
+    dataset: &Dataset,
+    kept: &FrameCache,
+    sampler: &mut Sampler,
+    options: &LoaderOptions,
+) -> Result<Delivery> {
     let grid = dataset.grid();
     let clips = (0..options.batch)
         .map(|_| {
             let at = sampler.cursor();
-            let clip = dataset.clip(sampler.next_index())?;
+            let clip = dataset.clip_through(sampler.next_index(), Some(kept))?;
             if !options.augment {
                 return Ok(clip);
             }
@@ -111,5 +118,5 @@ fn next_batch(dataset: &Dataset, sampler: &mut Sampler, options: &LoaderOptions)
             Ok(Symmetry::random(&mut rng, &grid).apply(&clip, &grid))
         })
         .collect::<Result<Vec<Clip>>>()?;
-    Ok(Delivery { batch: Batch::from_clips(&clips, grid.size)?, cursor: sampler.cursor() })
+    Ok(Delivery { batch: dataset.batch(&clips)?, cursor: sampler.cursor() })
 }

@@ -5,25 +5,30 @@
 use crate::{Error, Result};
 
 pub mod batch;
-pub mod carla_sc;
 pub mod check;
 pub mod classes;
 mod counts;
 mod dataset;
+mod folders;
+pub mod formats;
+mod frames;
 pub mod loader;
+mod npy;
 mod numbers;
 mod pose;
 mod record;
 pub mod sampler;
+mod source;
 pub mod synth;
 
 pub use batch::Batch;
-pub use classes::ClassSet;
+pub use classes::{ClassSet, Handedness};
 pub use counts::class_weights;
-pub use dataset::{Dataset, DatasetOptions};
+pub use dataset::{Dataset, DatasetOptions, Unobserved};
 pub use loader::{Delivery, Loader, LoaderOptions};
 pub use pose::{Pose, compose, invert};
 pub use sampler::{Cursor, Sampler};
+pub use source::{Exported, Sink};
 
 pub(crate) use pose::relative_to_middle;
 
@@ -81,8 +86,8 @@ impl Grid {
 pub struct Frame {
     /// Class of every voxel, `[X, Y, Z]` in C order.
     pub labels: Vec<u8>,
-    /// Whether the sensors saw the voxel, `[X, Y, Z]` in C order. Unobserved voxels count as Free in training and are
-    /// left out of the metrics.
+    /// Whether the sensors saw the voxel, `[X, Y, Z]` in C order. Unobserved voxels are left out of the metrics, and in
+    /// training they are what [`Unobserved`] says.
     pub observed: Vec<bool>,
 }
 

@@ -9,17 +9,20 @@ use toml::Value;
 
 use super::{ARCHITECTURES, Architecture, BatchShape, Built, Mode, WIDEST};
 use crate::graph::Graph;
+use crate::layers::segmentation_loss::MAX_CLASSES;
 use crate::{Error, Result};
 
 /// The key that names the kind of model.
 pub const ARCHITECTURE: &str = "model.architecture";
+/// A number of classes that is still to be taken from the data.
+pub const OF_THE_DATA: usize = 0;
 const CLASSES: &str = "model.classes";
 
 /// The architecture of a model and the values of its keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     architecture: &'static Architecture,
-    /// K: semantic classes, free included.
+    /// K: semantic classes, free included, or [`OF_THE_DATA`].
     pub classes: usize,
     /// In the order of the architecture's keys.
     widths: Vec<usize>,
@@ -65,7 +68,7 @@ impl ModelConfig {
 
     /// Every key with its documentation: those of all architectures.
     pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let own = [(ARCHITECTURE, "Kind of model, such as sep4d."), (CLASSES, "K, classes of the data set.")];
+        let own = [(ARCHITECTURE, "Kind of model, such as sep4d."), (CLASSES, "K, classes of the data set, up to 64; 0 to take it from there, as without this key.")];
         let mut keys: Vec<(&str, &str)> = Vec::from(own);
         for key in ARCHITECTURES.iter().flat_map(|architecture| architecture.keys) {
             if keys.iter().all(|(known, _)| *known != key.key) {
@@ -88,8 +91,11 @@ impl ModelConfig {
                 return Err(Error::Usage(format!("{} is {width}; set it to at most {WIDEST}", key.key)));
             }
         }
-        if !(2..=256).contains(&self.classes) {
-            return Err(Error::Usage(format!("{CLASSES} is {}; set it to the data's, from 2 to 256", self.classes)));
+        if self.classes != OF_THE_DATA && !(2..=MAX_CLASSES).contains(&self.classes) {
+            return Err(Error::Usage(format!(
+                "{CLASSES} is {}; set it to the data's, from 2 to {MAX_CLASSES}, or leave it out",
+                self.classes
+            )));
         }
         Ok(())
     }

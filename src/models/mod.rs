@@ -15,7 +15,7 @@ mod shape;
 #[cfg(test)]
 mod toy;
 
-pub use config::{ARCHITECTURE, ModelConfig, by_name};
+pub use config::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name};
 pub use losses::{LossTerm, Terms, loss_terms};
 pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 

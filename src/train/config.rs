@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::{Decay, Schedule};
 use super::session::{LossWeights, Precision, StepConfig};
-use crate::data::{DatasetOptions, Split};
+use crate::data::{ClassSet, DatasetOptions, Split, Unobserved};
 use crate::gpu::DeviceChoice;
-use crate::models::{ARCHITECTURES, FRAMES, LossTerm, ModelConfig, Terms};
+use crate::layers::segmentation_loss::MAX_CLASSES;
+use crate::models::{ARCHITECTURES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
 use crate::{Error, Result};
 
 mod resolve;
@@ -40,7 +41,7 @@ macro_rules! section {
 section! {
     /// What is trained and validated on.
     "data" DataConfig {
-        /// Folder of a data set in CarlaSC's layout.
+        /// Folder of a data set, in any format of docs/datasets.md.
         root: PathBuf,
         /// T, frames of a clip: 2 to 64.
         frames: usize,
@@ -50,6 +51,8 @@ section! {
         stride: usize,
         /// Names of the sequences to use, such as ["Town01_Light"]; [] for all. A split with none of them is used whole.
         sequences: Vec<String>,
+        /// Voxels that nobody saw are trained as free space ("free") or left out of the loss ("ignore"); metrics leave them out.
+        unobserved: Unobserved,
         /// Split to train on: train, val or test.
         train_split: Split,
         /// Split to validate on: train, val or test.
@@ -193,6 +196,7 @@ impl RunConfig {
                 crop: Vec::new(),
                 stride: 1,
                 sequences: Vec::new(),
+                unobserved: Unobserved::Free,
                 train_split: Split::Train,
                 val_split: Split::Val,
                 augment: preset == Preset::Base,
@@ -332,6 +336,28 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Takes `model.classes` from the data, if it was not given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if another number was given, or the data have more classes than can be trained on.
+    pub fn settle(&mut self, data: &ClassSet) -> Result<()> {
+        let classes = data.len();
+        if classes > MAX_CLASSES {
+            return Err(Error::Usage(format!(
+                "{} has {classes} classes, but at most {MAX_CLASSES} can be trained on; merge some",
+                data.name
+            )));
+        }
+        if ![OF_THE_DATA, classes].contains(&self.model.classes) {
+            return Err(Error::Usage(format!(
+                "model.classes is {}, but {} has {classes} classes; set model.classes to that",
+                self.model.classes, data.name
+            )));
+        }
+        self.model.classes = classes;
+        Ok(())
+    }
+
     /// How the data set is cut into clips.
     pub fn dataset_options(&self) -> DatasetOptions {
         DatasetOptions {
@@ -339,6 +365,7 @@ impl RunConfig {
             crop: self.crop(),
             stride: self.data.stride,
             sequences: self.data.sequences.clone(),
+            unobserved: self.data.unobserved,
         }
     }
 

@@ -263,6 +263,8 @@ pub struct Started {
     pub train_clips: usize,
     /// Clips of a validation.
     pub validation_clips: usize,
+    /// What the data were recognised as, which id is free and what counts as observed.
+    pub data: String,
     /// T, frames of a clip.
     pub frames: usize,
     /// X, Y, Z.
@@ -270,7 +272,7 @@ pub struct Started {
     /// The voxels' place and size.
     pub grid: Grid,
     /// What the labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
 }
 
 /// A model that is shown without being trained, known before anything is asked of it.
@@ -297,7 +299,7 @@ pub struct Showing {
     /// The voxels' place and size.
     pub grid: Grid,
     /// What the labels mean.
-    pub classes: &'static ClassSet,
+    pub classes: Arc<ClassSet>,
 }
 
 /// How a run ended without an error.

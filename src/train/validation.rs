@@ -46,7 +46,7 @@ fn filled_batch(clips: &[Clip], batch: usize, dataset: &Dataset) -> Result<Batch
     if let Some(last) = clips.last().cloned() {
         clips.resize(batch.max(clips.len()), last);
     }
-    Batch::from_clips(&clips, dataset.grid().size)
+    dataset.batch(&clips)
 }
 
 /// Reconstructs clip `index` of `dataset` from its latents as they are expected to be.
@@ -57,7 +57,7 @@ pub fn reconstruct(model: &mut Inference, dataset: &Dataset, index: usize) -> Re
     let start = Instant::now();
     let clip = dataset.clip(index)?;
     let size = dataset.grid().size;
-    let latents = model.encode(&Batch::from_clips(std::slice::from_ref(&clip), size)?)?;
+    let latents = model.encode(&dataset.batch(std::slice::from_ref(&clip))?)?;
     let likely = model.decode(&latents.iter().map(|latent| &latent.mu).collect::<Vec<_>>())?;
     let labels: Vec<u8> = likely.iter().map(|likely| likely.classes()[0]).collect();
     let confusion = confusions(&clip, &labels, dataset.classes().len());

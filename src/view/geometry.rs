@@ -4,22 +4,13 @@ use std::ops::Range;
 
 use glam::Vec3;
 
+pub use crate::data::Handedness;
 use crate::{Error, Result};
 
 /// Longest grid axis that faces can be packed for: 10 bits for x and y.
 pub const MAX_SIZE_XY: usize = 1024;
 /// Tallest grid that faces can be packed for: 9 bits for z.
 pub const MAX_SIZE_Z: usize = 512;
-
-/// Which way a grid's y axis points. The world's is always right-handed: x forward, y left, z up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Handedness {
-    /// y points left, as the world's.
-    #[default]
-    Right,
-    /// y points right, as in CarlaSC; without mirroring, traffic would keep to the wrong side.
-    Left,
-}
 
 /// Size and place of a grid whose lowest corner is the world's origin.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 use sep4d::app::App;
 use sep4d::app::shown::Shown;
 use sep4d::app::state::Page;
-use sep4d::data::classes::CARLA_SC;
+use sep4d::data::formats::carla_sc::CARLA_SC;
 use sep4d::data::{Grid, synth};
 use sep4d::train::events::{Likely, ReconstructedClip};
 use sep4d::train::metrics::Confusion;
@@ -14,7 +14,7 @@ pub const GRID: [usize; 3] = [64, 64, 8];
 /// Shows a generated clip beside a reconstruction with made-up errors: the same at every call.
 pub fn open_example(app: &mut App) {
     let grid = synth::grid(GRID, [0.4, 0.4, 0.375]).unwrap();
-    app.state.shown = Some(Shown::of_model(1, reconstructed(&grid), grid, &CARLA_SC).unwrap());
+    app.state.shown = Some(Shown::of_model(1, reconstructed(&grid), grid, CARLA_SC.clone()).unwrap());
     app.state.page = Page::Workspace;
 }
 

@@ -24,8 +24,8 @@ pub fn class_color(shown: &Shown, safe: bool, class: usize) -> Option<Color32> {
 }
 
 /// The name of a class.
-pub fn class_name(shown: &Shown, class: usize) -> &'static str {
-    shown.classes.names.get(class).copied().unwrap_or("Unknown")
+pub fn class_name(shown: &Shown, class: usize) -> &str {
+    shown.classes.names.get(class).map_or("Unknown", String::as_str)
 }
 
 /// Black or white, whichever is legible on `color`.

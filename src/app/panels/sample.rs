@@ -3,7 +3,7 @@
 
 use crate::app::shown::Shown;
 use crate::app::state::{Page, State};
-use crate::data::classes::CARLA_SC;
+use crate::data::formats::carla_sc::CARLA_SC;
 use crate::data::{Clip, synth};
 use crate::models::{LatentKind, LatentSpec};
 use crate::rng::Rng;
@@ -129,7 +129,7 @@ pub fn state() -> State {
 /// [`state`] with a grid of `size` and `frames` frames.
 pub fn of_size(size: [usize; 3], frames: usize) -> State {
     let (clip, grid) = reconstructed(2, size, frames);
-    let shown = Shown::of_model(1, clip, grid, &CARLA_SC).unwrap();
+    let shown = Shown::of_model(1, clip, grid, CARLA_SC.clone()).unwrap();
     let last = validation(1200, 5);
     let mut state = State { page: Page::Workspace, shown: Some(shown), wanted_clip: 2, ..State::default() };
     for part in 1..=6u32 {

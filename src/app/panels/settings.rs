@@ -154,7 +154,7 @@ fn data_ui(ui: &mut Ui, state: &State) -> Option<Action> {
             let name = state.source.as_ref().map_or("No data set yet".to_owned(), |source| source.name());
             let label = ui.add(egui::Label::new(name).truncate());
             if let Some(source) = &state.source {
-                label.on_hover_text(source.root.display().to_string());
+                label.on_hover_text(source.held_out.about());
             }
         });
         let button = egui::Button::new("Open…").min_size(egui::vec2(field::WIDTH, 0.0));

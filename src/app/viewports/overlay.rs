@@ -34,9 +34,8 @@ pub fn ui(ui: &Ui, rect: Rect, state: &State, pane: Pane, camera: &Camera) {
         return;
     }
     let center = rect.left_bottom() + vec2(AXES_CENTER_POINTS.x, -AXES_CENTER_POINTS.y);
-    for ((axis, name), color) in
-        camera.axes_on_screen(Handedness::Left).into_iter().zip(["x", "y", "z"]).zip(AXES_COLORS)
-    {
+    let handedness = state.shown.as_ref().map_or(Handedness::Left, |shown| shown.classes.handedness);
+    for ((axis, name), color) in camera.axes_on_screen(handedness).into_iter().zip(["x", "y", "z"]).zip(AXES_COLORS) {
         let end = center + vec2(axis.x, -axis.y) * (AXES_LENGTH_POINTS + 9.0);
         painter.text(end, Align2::CENTER_CENTER, name, font.clone(), Color32::from_rgb(color[0], color[1], color[2]));
     }
@@ -86,7 +85,7 @@ pub fn tooltip(ui: &Ui, response: &Response, state: &State, voxel: [usize; 3]) {
     let t = state.frame();
     let [x, y, z] = voxel;
     let at = shown.grid.index(x, y, z);
-    let name = |class: u8| shown.classes.names.get(usize::from(class)).copied().unwrap_or("?");
+    let name = |class: u8| shown.classes.names.get(usize::from(class)).map_or("?", String::as_str);
     let quiet = style::colors(ui.visuals()).quiet;
     response.clone().on_hover_ui_at_pointer(|ui| {
         ui.set_max_width(260.0);

@@ -3,7 +3,7 @@
 //! Roads wind around blocks of shops, houses, walls, parks and car parks; vehicles queue and turn, people walk, and the
 //! ego drives among them. Everything is a function of the seed, whatever the number of threads.
 
-use super::classes::CARLA_SC;
+use super::formats::carla_sc::CLASS_OF_RAW;
 use super::{Clip, Frame, Grid, Pose, relative_to_middle};
 use crate::{Error, Result};
 
@@ -79,7 +79,7 @@ pub fn clip(grid: &Grid, seed: u64, frames: usize) -> Clip {
         let volume = raster::draw(&town, &moment, grid, seed);
         poses.push(pose(moment.ego, moment.heading));
         drawn.push(Frame {
-            labels: volume.raw.iter().map(|&id| CARLA_SC.class_of_raw[usize::from(id)]).collect(),
+            labels: volume.raw.iter().map(|&id| CLASS_OF_RAW[usize::from(id)]).collect(),
             observed: volume.rays.iter().map(|&rays| rays != 0).collect(),
         });
     }

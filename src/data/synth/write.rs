@@ -10,7 +10,7 @@ use super::raster::{self, Volume};
 use super::town::Town;
 use super::traffic::{FRAME_SECS, Level, Moment, Traffic};
 use super::{SynthOptions, pose_of};
-use crate::data::classes::CARLA_SC;
+use crate::data::formats::carla_sc::{CARLA_SC, CLASS_OF_RAW, published_frequencies};
 use crate::data::{Grid, Split, by, check, compose, invert};
 use crate::files::{IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable};
 use crate::rng::philox;
@@ -173,7 +173,7 @@ fn count(volume: &Volume) -> (Vec<u64>, u64) {
     let mut raw = [0u64; 256];
     volume.raw.iter().for_each(|&id| raw[usize::from(id)] += 1);
     let mut counts = vec![0; CARLA_SC.len()];
-    for (&class, count) in CARLA_SC.class_of_raw.iter().zip(raw) {
+    for (&class, count) in CLASS_OF_RAW.iter().zip(raw) {
         counts[usize::from(class)] += count;
     }
     (counts, volume.rays.iter().filter(|&&rays| rays != 0).count() as u64)
@@ -212,7 +212,7 @@ impl Summary {
         let frames = self.frames.max(1) as f64;
         let share = |count: f64| 100.0 * count / (frames * voxels);
         let mut lines = format!("{:<12}{:>14}{:>14}{:>8}\n", "class", "voxels/frame", "CarlaSC", "ratio");
-        let published = CARLA_SC.published_frequencies();
+        let published = published_frequencies();
         for (c, name) in CARLA_SC.names.iter().enumerate().skip(1) {
             let have = self.class_counts.get(c).copied().unwrap_or(0) as f64 / frames;
             let want = published[c] * voxels;

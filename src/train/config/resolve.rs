@@ -10,18 +10,19 @@ use toml::{Table, Value};
 use super::suggest::nearest;
 use super::{Preset, RunConfig};
 use crate::files::cause;
-use crate::models::{ARCHITECTURE, ModelConfig, by_name};
+use crate::models::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name};
 use crate::{Error, Result};
 
 /// No configuration has more bytes.
 const LONGEST: u64 = 1 << 20;
 
 /// What a run keeps until its end, beside its model: its checkpoints and its order of clips depend on it.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     "data.frames",
     "data.crop",
     "data.stride",
     "data.sequences",
+    "data.unobserved",
     "data.train_split",
     "data.augment",
     "train.preset",
@@ -40,6 +41,7 @@ struct Setting {
 impl RunConfig {
     /// The configuration from a preset, then a file, then `key=value` pairs; what comes later wins.
     ///
+    /// Without `model.classes` among them it is 0, to be taken from the data by [`RunConfig::settle`].
     /// Without `preset`, `train.preset` among the pairs or in the file decides; without that, it is `demo`.
     ///
     /// # Errors
@@ -65,7 +67,12 @@ impl RunConfig {
         for pair in set {
             settings.push(parse_pair(pair, &any)?);
         }
-        RunConfig::over_preset(preset, settings)
+        let given = settings.iter().any(|setting| setting.key == "model.classes");
+        let mut config = RunConfig::over_preset(preset, settings)?;
+        if !given {
+            config.model.classes = OF_THE_DATA;
+        }
+        Ok(config)
     }
 
     /// `settings` on top of `preset`, or of the preset that they name.
@@ -112,11 +119,15 @@ impl RunConfig {
         self.resumed_as(self.with(set)?)
     }
 
-    /// `new`, if a run that was begun with this configuration can go on with it.
+    /// `new`, if a run that was begun with this configuration can go on with it. What `new` would take from the data is as
+    /// it was.
     ///
     /// # Errors
     /// [`Error::Usage`] for a key that would make it another run.
-    pub fn resumed_as(&self, new: RunConfig) -> Result<RunConfig> {
+    pub fn resumed_as(&self, mut new: RunConfig) -> Result<RunConfig> {
+        if new.model.classes == OF_THE_DATA {
+            new.model.classes = self.model.classes;
+        }
         match self.another_run(&new)? {
             Some(key) => Err(Error::Usage(format!(
                 "{key} cannot change when a run is resumed; leave it out, or start a new run"
@@ -492,11 +503,37 @@ mod tests {
     }
 
     #[test]
+    fn the_data_decide_the_classes_unless_they_were_given() {
+        use crate::data::formats::carla_sc::CARLA_SC;
+
+        let mut config = set(&[]).unwrap();
+        let begun = RunConfig::preset(Preset::Demo, None);
+        assert_eq!((config.model.classes, config.validate().is_ok()), (0, true));
+        assert_eq!(begun.resumed_as(config.clone()).unwrap(), begun);
+        config.settle(&CARLA_SC).unwrap();
+        assert_eq!(config, begun);
+        let mut given = set(&["model.classes=12"]).unwrap();
+        let why = given.settle(&CARLA_SC).unwrap_err().to_string();
+        assert_eq!(why, "model.classes is 12, but CarlaSC has 11 classes; set model.classes to that");
+        assert!(begun.resumed_as(given).unwrap_err().to_string().contains("model.classes cannot change"));
+        for many in ["1", "65", "256"] {
+            assert!(message(&[&format!("model.classes={many}")]).contains("from 2 to 64"));
+        }
+    }
+
+    #[test]
     fn a_resumed_run_stays_the_same_run() {
         let config = RunConfig::preset(Preset::Tiny, None);
         let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
         assert_eq!(longer.train.steps, 80);
-        for pair in ["train.seed=1", "model.hidden=16", "data.frames=4", "data.stride=2", "data.sequences=A"] {
+        for pair in [
+            "train.seed=1",
+            "model.hidden=16",
+            "data.unobserved=ignore",
+            "data.frames=4",
+            "data.stride=2",
+            "data.sequences=A",
+        ] {
             let error = config.resumed_with(&[pair.into()]).unwrap_err();
             assert!(error.to_string().contains("cannot change"), "{error}");
         }

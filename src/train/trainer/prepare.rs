@@ -60,7 +60,7 @@ impl Blueprint {
 /// # Errors
 /// Anything that keeps a run from beginning; nothing was written then.
 pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result<Prepared> {
-    let Request { config, place, command_line, .. } = request;
+    let Request { mut config, place, command_line, .. } = request;
     // What takes no time comes first, so that a mistake is told at once.
     config.validate()?;
     let resumed = match &place {
@@ -78,6 +78,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     };
     port.tell(Event::Preparing(Preparing::new("reading the data set")));
     let dataset = open_split(&config, true)?;
+    config.settle(dataset.classes())?;
     let held_out = match config.train.validate_every {
         0 => None,
         _ => Some(open_split(&config, false)?),
@@ -187,6 +188,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     let config = &blueprint.config;
     let start = Checkpoint { config: config.clone(), state, cursor };
     port.tell(Event::Started(Started {
+        data: dataset.about(),
         folder: folder.path().to_path_buf(),
         adapter: context.adapter.name.clone(),
         parameters: plan.parameters,
@@ -199,7 +201,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         frames: blueprint.shape.frames,
         size: blueprint.shape.size,
         grid: dataset.grid(),
-        classes: dataset.classes(),
+        classes: dataset.classes().clone(),
     }));
     let run = Run::new(blueprint, Writing { folder, lock, log, index, is_new }, Arc::new(dataset), held_out, start)?;
     Ok(Prepared::Ready(Box::new(run), Box::new(session)))
@@ -279,14 +281,7 @@ pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
     let split = if train { config.data.train_split } else { config.data.val_split };
     let dataset = Dataset::open(root, split, config.dataset_options());
     let dataset = dataset.map_err(|why| if train { why } else { without_validation(why) })?;
-    if dataset.classes().len() != config.model.classes {
-        return Err(Error::Usage(format!(
-            "model.classes is {}, but {} has {} classes; set model.classes to that",
-            config.model.classes,
-            dataset.classes().name,
-            dataset.classes().len()
-        )));
-    }
+    config.clone().settle(dataset.classes())?;
     Ok(dataset)
 }
 

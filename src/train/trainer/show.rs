@@ -53,7 +53,7 @@ pub(super) fn show(request: &Request, checkpoint: &Path, port: &mut Port) -> Res
         frames: show.set.frames_per_clip(),
         size: show.set.grid().size,
         grid: show.set.grid(),
-        classes: show.set.classes(),
+        classes: show.set.classes().clone(),
     }));
     port.mention(Event::Memory {
         planned_bytes: model.preflight().peak_bytes as u64,

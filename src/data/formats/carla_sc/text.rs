@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::folders::look;
+use crate::data::folders::look;
 use crate::data::numbers::{listed, runs};
 use crate::data::{Grid, by};
 use crate::files::{read_at_most, text_of};
@@ -19,7 +19,10 @@ const LARGEST_TEXT: u64 = 256 << 20;
 ///
 /// # Errors
 /// [`Error::Data`] as for [`parse_table`], or if the file is there but cannot be read.
-pub(super) fn read_table<const N: usize>(path: &Path, frames: &[usize]) -> Result<Option<Vec<[f64; N]>>> {
+pub(in crate::data::formats) fn read_table<const N: usize>(
+    path: &Path,
+    frames: &[usize],
+) -> Result<Option<Vec<[f64; N]>>> {
     if look(path)?.is_none() {
         return Ok(None);
     }

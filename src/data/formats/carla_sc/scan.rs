@@ -4,59 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file_bytes;
-use super::folders::{entries, is_folder, look};
 use super::text::{read_grid, read_table};
-use crate::data::dataset::Sequence;
+use crate::data::folders::{entries, is_folder, look};
 use crate::data::numbers::{self, frames_of};
-use crate::data::pose::{invert, is_rigid};
-use crate::data::{Grid, Pose, Split, by};
+use crate::data::source::{self, Findings, OR_CHOOSE, Sequence, listed, name};
+use crate::data::{Grid, Split, by};
 use crate::{Error, Result};
 
-/// What a user can do about a sequence that is broken or has gone.
-const OR_CHOOSE: &str = ", or list the sequences that are wanted in data.sequences";
-
-/// What is wrong with a split, or odd about it, in a sentence each.
-#[derive(Debug, Default)]
-pub(in crate::data) struct Findings {
-    /// What keeps it from being read.
-    pub problems: Vec<Error>,
-    /// What is wrong but leaves it readable.
-    pub flaws: Vec<String>,
-    /// What a reader should know.
-    pub notes: Vec<String>,
-    /// The sequences that problems and flaws are about.
-    faulty: Vec<String>,
-}
-
-impl Findings {
-    /// The value, unless there is a problem.
-    fn keep<V>(&mut self, result: Result<V>) -> Option<V> {
-        result.map_err(|why| self.problems.push(why)).ok()
-    }
-
-    /// Whether something is wrong with a sequence.
-    pub fn is_about(&self, sequence: &Sequence) -> bool {
-        self.faulty.contains(&sequence.name)
-    }
-
-    fn problem(&mut self, why: String) {
-        self.problems.push(Error::Data(why));
-    }
-}
-
 /// Lists the frames of every sequence of a split that is wanted (all if none is named), in order of the sequences' names.
-pub(in crate::data) fn scan(base: &Path, split: Split, wanted: &[String], findings: &mut Findings) -> Vec<Sequence> {
+pub(super) fn scan(base: &Path, split: Split, wanted: &[String], findings: &mut Findings) -> Vec<Sequence> {
     let folder = base.join(split.folder());
     let Some(mut paths) = findings.keep(entries(&folder)) else { return Vec::new() };
-    let advice = match findings.keep(choose(base, split, wanted, &mut paths)) {
-        Some(true) => "",
-        Some(false) => {
-            if !wanted.is_empty() {
-                findings.notes.push(format!("data.sequences has none of {}: all of them are used", folder.display()));
-            }
-            OR_CHOOSE
+    let advice = match choose(base, split, wanted, &mut paths, findings) {
+        Ok(true) => "",
+        Ok(false) => OR_CHOOSE,
+        Err(why) => {
+            findings.problems.push(why);
+            return Vec::new();
         }
-        None => return Vec::new(),
     };
     let mut files = Vec::new();
     let mut sequences = Vec::new();
@@ -67,11 +32,7 @@ pub(in crate::data) fn scan(base: &Path, split: Split, wanted: &[String], findin
                 findings.problem(format!("{} has gone while it was listed; restore it{advice}", path.display()))
             }
             Ok(Some(_)) => {
-                let before = findings.problems.len() + findings.flaws.len();
-                sequences.extend(read_sequence(&path, advice, findings));
-                if findings.problems.len() + findings.flaws.len() > before {
-                    findings.faulty.push(name(&path));
-                }
+                sequences.extend(findings.about(&name(&path), |findings| read_sequence(&path, advice, findings)));
             }
             Err(why) => findings.problem(format!("{why}{advice}")),
         }
@@ -92,29 +53,30 @@ pub(in crate::data) fn scan(base: &Path, split: Split, wanted: &[String], findin
 }
 
 /// Keeps the wanted ones among the sequences of a split, if it has any of them; returns whether it has.
-fn choose(base: &Path, split: Split, wanted: &[String], paths: &mut Vec<PathBuf>) -> Result<bool> {
-    let mut known: Vec<String> = paths.iter().map(|path| name(path)).collect();
-    let is_known = |known: &[String], wanted: &String| known.contains(wanted);
-    let some = wanted.iter().any(|wanted| is_known(&known, wanted));
-    if !wanted.iter().all(|wanted| is_known(&known, wanted)) {
+fn choose(
+    base: &Path,
+    split: Split,
+    wanted: &[String],
+    paths: &mut Vec<PathBuf>,
+    findings: &mut Findings,
+) -> Result<bool> {
+    let known: Vec<String> = paths.iter().map(|path| name(path)).collect();
+    let elsewhere = || {
+        let mut names = Vec::new();
         for other in Split::ALL.into_iter().filter(|other| *other != split) {
             let folder = base.join(other.folder());
             if is_folder(&folder)? {
-                known.extend(entries(&folder)?.iter().map(|path| name(path)));
+                names.extend(entries(&folder)?.iter().map(|path| name(path)));
             }
         }
+        Ok(names)
+    };
+    let place = base.join(split.folder()).display().to_string();
+    let chosen = source::choose(wanted, &known, elsewhere, [&base.display().to_string(), &place], findings)?;
+    if let Some(chosen) = &chosen {
+        paths.retain(|path| chosen.contains(&name(path)));
     }
-    if let Some(unknown) = wanted.iter().find(|wanted| !is_known(&known, wanted)) {
-        return Err(Error::Data(format!(
-            "there is no sequence {unknown:?} in {}, but {}; correct data.sequences",
-            base.display(),
-            listed(&known, "others")
-        )));
-    }
-    if some {
-        paths.retain(|path| wanted.contains(&name(path)));
-    }
-    Ok(some)
+    Ok(chosen.is_some())
 }
 
 /// A sequence, and whether it says itself what its grid is.
@@ -128,16 +90,7 @@ fn with_common_grid(mut sequences: Vec<Scanned>, findings: &mut Findings) -> Vec
     let first = sequences.iter().find(|scanned| scanned.has_grid).map(|scanned| &scanned.sequence);
     let (common, owner) = first.map_or((Grid::CARLA_SC, None), |first| (first.grid, Some(first.name.clone())));
     for Scanned { sequence, .. } in sequences.iter().filter(|s| s.has_grid && s.sequence.grid != common) {
-        findings.problem(format!(
-            "{} and {} have different grids ({} of {:?} m and {} of {:?} m); keep only sequences of one grid{OR_CHOOSE}",
-            owner.as_deref().unwrap_or_default(),
-            sequence.name,
-            by(common.size),
-            common.voxel_size_m,
-            by(sequence.grid.size),
-            sequence.grid.voxel_size_m
-        ));
-        findings.faulty.push(sequence.name.clone());
+        findings.grids_differ([(owner.as_deref().unwrap_or_default(), &common), (&sequence.name, &sequence.grid)]);
     }
     let whose = if owner.is_some() { "the other sequences" } else { "CarlaSC" };
     let grid = by(common.size);
@@ -150,7 +103,7 @@ fn with_common_grid(mut sequences: Vec<Scanned>, findings: &mut Findings) -> Vec
         let size = first.and_then(|path| look(path).ok().flatten()).filter(|found| found.is_file()).map(|f| f.len());
         let (Some(first), Some(size)) = (first, size.filter(|size| *size != file_bytes(&common))) else { return true };
         // That a file of it is there and cannot be read is known already.
-        if !sequence.has("params.json") {
+        if !has(sequence, "params.json") {
             findings.problem(format!(
                 "the sequence {} has no params.json, and {} has {size} bytes where the {grid} grid of {whose} needs {}; add \
                  its params.json",
@@ -161,7 +114,7 @@ fn with_common_grid(mut sequences: Vec<Scanned>, findings: &mut Findings) -> Vec
         }
         false
     });
-    let without = sequences.iter().map(|scanned| &scanned.sequence).filter(|sequence| !sequence.has("params.json"));
+    let without = sequences.iter().map(|scanned| &scanned.sequence).filter(|sequence| !has(sequence, "params.json"));
     let without: Vec<&str> = without.map(|sequence| sequence.name.as_str()).collect();
     if !without.is_empty() {
         let without = listed(&without, "sequences");
@@ -175,12 +128,12 @@ fn note_what_is_missing(sequences: &[Scanned], findings: &mut Findings) {
     let names = |lacks: &dyn Fn(&Sequence) -> bool| -> Vec<&str> {
         sequences.iter().map(|s| &s.sequence).filter(|s| lacks(s)).map(|s| s.name.as_str()).collect()
     };
-    let poseless = names(&|sequence| !sequence.has("poses.txt"));
+    let poseless = names(&|sequence| !has(sequence, "poses.txt"));
     if !poseless.is_empty() {
         let poseless = listed(&poseless, "sequences");
         findings.notes.push(format!("no poses.txt in {poseless}: clips from there have no poses"));
     }
-    let timeless = names(&|sequence| !sequence.has("times.txt"));
+    let timeless = names(&|sequence| !has(sequence, "times.txt"));
     if !timeless.is_empty() {
         let timeless = listed(&timeless, "sequences");
         findings.notes.push(format!("no times.txt in {timeless}: frame numbers are taken to count tenths of a second"));
@@ -233,20 +186,21 @@ fn read_sequence(path: &Path, advice: &str, findings: &mut Findings) -> Option<S
     let [poses_path, times_path] = ["poses.txt", "times.txt"].map(|name| inner.join(name));
     let poses = findings.keep(read_table::<12>(&poses_path, &numbers)).flatten();
     let times = findings.keep(read_table::<1>(&times_path, &numbers)).flatten();
-    judge_poses(poses.as_deref().unwrap_or_default(), &numbers, &name, &poses_path, findings);
-    judge_times(times.as_deref().unwrap_or_default(), &numbers, &name, &times_path, findings);
-    let texts = [evaluation.join("params.json"), inner.join("params.json"), poses_path, times_path];
+    let times: Option<Vec<f64>> = times.map(|times| times.into_iter().map(|[secs]| secs).collect());
+    let correct = [&poses_path, &times_path].map(|path| path.display().to_string());
+    findings.judge_poses(poses.as_deref().unwrap_or_default(), &numbers, &name, &correct[0]);
+    findings.judge_times(times.as_deref().unwrap_or_default(), &numbers, &name, &correct[1]);
     let is_there = |path: &PathBuf| look(path).is_ok_and(|found| found.is_some());
+    let has_times = is_there(&times_path);
+    let texts = [evaluation.join("params.json"), inner.join("params.json"), poses_path, times_path];
     let sequence = Sequence {
         grid: grid.unwrap_or(Grid::CARLA_SC),
         step: numbers::step(&numbers),
         labels,
         masks: masks_of_labels,
         texts: texts.into_iter().filter(is_there).collect(),
-        times_secs: match times {
-            Some(times) => times.into_iter().map(|[secs]| secs).collect(),
-            None => numbers.iter().map(|&number| number as f64 * 0.1).collect(),
-        },
+        has_times,
+        times_secs: times.unwrap_or_else(|| numbers.iter().map(|&number| number as f64 * 0.1).collect()),
         poses,
         numbers,
         name,
@@ -254,29 +208,9 @@ fn read_sequence(path: &Path, advice: &str, findings: &mut Findings) -> Option<S
     Some(Scanned { sequence, has_grid: grid.is_some() })
 }
 
-fn judge_poses(poses: &[Pose], numbers: &[usize], sequence: &str, path: &Path, findings: &mut Findings) {
-    let frames = |odd: &dyn Fn(&Pose) -> bool| -> Vec<usize> {
-        numbers.iter().zip(poses).filter(|(_, pose)| odd(pose)).map(|(&number, _)| number).collect()
-    };
-    let singular = frames(&|pose| invert(pose).is_none());
-    if !singular.is_empty() {
-        let frames = frames_of(&singular, sequence);
-        findings.problem(format!("the pose of {frames} has no inverse; correct or remove {}", path.display()));
-    }
-    let bent = frames(&|pose| invert(pose).is_some() && !is_rigid(pose));
-    if !bent.is_empty() {
-        let frames = frames_of(&bent, sequence);
-        findings.flaws.push(format!("the pose of {frames} is no rigid motion; correct {}", path.display()));
-    }
-}
-
-fn judge_times(times: &[[f64; 1]], numbers: &[usize], sequence: &str, path: &Path, findings: &mut Findings) {
-    let pairs = times.windows(2).zip(numbers.iter().skip(1));
-    let falling: Vec<usize> = pairs.filter(|(pair, _)| pair[1] <= pair[0]).map(|(_, &number)| number).collect();
-    if !falling.is_empty() {
-        let frames = frames_of(&falling, sequence);
-        findings.flaws.push(format!("the time of {frames} is not after the one before; correct {}", path.display()));
-    }
+/// Whether a sequence has a file of this name.
+fn has(sequence: &Sequence, text: &str) -> bool {
+    sequence.texts.iter().any(|path| path.ends_with(text))
 }
 
 /// The files of an extension, in whatever case, by the number that is their name.
@@ -299,17 +233,4 @@ fn by_number(files: &[PathBuf], extension: &str, findings: &mut Findings) -> BTr
         }
     }
     found
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// "A", or "A and 3 more sequences".
-pub(in crate::data) fn listed(names: &[impl AsRef<str>], what: &str) -> String {
-    match names {
-        [] => format!("no {what}"),
-        [one] => one.as_ref().to_string(),
-        [first, ..] => format!("{} and {} more {what}", first.as_ref(), names.len() - 1),
-    }
 }

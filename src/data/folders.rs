@@ -34,7 +34,7 @@ pub(crate) fn look(path: &Path) -> Result<Option<Metadata>> {
 ///
 /// # Errors
 /// As for [`look`], and [`Error::Data`] if something else is there.
-pub(super) fn is_folder(path: &Path) -> Result<bool> {
+pub(crate) fn is_folder(path: &Path) -> Result<bool> {
     match look(path)? {
         Some(found) if !found.is_dir() => {
             Err(Error::Data(format!("{} is a file where a folder is expected; restore the folder", path.display())))

@@ -14,88 +14,131 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::classes::CARLA_SC;
-use super::{Grid, Split, by};
-use crate::figures::shell_quoted;
-use crate::files::{is_incomplete, unreadable};
+use super::volumes::voxel;
+use crate::data::folders::{entries, is_folder, look};
+use crate::data::source::{Exported, Findings, Sequence, Sink, Source};
+use crate::data::{ClassSet, Grid, Split, by};
+use crate::files::{make_folder, unreadable, write_atomically};
 use crate::{Error, Result};
 
-mod folders;
+mod classes;
 mod scan;
 mod text;
 
+pub use classes::{CARLA_SC, CLASS_OF_RAW, published_counts, published_frequencies};
 pub use text::{parse_grid, parse_table};
 
-pub(super) use scan::{Findings, listed, scan};
+pub(super) use text::read_table;
 
-use folders::{entries, is_folder, look};
+/// A data set in CarlaSC's layout.
+#[derive(Debug)]
+struct CarlaSc {
+    /// The folder that holds the splits.
+    base: PathBuf,
+}
 
-/// The folder that holds the splits: `root` itself or its `Cartesian` folder.
-pub(super) fn base(root: &Path) -> Result<PathBuf> {
-    // The mark stands at the root, which may be given by its `Cartesian` folder.
-    let whole = [Some(root), root.parent().filter(|_| root.ends_with("Cartesian"))];
-    if let Some(folder) = whole.into_iter().flatten().find(|folder| is_incomplete(folder)) {
-        return Err(Error::Data(format!(
-            "{} is not complete: what wrote it was stopped or failed; run it again (see INCOMPLETE.txt there)",
-            folder.display()
-        )));
-    }
-    if !look(root)?.is_some_and(|found| found.is_dir()) {
-        return Err(Error::Data(format!(
-            "{} is not a folder; give the folder of a CarlaSC data set, or make one with `sep4d synth {}`",
-            root.display(),
-            shell_quoted(root)
-        )));
-    }
-    for folder in [root.join("Cartesian"), root.to_path_buf()] {
+/// The data set at `root` or in its `Cartesian` folder, if there is a split's folder.
+pub(super) fn open(root: &Path) -> Result<Option<Arc<dyn Source>>> {
+    for base in [root.join("Cartesian"), root.to_path_buf()] {
         for split in Split::ALL {
             // Only `root` itself is known to be a folder, but then nothing is below the other.
-            if look(&folder)?.is_some_and(|found| found.is_dir()) && is_folder(&folder.join(split.folder()))? {
-                return Ok(folder);
+            if look(&base)?.is_some_and(|found| found.is_dir()) && is_folder(&base.join(split.folder()))? {
+                return Ok(Some(Arc::new(CarlaSc { base })));
             }
         }
     }
-    if entries(root)?.is_empty() {
-        return Err(Error::Data(format!(
-            "{} is empty, with no Train, Val or Test folder; mount its disk, give the data set's root, or make one with `sep4d synth`",
-            root.display()
-        )));
-    }
-    Err(Error::Data(format!(
-        "{} has no Train, Val or Test folder (nor Cartesian/Train ...); give the data set's root, or make one with `sep4d synth`",
-        root.display()
-    )))
+    Ok(None)
 }
 
-/// The split itself, or Test in place of a missing Val.
-pub(super) fn available_split(base: &Path, split: Split, warnings: &mut Vec<String>) -> Result<Split> {
-    if is_filled(base, split)? {
-        return Ok(split);
+impl Source for CarlaSc {
+    fn base(&self) -> &Path {
+        &self.base
     }
-    if split == Split::Val && is_filled(base, Split::Test)? {
-        warnings.push(format!("{} has no Val split: validating on Test", base.display()));
-        return Ok(Split::Test);
+
+    fn about(&self) -> String {
+        "CarlaSC's layout; id 0 is free; a voxel is observed where its .bin is not 0".into()
     }
-    // Of the other splits only those are proposed that can be read.
-    let others = Split::ALL.into_iter().filter(|&other| is_filled(base, other).unwrap_or(false));
-    let others: Vec<&str> = others.map(Split::folder).collect();
-    let advice = if others.is_empty() {
-        "add sequences, or make a data set with `sep4d synth`".to_owned()
-    } else {
-        format!("choose a split that is there ({}), or add it", others.join(", "))
-    };
-    Err(Error::Data(format!("{} is missing or has no sequences; {advice}", base.join(split.folder()).display())))
+
+    fn classes(&self) -> &Arc<ClassSet> {
+        &CARLA_SC
+    }
+
+    fn place(&self, split: Split) -> String {
+        self.base.join(split.folder()).display().to_string()
+    }
+
+    fn has(&self, split: Split) -> Result<bool> {
+        let folder = self.base.join(split.folder());
+        if !is_folder(&folder)? {
+            return Ok(false);
+        }
+        // What cannot be looked at could be one.
+        let could_be = |path: &PathBuf| look(path).map_or(true, |found| found.is_some_and(|found| found.is_dir()));
+        Ok(entries(&folder)?.iter().any(could_be))
+    }
+
+    fn scan(&self, split: Split, wanted: &[String], findings: &mut Findings) -> Vec<Sequence> {
+        scan::scan(&self.base, split, wanted, findings)
+    }
+
+    fn inspect(&self, sequence: &Sequence, i: usize) -> Result<()> {
+        check_size(&sequence.labels[i], &sequence.grid)?;
+        check_size(&sequence.masks[i], &sequence.grid)
+    }
+
+    fn labels(&self, sequence: &Sequence, i: usize) -> Result<Vec<u8>> {
+        read_labels(&sequence.labels[i], &sequence.grid)
+    }
+
+    fn observed(&self, sequence: &Sequence, i: usize) -> Result<Vec<bool>> {
+        read_mask(&sequence.masks[i], &sequence.grid)
+    }
+
+    fn sink(&self, out: &Path, grid: &Grid) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(Writer { out: out.to_path_buf(), grid: *grid, begun: None }))
+    }
 }
 
-/// Whether a split has anything that could be a sequence.
-pub(super) fn is_filled(base: &Path, split: Split) -> Result<bool> {
-    let folder = base.join(split.folder());
-    if !is_folder(&folder)? {
-        return Ok(false);
+/// Writes frames in CarlaSC's layout.
+struct Writer {
+    out: PathBuf,
+    grid: Grid,
+    /// The folder whose grid was written last.
+    begun: Option<PathBuf>,
+}
+
+impl Writer {
+    fn sequence(&self, split: Split, sequence: &str) -> PathBuf {
+        self.out.join(split.folder()).join(sequence)
     }
-    // What cannot be looked at could be one.
-    Ok(entries(&folder)?.iter().any(|path| look(path).map_or(true, |found| found.is_some_and(|found| found.is_dir()))))
+}
+
+impl Sink for Writer {
+    fn put(&mut self, frame: &Exported) -> Result<()> {
+        let evaluation = self.sequence(frame.split, frame.sequence).join("cartesian/evaluation");
+        let grid = &self.grid;
+        if self.begun.as_ref() != Some(&evaluation) {
+            make_folder(&evaluation)?;
+            let text = serde_json::json!({
+                "grid_size": grid.size.map(|side| side as f64),
+                "min_bound": grid.min_bound_m,
+                "max_bound": grid.max_bound_m(),
+                "coordinates": "cartesian",
+            });
+            write_atomically(&evaluation.join("params.json"), text.to_string().as_bytes())?;
+            self.begun = Some(evaluation.clone());
+        }
+        let ids = frame.labels.iter().flat_map(|&class| u32::from(CARLA_SC.id_of(class)).to_le_bytes());
+        let rays = frame.observed.iter().flat_map(|&seen| f32::from(u8::from(seen)).to_le_bytes());
+        write_atomically(&evaluation.join(format!("{:06}.label", frame.number)), &ids.collect::<Vec<u8>>())?;
+        write_atomically(&evaluation.join(format!("{:06}.bin", frame.number)), &rays.collect::<Vec<u8>>())
+    }
+
+    fn beside(&self, split: Split, sequence: &str) -> PathBuf {
+        self.sequence(split, sequence)
+    }
 }
 
 /// Reads a frame's classes, `[X, Y, Z]`.
@@ -115,15 +158,15 @@ pub fn parse_labels(bytes: &[u8], grid: &Grid, path: &Path) -> Result<Vec<u8>> {
     let mut classes = Vec::with_capacity(words.len());
     for (i, word) in words.iter().enumerate() {
         let id = u32::from_le_bytes(*word);
-        match usize::try_from(id).ok().and_then(|id| CARLA_SC.class_of_raw.get(id)) {
-            Some(&class) => classes.push(class),
+        match CARLA_SC.class_of(id.into()) {
+            Some(class) => classes.push(class),
             None => {
                 return Err(Error::Data(format!(
                     "{} has the class id {id} at voxel {}, but CarlaSC's ids are 0 to {}; the file is damaged or of another \
                      data set",
                     path.display(),
                     voxel(i, grid),
-                    CARLA_SC.class_of_raw.len() - 1
+                    CARLA_SC.largest_id()
                 )));
             }
         }
@@ -166,14 +209,9 @@ fn words<'a>(bytes: &'a [u8], grid: &Grid, path: &Path) -> Result<&'a [[u8; 4]]>
     if have != file_bytes(grid) { Err(wrong_size(path, grid, have)) } else { Ok(bytes.as_chunks::<4>().0) }
 }
 
-fn voxel(i: usize, grid: &Grid) -> String {
-    let [_, ny, nz] = grid.size;
-    format!("({}, {}, {})", i / (ny * nz), i / nz % ny, i % nz)
-}
-
 /// Checks that a file of four bytes a voxel has the size that the grid asks for; it is not opened, for opening a pipe would
 /// wait for its writer.
-pub(super) fn check_size(path: &Path, grid: &Grid) -> Result<()> {
+fn check_size(path: &Path, grid: &Grid) -> Result<()> {
     let Some(metadata) = look(path)? else {
         return Err(Error::Data(format!(
             "{} is missing; copy it too, for every frame needs its .label and its .bin file",
