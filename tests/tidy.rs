@@ -28,11 +28,19 @@ fn read(path: &Path) -> String {
 fn code(module: &str) -> Vec<(PathBuf, String)> {
     let dir = root().join("src").join(module);
     let strip = |text: String| -> String {
-        let tests = ["cfg(test)]", "cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
+        // Of items that only tests have, a module in braces is the last of a file.
+        let is_module = |(at, _): &(usize, &str)| {
+            text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
+        };
+        let marks = text.match_indices("cfg(test)]").chain(text.match_indices("cfg(all(test,"));
+        let tests = marks.filter(is_module).map(|(at, _)| at).min();
         let body = text[..tests.unwrap_or(text.len())].to_owned();
         body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
-    let is_test = |path: &PathBuf| path.ends_with("tests.rs");
+    let is_test = |path: &PathBuf| {
+        let below = path.strip_prefix(root()).unwrap_or(path);
+        path.ends_with("tests.rs") || below.components().any(|part| part.as_os_str() == "tests")
+    };
     files(&dir, "rs").into_iter().filter(|path| !is_test(path)).map(|path| (path.clone(), strip(read(&path)))).collect()
 }
 

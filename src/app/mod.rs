@@ -41,8 +41,6 @@ mod menu;
 pub mod mix;
 pub mod notices;
 mod open;
-#[cfg(test)]
-mod other_model;
 mod output;
 mod palette;
 mod panels;
@@ -57,6 +55,8 @@ mod shell;
 pub mod shown;
 pub mod state;
 mod style;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod toolkit;
 mod training;

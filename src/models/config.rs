@@ -68,7 +68,10 @@ impl ModelConfig {
 
     /// Every key with its documentation: those of all architectures.
     pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let own = [(ARCHITECTURE, "Kind of model, such as sep4d."), (CLASSES, "K, classes of the data set, up to 64; 0 to take it from there, as without this key.")];
+        let own = [
+            (ARCHITECTURE, "Kind of model, such as sep4d."),
+            (CLASSES, "K, classes of the data set, up to 64; 0 to take it from there, as without this key."),
+        ];
         let mut keys: Vec<(&str, &str)> = Vec::from(own);
         for key in ARCHITECTURES.iter().flat_map(|architecture| architecture.keys) {
             if keys.iter().all(|(known, _)| *known != key.key) {

@@ -267,6 +267,4 @@ fn give_way() {
 }
 
 #[cfg(test)]
-mod device_faults;
-#[cfg(test)]
 mod tests;

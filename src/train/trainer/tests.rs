@@ -10,7 +10,9 @@ use crate::train::config::Preset;
 use crate::train::events::DecodeRequest;
 use crate::train::run_folder::RunFolder;
 
-pub(super) fn config(parent: &Path) -> RunConfig {
+mod device_faults;
+
+fn config(parent: &Path) -> RunConfig {
     let grid = synth::grid([16, 16, 4], [1.6, 1.6, 0.75]).unwrap();
     let options = SynthOptions { grid, seed: 3, frames: 6, towns: [1, 1, 0], levels: vec![Level::Light] };
     let town = parent.join("town");
@@ -70,7 +72,7 @@ fn checkpoint(folder: &Path, step: u32) -> Checkpoint {
 }
 
 /// Losses and scores without the times that they took.
-pub(super) fn curve(folder: &Path) -> Vec<String> {
+fn curve(folder: &Path) -> Vec<String> {
     let history = RunFolder::open(folder).unwrap().history().unwrap();
     let steps = history.steps.iter().map(|m| format!("{} {} {}", m.step, m.loss, m.gradient_norm));
     steps.chain(history.validations.iter().map(|m| format!("{} {:?} {:?}", m.step, m.is_best, m.confusion))).collect()

@@ -9,8 +9,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::tests::{config, curve};
-use super::*;
+use super::super::*;
+use super::{config, curve};
 use crate::gpu::faults::{Fault, Faults};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::events::{DecodeRequest, Likely};
