@@ -490,7 +490,7 @@ mod tests {
         assert_eq!(RunConfig::from_toml(&toy.to_toml(), "config.toml").unwrap(), toy);
         assert!(!toy.to_toml().contains("hidden"));
         let back = toy.with(&["model.architecture=sep4d".into()]).unwrap();
-        assert_eq!(back, RunConfig::preset(Preset::Tiny, None));
+        assert_eq!(back, set(&["train.preset=tiny"]).unwrap());
         assert!(message(&["model.architecture=toy", "model.hidden=3"]).contains("the model toy has no model.hidden"));
         assert!(
             message(&["model.architecture=vae"]).contains("no model \"vae\"; set model.architecture to sep4d, toy")
