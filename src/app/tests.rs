@@ -44,7 +44,7 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
     synth::write(&town, &options, |_| {}).unwrap();
     let draft = RunConfig::preset(Preset::Tiny, None).with_values([
         ("model.architecture", Value::String("toy".into())),
-        ("train.steps", Value::Integer(400)),
+        ("train.steps", Value::Integer(100_000)),
         ("train.validate_every", Value::Integer(5)),
         ("output.dir", Value::String(run.display().to_string())),
     ]);
@@ -79,7 +79,7 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
     harness.run_steps(3);
     assert!(harness.query_by_label("Toy features").is_some() && harness.query_by_label("Hidden").is_none());
     harness.key_press(Key::F5);
-    wait(&mut harness, "more steps", |state| state.engine.last.is_some_and(|last| last.step > stopped));
+    wait(&mut harness, "more steps", |state| state.history.steps.last().is_some_and(|last| last.step > stopped));
     order(&mut harness, Action::Stop);
     wait(&mut harness, "the end", |state| state.engine.training.is_none());
 }
