@@ -19,12 +19,15 @@ mod stack;
 mod uniocc;
 mod volumes;
 
+/// A data set that was recognised.
+type Opened = Arc<dyn Source>;
+
 /// A format.
 struct Format {
     /// What of it is recognised, for messages.
     sign: &'static str,
     /// The data set at a folder, if it is one in this format.
-    open: fn(&Path) -> Result<Option<Arc<dyn Source>>>,
+    open: fn(&Path) -> Result<Option<Opened>>,
 }
 
 /// All formats, in the order in which they are tried.

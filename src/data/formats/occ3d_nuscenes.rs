@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::listing::{Listed, Listing};
@@ -224,7 +224,7 @@ impl EgoPose {
 }
 
 /// Whose ids the file has, by what is most of it: free space.
-fn classes(path: &PathBuf) -> Result<(&'static str, Arc<ClassSet>)> {
+fn classes(path: &Path) -> Result<(&'static str, Arc<ClassSet>)> {
     match commonest(&Volume::of(path, LABELS, &GRID))? {
         Some(16) => {
             let rows = OPEN_OCC.iter().enumerate().map(|(at, &class)| {

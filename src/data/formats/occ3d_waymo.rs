@@ -4,7 +4,7 @@
 //! ROOT/{training,validation,test}/<NNN>/<fff>_04.npz   voxel_label, origin_voxel_state [200, 200, 16]
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::listing::{Listed, Listing, numbered};
@@ -77,7 +77,7 @@ pub(super) fn open(root: &Path) -> Result<Option<Arc<dyn Source>>> {
 }
 
 /// The classes, with the id of free space that the file has most of.
-fn classes(path: &PathBuf) -> Result<Arc<ClassSet>> {
+fn classes(path: &Path) -> Result<Arc<ClassSet>> {
     let most = commonest(&Volume::of(path, LABELS, &GRID))?;
     let Some(free) = FREE.into_iter().find(|free| Some(u64::from(*free)) == most) else {
         return Err(Error::Data(format!(
