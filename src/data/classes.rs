@@ -5,7 +5,7 @@ use std::sync::Arc;
 /// In labels as a [`Source`](super::source::Source) reads them: the files say that this voxel is to be left out.
 pub(crate) const IGNORED: u8 = 255;
 
-/// No data set has more classes: [`IGNORED`] and what no class is must stay apart from them.
+/// No data set has more classes: `IGNORED` and what no class is must stay apart from them.
 pub const MOST_CLASSES: usize = 254;
 
 /// Which way the y axis of a data set's grid points. The world's is always right-handed: x forward, y left, z up.

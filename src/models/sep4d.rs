@@ -100,7 +100,7 @@ pub struct Planes {
 }
 
 impl Planes {
-    /// In the order of [`PLANES`].
+    /// In the order of `PLANES`.
     pub fn all(&self) -> [TensorId; 6] {
         [self.xy, self.xz, self.yz, self.tx, self.ty, self.tz]
     }
