@@ -28,9 +28,10 @@ fn read(path: &Path) -> String {
 fn code(module: &str) -> Vec<(PathBuf, String)> {
     let dir = root().join("src").join(module);
     let strip = |text: String| -> String {
-        // Of items that only tests have, a module in braces is the last of a file.
+        // Only tests have a file with such an attribute of its own, and of a file's items the last one, a module in braces.
         let is_module = |(at, _): &(usize, &str)| {
-            text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
+            let next = text[*at..].lines().nth(1).unwrap_or_default();
+            text[..*at].ends_with("#![") || next.contains("mod ") && next.ends_with('{')
         };
         let marks = text.match_indices("cfg(test)]").chain(text.match_indices("cfg(all(test,"));
         let tests = marks.filter(is_module).map(|(at, _)| at).min();

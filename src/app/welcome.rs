@@ -19,7 +19,7 @@ use super::widgets;
 /// The three choices.
 const CHOICES: [(Action, Icon, &str); 3] = [
     (Action::GenerateTown, Icon::Town, "A small moving town, made here in seconds: nothing to download"),
-    (Action::OpenDataset, Icon::Folder, "A folder in the layout of CarlaSC"),
+    (Action::OpenDataset, Icon::Folder, "CarlaSC, Occ3D, UniOcc, KITTI or NumPy files"),
     (Action::OpenRun, Icon::Curve, "A trained model with its curves: look at it, or train on"),
 ];
 
