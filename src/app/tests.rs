@@ -14,6 +14,7 @@ use super::actions::Action;
 use super::engine::Phase;
 use super::layout::Pane;
 use super::state::State;
+use super::training::Intent;
 use crate::data::synth::{self, Level, SynthOptions};
 use crate::train::config::{Preset, RunConfig};
 
@@ -78,6 +79,9 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
     harness.get_by_label("Model").click();
     harness.run_steps(3);
     assert!(harness.query_by_label("Toy features").is_some() && harness.query_by_label("Hidden").is_none());
+    let can_go_on =
+        |state: &State| Action::Train.is_enabled(state) && matches!(Intent::of(state), Intent::Resume { .. });
+    wait(&mut harness, "the stopped run", can_go_on);
     harness.key_press(Key::F5);
     wait(&mut harness, "more steps", |state| state.history.steps.last().is_some_and(|last| last.step > stopped));
     order(&mut harness, Action::Stop);
