@@ -31,7 +31,10 @@ impl App {
         for outcome in self.state.jobs.finished() {
             match outcome {
                 Ok(outcome) => self.take_outcome(outcome),
-                Err(why) => self.state.notices.error(&why),
+                Err(why) => {
+                    self.reopening = None;
+                    self.state.notices.error(&why);
+                }
             }
         }
         let clip = self.state.wanted_clip;
@@ -122,7 +125,13 @@ impl App {
         match outcome {
             Outcome::Source(source) => self.take_source(source),
             Outcome::Recut(source) => self.take_recut(source),
-            Outcome::Run(run) => self.take_run(*run),
+            Outcome::Run(run) => {
+                let trains = self.reopening.take() == Some(true);
+                self.take_run(*run);
+                if trains {
+                    self.train();
+                }
+            }
             Outcome::Overlay(history) => self.state.overlay = Some(history),
             Outcome::Clip(index, clip) => self.take_clip(index, *clip),
             Outcome::Written(path) => self.state.notices.info(format!("Wrote {}", path.display())),
@@ -213,6 +222,7 @@ impl App {
             state.notices.info("Training was stopped before its first step; nothing was written.");
         }
         if let Some(folder) = state.run.clone() {
+            self.reopening = Some(false);
             self.open_run(folder);
         }
     }

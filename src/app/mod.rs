@@ -94,6 +94,8 @@ pub struct App {
     example: Option<example::Example>,
     /// The window was closed while a run was at work: it saves, and the window follows.
     closing: bool,
+    /// A run has ended and is being opened to be looked at; whether it was told to train meanwhile.
+    reopening: Option<bool>,
     /// The data that were last asked for.
     watched: Option<training::Watched>,
     /// The window's device, and what draws on it.
@@ -122,6 +124,7 @@ impl App {
             native_dialogs: false,
             example: None,
             closing: false,
+            reopening: None,
             watched: None,
             gpu: None,
             canvas: None,

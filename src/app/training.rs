@@ -117,6 +117,11 @@ pub type Watched = (PathBuf, DatasetOptions, Split);
 impl App {
     /// Does what Train means.
     pub(super) fn train(&mut self) {
+        // What Train means is known again once the run that has just ended is open.
+        if let Some(wanted) = &mut self.reopening {
+            *wanted = true;
+            return;
+        }
         let state = &mut self.state;
         match Intent::of(state) {
             Intent::Unpause => drop(state.engine.send(Command::Resume)),
