@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::classes::IGNORED;
 use super::dataset::Dataset;
 use super::record::{self, Fingerprint};
 use super::{Unobserved, by};
@@ -50,16 +49,11 @@ fn count(dataset: &Dataset) -> Result<Vec<u64>> {
         .par_iter()
         .map(|&(sequence, i)| {
             let mut counts = vec![0u64; k];
-            match dataset.options().unobserved {
-                // What is to be ignored is trained as free space, too.
-                Unobserved::Free => dataset.cut(dataset.source.labels(sequence, i)?).iter().for_each(|class| {
-                    counts[if *class == IGNORED { 0 } else { usize::from(*class) }] += 1;
-                }),
-                Unobserved::Ignore => {
-                    let frame = dataset.frame(sequence, i)?;
-                    let seen = frame.labels.iter().zip(&frame.observed).filter(|(_, observed)| **observed);
-                    seen.for_each(|(class, _)| counts[usize::from(*class)] += 1);
-                }
+            let frame = dataset.frame(sequence, i)?;
+            let seen = frame.labels.iter().zip(&frame.observed).filter(|(_, observed)| **observed);
+            seen.for_each(|(class, _)| counts[usize::from(*class)] += 1);
+            if dataset.options().unobserved == Unobserved::Free {
+                counts[0] += frame.observed.iter().filter(|observed| !**observed).count() as u64;
             }
             Ok(counts)
         })
@@ -87,10 +81,9 @@ fn key(dataset: &Dataset) -> Result<String> {
     let base = dataset.source.base();
     let root = fs::canonicalize(base).unwrap_or_else(|_| base.to_path_buf());
     let classes = dataset.classes();
-    let is_observed = dataset.options().unobserved == Unobserved::Ignore;
     let start = format!("{}\n{:?}\n{:?}\n{classes:?}\n", root.display(), dataset.split, dataset.grid);
     let labels = dataset.sequences.iter().flat_map(|s| &s.labels);
-    let masks = dataset.sequences.iter().filter(|_| is_observed).flat_map(|s| &s.masks);
+    let masks = dataset.sequences.iter().flat_map(|s| &s.masks);
     let files: Vec<&PathBuf> = labels.chain(masks).collect();
     let fingerprint = Fingerprint::of(&start).and_files(base, &files)?;
     Ok(format!("{}-{fingerprint}", dataset.frame_count()))

@@ -263,10 +263,13 @@ impl Dataset {
     /// [`Error::Shape`] as for [`Batch::from_clips`].
     pub fn batch(&self, clips: &[Clip]) -> Result<Batch> {
         let mut batch = Batch::from_clips(clips, self.grid.size)?;
-        if self.options.unobserved == Unobserved::Ignore {
-            let unseen = batch.labels.iter_mut().zip(&batch.observed).filter(|(_, observed)| **observed == 0);
-            unseen.for_each(|(label, _)| *label = IGNORED);
-        }
+        // Whatever the files have there: in some data sets what nobody saw is labelled all the same.
+        let unseen = match self.options.unobserved {
+            Unobserved::Free => 0,
+            Unobserved::Ignore => IGNORED,
+        };
+        let voxels = batch.labels.iter_mut().zip(&batch.observed);
+        voxels.filter(|(_, observed)| **observed == 0).for_each(|(label, _)| *label = unseen);
         Ok(batch)
     }
 
