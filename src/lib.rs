@@ -3,6 +3,10 @@
 //!
 //! Data flows one way: `data -> graph/models -> plan -> gpu -> metrics -> events -> cli | app`.
 
+// Tests in here share helpers with those in `tests/`, which know the crate by its name.
+#[cfg(test)]
+extern crate self as sep4d;
+
 pub use error::{Error, Result};
 
 #[cfg(feature = "desktop")]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use eframe::egui::Key;
 use egui_kittest::Harness;
@@ -16,18 +15,10 @@ use super::layout::Pane;
 use super::state::State;
 use crate::data::synth::{self, Level, SynthOptions};
 use crate::train::config::{Preset, RunConfig};
+use wait::wait;
 
-fn wait(harness: &mut Harness<'static, App>, what: &str, done: impl Fn(&State) -> bool) {
-    for _ in 0..6000 {
-        harness.step();
-        if done(&harness.state().state) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let state = &harness.state().state;
-    panic!("{what} never came: {:?}, {:?}", state.engine.phase, state.notices.list());
-}
+#[path = "../../tests/app/wait.rs"]
+mod wait;
 
 fn order(harness: &mut Harness<'static, App>, action: Action) {
     let context = harness.ctx.clone();
@@ -46,6 +37,7 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
         ("model.architecture", Value::String("toy".into())),
         ("train.steps", Value::Integer(100_000)),
         ("train.validate_every", Value::Integer(5)),
+        ("train.log_every", Value::Integer(1)),
         ("output.dir", Value::String(run.display().to_string())),
     ]);
     let mut harness = Harness::builder().with_size([1280.0, 800.0]).wgpu().build_eframe(|creation| App::new(creation));
@@ -64,7 +56,7 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
     order(&mut harness, Action::Show(Pane::Latents));
     assert!(harness.query_by_label("Latent volume").is_some() && harness.query_by_label("σ").is_none());
     order(&mut harness, Action::Show(Pane::Mix));
-    harness.get_by_label("Show the mix").click();
+    harness.get_by_label("Show the mix").click_accesskit();
     wait(&mut harness, "the mix", |state| state.mixed.is_some());
 
     order(&mut harness, Action::Stop);
@@ -75,11 +67,10 @@ fn any_model_trains_shows_mixes_and_resumes_in_the_window() {
     harness.key_press(Key::F5);
     wait(&mut harness, "more steps", |state| state.history.steps.last().is_some_and(|last| last.step > stopped));
     order(&mut harness, Action::Stop);
-    wait(&mut harness, "the end", |state| state.engine.training.is_none());
+    wait(&mut harness, "the end", |state| matches!(state.engine.phase, Phase::Showing));
     order(&mut harness, Action::Show(Pane::Settings));
-    harness.get_by_label("Model").scroll_to_me();
-    harness.run_steps(3);
-    harness.get_by_label("Model").click();
-    harness.run_steps(3);
+    // Wherever it stands: what the window has to tell may lie over it.
+    harness.get_by_label("Model").click_accesskit();
+    harness.run_steps(20);
     assert!(harness.query_by_label("Toy features").is_some() && harness.query_by_label("Hidden").is_none());
 }
