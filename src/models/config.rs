@@ -28,12 +28,6 @@ pub struct ModelConfig {
     widths: Vec<usize>,
 }
 
-impl Default for ModelConfig {
-    fn default() -> Self {
-        ModelConfig::of(ARCHITECTURES[0], 0)
-    }
-}
-
 impl ModelConfig {
     /// That of the preset with this number, the smallest first, for CarlaSC's classes.
     pub fn of(architecture: &'static Architecture, preset: usize) -> ModelConfig {

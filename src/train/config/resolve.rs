@@ -522,6 +522,15 @@ mod tests {
     }
 
     #[test]
+    fn every_loss_of_a_model_has_the_key_of_its_weight() {
+        for term in crate::models::loss_terms() {
+            assert!(RunConfig::preset(Preset::Demo, None).value(term.weight).is_some_and(|weight| weight.is_float()));
+        }
+        let heavy = set(&["train.kl=0.25"]).unwrap().step();
+        assert_eq!(heavy.weights.terms.get("kl"), Some(0.25));
+    }
+
+    #[test]
     fn a_resumed_run_stays_the_same_run() {
         let config = RunConfig::preset(Preset::Tiny, None);
         let longer = config.resumed_with(&["train.steps=80".into(), "data.root=elsewhere".into()]).unwrap();
