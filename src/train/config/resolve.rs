@@ -292,50 +292,71 @@ fn overlay(base: &RunConfig, mut settings: Vec<Setting>) -> Result<RunConfig> {
     let mut table = table(base)?;
     // Which keys there are depends on it.
     settings.sort_by_key(|setting| setting.key != ARCHITECTURE);
-    for Setting { key, value, origin } in settings {
-        if let (ARCHITECTURE, Some(name)) = (key.as_str(), value.as_str()) {
-            choose_architecture(&mut table, name, base.train.preset)?;
-        }
-        let old = lookup(&table, &key).ok_or_else(|| match RunConfig::keys().any(|(known, _)| known == key) {
-            true => Error::Usage(format!(
-                "{origin}: the model {} has no {key}; leave it out, or set {ARCHITECTURE}",
-                lookup(&table, ARCHITECTURE).and_then(Value::as_str).unwrap_or_default()
-            )),
-            false => unknown(&key, &origin),
-        })?;
-        let value = match (old, value) {
-            (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
-            (Value::Array(_), Value::Array(items)) if key == "train.milestones" => Value::Array(
-                items.into_iter().map(|item| item.as_integer().map_or(item, |i| Value::Float(i as f64))).collect(),
-            ),
-            (_, value) => value,
-        };
-        // On one line, whatever the text.
-        let shown = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
-        let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {shown}"));
-        if !old.same_type(&value) {
-            return Err(wrong(if key == "data.sequences" { "a list of names in quotes" } else { kind(old) }));
-        }
-        if matches!(value, Value::Integer(..0)) {
-            return Err(wrong("0 or more"));
-        }
-        if let Some((section, name)) = key.split_once('.')
-            && let Some(Value::Table(section)) = table.get_mut(section)
-        {
-            section.insert(name.to_owned(), value.clone());
-            // The one key that was just changed is the only one that can be wrong.
-            let changed: Result<RunConfig, _> = table.clone().try_into();
-            changed.map_err(|why| {
-                let doc = RunConfig::keys().find(|(other, _)| *other == key).map_or("", |(_, doc)| doc);
-                let reason = why.message().lines().next().unwrap_or_default();
-                Error::Usage(format!("{origin}: {key} cannot be {shown} ({reason}); it means: {doc}"))
-            })?;
-        }
+    for setting in &settings {
+        set(&mut table, setting, base.train.preset)?;
     }
-    let config: RunConfig =
-        table.try_into().map_err(|why: toml::de::Error| Error::Usage(format!("the configuration is wrong: {why}")))?;
+    let config: RunConfig = table.try_into().map_err(|why| refused(base, &settings, &why))?;
     config.validate()?;
     Ok(config)
+}
+
+/// Gives a key its value, of the type that it had before.
+fn set(table: &mut Table, Setting { key, value, origin }: &Setting, preset: Preset) -> Result<()> {
+    if let (ARCHITECTURE, Some(name)) = (key.as_str(), value.as_str()) {
+        choose_architecture(table, name, preset)?;
+    }
+    let old = lookup(table, key).ok_or_else(|| match RunConfig::keys().any(|(known, _)| known == key) {
+        true => Error::Usage(format!(
+            "{origin}: the model {} has no {key}; leave it out, or set {ARCHITECTURE}",
+            lookup(table, ARCHITECTURE).and_then(Value::as_str).unwrap_or_default()
+        )),
+        false => unknown(key, origin),
+    })?;
+    let value = match (old, value) {
+        (Value::Float(_), Value::Integer(whole)) => Value::Float(*whole as f64),
+        (Value::Array(_), Value::Array(items)) if key == "train.milestones" => {
+            let number = |item: &Value| item.as_integer().map_or_else(|| item.clone(), |i| Value::Float(i as f64));
+            Value::Array(items.iter().map(number).collect())
+        }
+        (_, value) => value.clone(),
+    };
+    let wrong = |what: &str| Error::Usage(format!("{origin}: {key} must be {what}, not {}", on_one_line(&value)));
+    if !old.same_type(&value) {
+        return Err(wrong(if key == "data.sequences" { "a list of names in quotes" } else { kind(old) }));
+    }
+    if matches!(value, Value::Integer(..0)) {
+        return Err(wrong("0 or more"));
+    }
+    if let Some((section, name)) = key.split_once('.')
+        && let Some(Value::Table(section)) = table.get_mut(section)
+    {
+        section.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// Which of the settings, of the right types, cannot be: the first with which the table is no configuration any more.
+fn refused(base: &RunConfig, settings: &[Setting], why: &toml::de::Error) -> Error {
+    let mut table = table(base).unwrap_or_default();
+    for setting in settings {
+        let Setting { key, value, origin } = setting;
+        if set(&mut table, setting, base.train.preset).is_ok()
+            && let Err(why) = table.clone().try_into::<RunConfig>()
+        {
+            let doc = RunConfig::keys().find(|(other, _)| other == key).map_or("", |(_, doc)| doc);
+            let reason = why.message().lines().next().unwrap_or_default();
+            return Error::Usage(format!(
+                "{origin}: {key} cannot be {} ({reason}); it means: {doc}",
+                on_one_line(value)
+            ));
+        }
+    }
+    Error::Usage(format!("the configuration is wrong: {}", why.message().replace('\n', ", ")))
+}
+
+/// On one line, whatever the text.
+fn on_one_line(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -41,10 +41,15 @@ const ALIASES: [(&str, &[&str]); 28] = [
 
 /// Names shorter than this are only told apart from others by being equal.
 const SHORTEST: usize = 4;
+/// Longer than any that is meant for a key.
+const LONGEST: usize = 64;
 
 /// The key that was most likely meant by `key`, if any is likely: one of the same name, or that others call so, or that is
 /// spelt alike, or begins alike; of several, the one in the same section.
 pub fn nearest(key: &str) -> Option<&'static str> {
+    if key.len() > LONGEST {
+        return None;
+    }
     let key = key.trim().to_lowercase().replace('-', "_");
     let (section, name) = key.rsplit_once('.').unwrap_or(("", &key));
     let keys = || RunConfig::keys().map(|(known, _)| known);
