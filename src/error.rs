@@ -1,4 +1,6 @@
-//! The library's one error type. Every message says what is wrong, where, and what to do about it.
+//! The library's one error type. Every message says on one line what is wrong, where, and what to do about it.
+
+use crate::figures::one_line;
 
 /// Short for a result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -7,28 +9,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A wrong command line, configuration key or value (exit code 2).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Usage(String),
     /// Shapes that do not fit together while a graph is built (exit code 2).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Shape(String),
     /// Unreadable, missing or inconsistent files (exit code 3).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Data(String),
     /// A file that is there but cannot be read now, whatever it holds (exit code 3).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Unreadable(String),
     /// No adapter, a lost device, a failed kernel, or limits that are too small (exit code 4).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Device(String),
     /// A plan that does not fit the memory budget or the adapter (exit code 5).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Memory(String),
     /// Training produced NaN or infinity too often (exit code 6).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     NonFinite(String),
     /// A run folder that another process is writing (exit code 7).
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Busy(String),
     /// Ended by a signal after the state was saved (exit code 128 + signal).
     #[error("stopped by signal {signal}; {saved}")]

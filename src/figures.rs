@@ -53,9 +53,9 @@ pub fn frames(first: usize, step: usize, frames: usize) -> String {
     format!("frames {first} to {last}{every}")
 }
 
-/// A message without its line breaks.
+/// A message without its line breaks, which libraries and file names bring along.
 pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a POSIX shell takes it for one argument that is no option, for commands that are proposed.

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapters::{AdapterSummary, DeviceChoice, OPTIONAL_FEATURES, choose, enumerate, summary};
 use super::tuning::TuningFile;
-use crate::figures::one_line;
 use crate::graph::program::{LAYER, LAYER_BYTES};
 use crate::graph::{KernelLimits, Tuning};
 use crate::{Error, Result};
@@ -103,11 +102,11 @@ impl Context {
         let (lost, uncaptured) = (failure.clone(), failure.clone());
         // Dropping the device reports its loss too, but then nobody is left to ask.
         device.set_device_lost_callback(move |reason, message| {
-            let message = one_line(&format!("the GPU device was lost ({reason:?}) {message}"));
+            let message = format!("the GPU device was lost ({reason:?}) {message}");
             lost.lock().unwrap_or_else(PoisonError::into_inner).loss.get_or_insert(message);
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let message = one_line(&error.to_string());
+            let message = error.to_string();
             uncaptured.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(message);
         }));
         let cache = open_pipeline_cache(adapter, &device);
@@ -212,7 +211,7 @@ impl Context {
                 "{} has no memory left for {what}; use a smaller T, grid (data.crop) or preset",
                 self.adapter.name
             )),
-            why => Error::Device(format!("{what} failed on {}: {}", self.adapter.name, one_line(&why.to_string()))),
+            why => Error::Device(format!("{what} failed on {}: {why}", self.adapter.name)),
         })
     }
 

@@ -189,7 +189,7 @@ fn refusal(why: &ConnectError, name: &OsStr) -> String {
         why => return format!("the X server at DISPLAY={name} cannot be understood ({why})"),
     };
     let reason = String::from_utf8_lossy(reason);
-    let reason = reason.trim_matches(|c: char| c.is_whitespace() || c == '\0').replace('\n', ", ");
+    let reason = reason.trim_matches(|c: char| c.is_whitespace() || c == '\0');
     let refused = format!("the X server at DISPLAY={name} refuses the connection ({reason})");
     if reason.to_lowercase().contains("authori") {
         return format!(

@@ -214,7 +214,7 @@ fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
 fn parse(text: &str, origin: &str) -> Result<Vec<Setting>> {
     let table: Table = toml::from_str(text).map_err(|why: toml::de::Error| {
         let line = why.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Error::Usage(format!("{origin}, line {line}: {}; correct that line", why.message().replace('\n', ", ")))
+        Error::Usage(format!("{origin}, line {line}: {}; correct that line", why.message()))
     })?;
     let mut settings = Vec::new();
     for (section, value) in table {
@@ -351,7 +351,7 @@ fn refused(base: &RunConfig, settings: &[Setting], why: &toml::de::Error) -> Err
             ));
         }
     }
-    Error::Usage(format!("the configuration is wrong: {}", why.message().replace('\n', ", ")))
+    Error::Usage(format!("the configuration is wrong: {}", why.message()))
 }
 
 /// On one line, whatever the text.
