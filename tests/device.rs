@@ -114,7 +114,7 @@ fn planned_memory_is_what_the_adapter_gives_out() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let weights = vec![1.0; config.model.classes];
     let mut session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0).unwrap();
-    session.train_step(&batch, 1e-3).unwrap();
+    session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
     // Then what the first upload was staged in is gone.
     session.report().unwrap();
     let planned = session.preflight().peak_bytes as f64;

@@ -17,7 +17,7 @@ use sep4d::layers::segmentation_loss::segmentation_loss;
 use sep4d::models::sep4d::SEP4D;
 use sep4d::models::{BatchShape, Built, Mode, ModelConfig, Terms};
 use sep4d::selftest::relative_error;
-use sep4d::train::session::{LossWeights, NamedTensor, Precision, Session, StepConfig, TrainingState};
+use sep4d::train::session::{LossWeights, NamedTensor, Session, StepConfig, TrainingState};
 
 const CLASSES: usize = 11;
 const SIZE: [usize; 3] = [8, 6, 4];
@@ -136,7 +136,7 @@ fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<M
     }
     let plan = Plan::new(graph, &limits).unwrap();
     let memory = Memory::new(&context, &[&plan]).unwrap();
-    let mut block = vec![0.0; graph.block_elements()];
+    let mut block = vec![0.0; graph.block_elements(Block::Parameters)];
     for p in graph.parameters() {
         block[p.offset..p.offset + p.elements()].copy_from_slice(&golden.parameter(&p.name));
     }
@@ -290,11 +290,8 @@ fn batch(golden: &Golden) -> Batch {
 fn session(golden: &Golden) -> Session {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let step = StepConfig {
-        precision: Precision::F32,
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) },
-        weight_decay: 0.0,
-        clip_norm: None,
-        memory_budget: None,
+        ..StepConfig::default()
     };
     let weights = golden.f32("class_weights");
     let mut session = Session::new(&context, &config(), &shape(), &step, &weights, u64::from(SEED)).unwrap();
@@ -311,7 +308,7 @@ fn ten_adam_losses_agree() {
     let mut session = session(&golden);
     let batch = batch(&golden);
     for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
-        session.train_step(&batch, 1e-3).unwrap();
+        session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
         let loss = session.report().unwrap().loss;
         println!("step {step}: {loss} against {expected}");
         assert!((loss - expected).abs() <= 1e-4 * expected, "step {step}: {loss} instead of {expected}");

@@ -24,7 +24,7 @@ fn a_budgeted_run_fits_and_takes_the_same_steps() {
     let trained = [&free, &tight].map(|step| {
         let mut session = Session::new(&context, &config.model, &shape, step, &weights, 5).unwrap();
         let reports = [0, 1, 2].map(|_| {
-            session.train_step(&batch, 1e-3).unwrap();
+            session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
             session.report().unwrap()
         });
         (session.preflight().clone(), reports, session.export().unwrap())

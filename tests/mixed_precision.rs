@@ -40,7 +40,7 @@ fn the_first_steps_are_those_of_f32() {
     assert!(planned < whole * 4 / 5, "{planned} of {whole} bytes");
     for step in 0..5 {
         let [a, b] = [&mut single, &mut half].map(|session| {
-            session.train_step(&batch, 1e-3).unwrap();
+            session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
             session.report().unwrap()
         });
         println!("{a:?}\n{b:?}");
@@ -61,7 +61,7 @@ fn a_scale_that_is_too_large_halves_until_the_gradients_are_finite() {
     let loss_scale = Some(LossScale { scale: too_large, good_steps: 7 });
     session.import(&TrainingState { loss_scale, ..start.clone() }).unwrap();
 
-    session.train_step(&batch, 1e-3).unwrap();
+    session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
     let report = session.report().unwrap();
     assert!(!report.finite && report.skipped == 0 && report.loss_scale == too_large, "{report:?}");
     let state = session.export().unwrap();
@@ -70,7 +70,7 @@ fn a_scale_that_is_too_large_halves_until_the_gradients_are_finite() {
 
     let mut steps = 1;
     while !session.report().unwrap().finite {
-        session.train_step(&batch, 1e-3).unwrap();
+        session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
         steps += 1;
         assert!(steps < 30, "{:?}", session.report());
     }
@@ -90,7 +90,7 @@ fn what_no_scale_can_cure_counts_as_skipped() {
     state.loss_scale = Some(LossScale { scale: 2.0, good_steps: 0 });
     session.import(&state).unwrap();
     let skipped = [0, 1, 2].map(|_| {
-        session.train_step(&batch, 1e-3).unwrap();
+        session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
         session.report().unwrap().skipped
     });
     assert_eq!(skipped, [0, 1, 2]);

@@ -84,9 +84,7 @@ fn all_kernels() -> Kernels {
     let steps = [Precision::F32, Precision::F16].map(|precision| StepConfig {
         precision,
         weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) },
-        weight_decay: 0.0,
-        clip_norm: None,
-        memory_budget: None,
+        ..StepConfig::default()
     });
     // The grids of the towns, CarlaSC and Occ3D; the second one's is also taken with long clips, which need windows.
     for preset in Preset::ALL {

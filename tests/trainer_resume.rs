@@ -99,20 +99,25 @@ fn a_resumed_run_is_the_run_that_was_never_stopped() {
 
 #[test]
 fn a_run_that_was_stopped_anywhere_ends_the_same() {
-    stopped_ends_the_same(Precision::F32);
+    stopped_ends_the_same(|_| {});
+}
+
+#[test]
+fn a_run_of_several_batches_a_step_and_their_average_that_was_stopped_anywhere_ends_the_same() {
+    stopped_ends_the_same(|config| (config.train.accumulate, config.train.ema) = (3, 0.9));
 }
 
 #[test]
 fn a_run_in_f16_that_was_stopped_anywhere_ends_the_same() {
     if Context::open(&DeviceChoice::Best).expect("there is an adapter").limits().has_f16 {
-        stopped_ends_the_same(Precision::F16);
+        stopped_ends_the_same(|config| config.train.precision = Precision::F16);
     }
 }
 
-fn stopped_ends_the_same(precision: Precision) {
+fn stopped_ends_the_same(change: impl FnOnce(&mut RunConfig)) {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let mut config = config(&common::town(dir.path()));
-    config.train.precision = precision;
+    change(&mut config);
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
     finished(&start(&config, &whole, false));
 

@@ -271,6 +271,7 @@ fn run() -> PathBuf {
         };
         let state = TrainingState {
             parameters: tensors(),
+            averages: None,
             first_moments: tensors(),
             second_moments: tensors(),
             steps: 10,

@@ -82,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     let planned = Planned::new(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
-    let batch = Batch::from_clips(&clips, shape.size)?;
+    let batches = vec![Batch::from_clips(&clips, shape.size)?; config.train.accumulate];
     // Before the session, which may leave no memory for it.
     let ceilings = Ceilings::measure(&context)?;
 
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<()> {
     let weights = vec![1.0; config.model.classes];
     let session = Session::of(&context, &planned, &weights, 0)?;
     let subject = Subject::new(&config, &shape, &context.adapter);
-    let report = Report::measure(subject, ceilings, session, &batch, args.steps, args.by)?;
+    let report = Report::measure(subject, ceilings, session, &batches, args.steps, args.by)?;
     match args.json {
         true => say!("{}", report.json()),
         false => report.print(),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Op, Storage, TensorId};
+use super::{Graph, Op, ParameterKind, Storage, Tensor, TensorId};
 use crate::layers::pointwise::Pointwise;
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ impl Graph {
     pub fn backward(&mut self, seeds: &[(TensorId, TensorId)], wrt: &[TensorId]) -> Result<Gradients> {
         let mut needs = vec![false; self.tensors.len()];
         for (i, tensor) in self.tensors.iter().enumerate() {
-            needs[i] = matches!(tensor.storage, Storage::Parameter(_)) && tensor.root.0 == i;
+            needs[i] = self.trained(tensor).is_some() && tensor.root.0 == i;
         }
         for &id in wrt {
             needs[self.root(id).0] = true;
@@ -72,6 +72,14 @@ impl Graph {
         let asked = wrt.iter().filter_map(|&id| gradients.of(self, id)).map(|id| self.root(id)).collect();
         self.absorb_masks(&asked);
         Ok(gradients)
+    }
+
+    /// The number of a parameter that is trained.
+    fn trained(&self, tensor: &Tensor) -> Option<usize> {
+        match tensor.storage {
+            Storage::Parameter(i) if self.parameters[i].kind == ParameterKind::Trained => Some(i),
+            _ => None,
+        }
     }
 
     fn accumulate(&mut self, gradients: &mut Gradients, tensor: TensorId, d_tensor: TensorId) -> Result<()> {
@@ -125,10 +133,8 @@ impl Graph {
 
     fn place_parameter_gradients(&mut self, gradients: &Gradients) -> Result<()> {
         let parameters: Vec<(TensorId, usize)> = (0..self.tensors.len())
-            .filter_map(|i| match self.tensors[i].storage {
-                Storage::Parameter(index) if self.tensors[i].root.0 == i => Some((TensorId(i), index)),
-                _ => None,
-            })
+            .filter(|&i| self.tensors[i].root.0 == i)
+            .filter_map(|i| Some((TensorId(i), self.trained(&self.tensors[i])?)))
             .collect();
         for (parameter, index) in parameters {
             let Some(gradient) = gradients.of(self, parameter) else {

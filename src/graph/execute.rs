@@ -69,6 +69,11 @@ impl Memory {
         read(&self.context, buffer, 0, buffer.size() as usize)
     }
 
+    /// Whether any plan uses the block.
+    pub fn has(&self, block: Block) -> bool {
+        self.buffers.contains_key(&BufferId::Block(block))
+    }
+
     fn block(&self, block: Block) -> Result<&wgpu::Buffer> {
         self.buffers
             .get(&BufferId::Block(block))

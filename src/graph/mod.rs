@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use autodiff::Gradients;
-pub use parameter::{Init, ParameterSpec};
+pub use parameter::{Init, ParameterKind, ParameterSpec};
 pub use program::{Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Scratch, Slot};
 pub use tune::{Tuning, Variants};
 
@@ -124,15 +124,28 @@ pub enum Storage {
     Constant(Arc<Vec<f32>>),
 }
 
-/// The flat blocks that outlive a step. Each parameter starts at a multiple of 64 elements.
+/// The flat blocks that outlive a step and are shared by the graphs of a run. Each parameter starts at a multiple of 64
+/// elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Block {
-    /// All parameters, `[P]`.
+    /// All parameters that are trained, `[P]`.
     Parameters,
     /// Their gradients, `[P]`.
     Gradients,
+    /// The sums of their gradients over the batches of a step, `[P]`.
+    GradientSums,
     /// Adam's first and second moments, `[2, P]`.
     Moments,
+    /// Moving averages of the parameters over the steps, `[P]`.
+    Averages,
+    /// What a model keeps that no gradient reaches, [`ParameterKind::Buffer`].
+    Buffers,
+    /// The losses of a batch, at most 64.
+    Losses,
+    /// Their sums over the batches of a step.
+    LossSums,
+    /// What a loss is multiplied by before it is differentiated, `[1]`.
+    LossScale,
 }
 
 /// A tensor's name, spec and storage.
@@ -259,6 +272,8 @@ pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) parameters: Vec<ParameterSpec>,
     scope: Vec<String>,
+    /// Whether parameters are read where their moving averages are.
+    averaged: bool,
 }
 
 impl Graph {
@@ -335,15 +350,10 @@ impl Graph {
         Ok(self.add_tensor(self.path(name), spec, Storage::Constant(Arc::new(values))))
     }
 
-    /// The whole of a flat block as one tensor. Declare every parameter before.
-    pub fn block(&mut self, block: Block) -> TensorId {
-        let length = self.block_elements();
-        let (name, shape) = match block {
-            Block::Parameters => ("parameters", vec![length]),
-            Block::Gradients => ("gradients", vec![length]),
-            Block::Moments => ("moments", vec![2, length]),
-        };
-        self.add_tensor(name.to_owned(), TensorSpec::f32(&shape), Storage::Block(block))
+    /// The whole of a flat block as one tensor, or, of one that is no list of parameters, its first elements. Declare every
+    /// parameter before.
+    pub fn block(&mut self, block: Block, shape: &[usize]) -> TensorId {
+        self.add_tensor(format!("{block:?}"), TensorSpec::f32(shape), Storage::Block(block))
     }
 
     /// Lets the host read `id` after a step.

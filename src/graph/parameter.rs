@@ -1,6 +1,8 @@
 //! Parameters: names, shapes, initial values, and their places in the flat blocks.
 
-use super::{Block, Graph, Storage, TensorId, TensorSpec};
+use std::ops::Range;
+
+use super::{Block, Graph, Storage, Tensor, TensorId, TensorSpec};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -39,6 +41,16 @@ impl Init {
     }
 }
 
+/// What becomes of a parameter while its model is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// The optimiser changes it.
+    Trained,
+    /// It is as it began, or as the model itself overwrites it ([`Graph::push_into`]): torch's `register_buffer`. It is saved
+    /// like the others.
+    Buffer,
+}
+
 /// A parameter as the checkpoint knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParameterSpec {
@@ -48,11 +60,21 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     /// Initial values.
     pub init: Init,
-    /// First element in the flat blocks.
+    /// What becomes of it.
+    pub kind: ParameterKind,
+    /// First element in its flat block, and in those of its gradient and moments.
     pub offset: usize,
 }
 
 impl ParameterSpec {
+    /// The flat block that it is in.
+    pub fn block(&self) -> Block {
+        match self.kind {
+            ParameterKind::Trained => Block::Parameters,
+            ParameterKind::Buffer => Block::Buffers,
+        }
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -65,13 +87,26 @@ impl Graph {
     /// # Errors
     /// [`Error::Shape`] if the name is taken.
     pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<TensorId> {
+        self.declare(name, shape, init, ParameterKind::Trained)
+    }
+
+    /// Declares a parameter that no gradient reaches, as [`Graph::parameter`] does one that is trained.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the name is taken.
+    pub fn buffer(&mut self, name: &str, shape: &[usize], init: Init) -> Result<TensorId> {
+        self.declare(name, shape, init, ParameterKind::Buffer)
+    }
+
+    fn declare(&mut self, name: &str, shape: &[usize], init: Init, kind: ParameterKind) -> Result<TensorId> {
         let name = self.path(name);
         if self.parameters.iter().any(|p| p.name == name) {
             return Err(Error::Shape(format!("parameter {name} is declared twice")));
         }
-        let offset = self.block_elements();
+        let mut spec = ParameterSpec { name: name.clone(), shape: shape.to_vec(), init, kind, offset: 0 };
+        spec.offset = self.block_elements(spec.block());
         let index = self.parameters.len();
-        self.parameters.push(ParameterSpec { name: name.clone(), shape: shape.to_vec(), init, offset });
+        self.parameters.push(spec);
         Ok(self.add_tensor(name, TensorSpec::f32(shape), Storage::Parameter(index)))
     }
 
@@ -86,16 +121,43 @@ impl Graph {
         self.parameters.iter().map(ParameterSpec::elements).sum()
     }
 
-    /// Elements of one flat block, padding included.
-    pub fn block_elements(&self) -> usize {
-        self.parameters.last().map_or(0, |p| p.offset + p.elements().next_multiple_of(PARAMETER_ALIGNMENT))
+    /// Elements of a flat block, padding included.
+    pub fn block_elements(&self, block: Block) -> usize {
+        let of_parameters = |block: Block| {
+            let last = self.parameters.iter().rfind(|p| p.block() == block);
+            last.map_or(0, |p| p.offset + p.elements().next_multiple_of(PARAMETER_ALIGNMENT))
+        };
+        match block {
+            Block::Parameters | Block::Gradients | Block::GradientSums | Block::Averages => {
+                of_parameters(Block::Parameters)
+            }
+            Block::Moments => 2 * of_parameters(Block::Parameters),
+            Block::Buffers => of_parameters(Block::Buffers),
+            Block::Losses | Block::LossSums | Block::LossScale => PARAMETER_ALIGNMENT,
+        }
     }
 
-    /// The flat parameter block as it starts under `seed`; each parameter draws from a stream of its own, so that adding
+    /// A graph without nodes that has the parameters of this one, at the same places.
+    pub fn with_the_same_parameters(&self) -> Graph {
+        Graph { parameters: self.parameters.clone(), ..Graph::default() }
+    }
+
+    /// Reads the moving averages of the parameters in place of the parameters.
+    pub fn use_averages(&mut self) {
+        self.averaged = true;
+    }
+
+    /// Whether it does.
+    pub fn is_averaged(&self) -> bool {
+        self.averaged
+    }
+
+    /// A flat block of parameters as it starts under `seed`; each parameter draws from a stream of its own, so that adding
     /// one does not change the others.
-    pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
-        let mut values = vec![0.0; self.block_elements()];
-        for (index, parameter) in self.parameters.iter().enumerate() {
+    pub fn initial_values(&self, block: Block, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0; self.block_elements(block)];
+        let of_block = if block == Block::Averages { Block::Parameters } else { block };
+        for (index, parameter) in self.parameters.iter().enumerate().filter(|(_, p)| p.block() == of_block) {
             let mut rng = Rng::new(seed, 0x5eed_0000_0000 + index as u64);
             let range = parameter.offset..parameter.offset + parameter.elements();
             parameter.init.fill(&mut rng, &mut values[range]);
@@ -103,15 +165,25 @@ impl Graph {
         values
     }
 
-    /// Block and element range of a tensor that lives in a flat block.
-    pub(crate) fn block_range(&self, storage: &Storage) -> Option<(Block, std::ops::Range<usize>)> {
-        let range = |i: usize| self.parameters[i].offset..self.parameters[i].offset + self.parameters[i].elements();
+    /// The flat block that a tensor is in; `None` if it is in none.
+    pub(crate) fn block_of(&self, storage: &Storage) -> Option<Block> {
         match storage {
-            Storage::Parameter(i) => Some((Block::Parameters, range(*i))),
-            Storage::Gradient(i) => Some((Block::Gradients, range(*i))),
-            Storage::Block(Block::Moments) => Some((Block::Moments, 0..2 * self.block_elements())),
-            Storage::Block(block) => Some((*block, 0..self.block_elements())),
+            Storage::Parameter(i) => match self.parameters[*i].block() {
+                Block::Parameters if self.averaged => Some(Block::Averages),
+                block => Some(block),
+            },
+            Storage::Gradient(_) => Some(Block::Gradients),
+            Storage::Block(block) => Some(*block),
             Storage::Transient | Storage::Input | Storage::Constant(_) => None,
         }
+    }
+
+    /// The same with the range of its elements.
+    pub(crate) fn block_range(&self, tensor: &Tensor) -> Option<(Block, Range<usize>)> {
+        let first = match tensor.storage {
+            Storage::Parameter(i) | Storage::Gradient(i) => self.parameters[i].offset,
+            _ => 0,
+        };
+        Some((self.block_of(&tensor.storage)?, first..first + tensor.spec.elements()))
     }
 }

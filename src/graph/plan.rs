@@ -287,7 +287,7 @@ pub(super) fn live_nodes(graph: &Graph) -> Vec<usize> {
     let mut needed: Vec<bool> = graph
         .tensors
         .iter()
-        .map(|t| t.kept || matches!(t.storage, Storage::Gradient(_) | Storage::Block(_) | Storage::Input))
+        .map(|t| t.kept || !matches!(t.storage, Storage::Transient | Storage::Constant(_)))
         .collect();
     let mut live = Vec::new();
     for (index, node) in graph.nodes().iter().enumerate().rev() {

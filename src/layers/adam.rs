@@ -1,5 +1,6 @@
 //! The optimiser: the gradient's norm, Adam over the flat blocks, and the scale of the loss in mixed precision.
 
+use super::average::MovingAverage;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{Block, CpuTensor, Graph, Kernel, Op, OpContext, Operand, Program, TensorId, TensorSpec};
@@ -14,32 +15,45 @@ const VECTORS_PER_INVOCATION: usize = 4;
 /// Elements to which a flat block is padded, so that the second moments start at an aligned offset and in a vector.
 const BLOCK_ALIGNMENT: usize = 64;
 
-/// What the host writes before a step and may read after it.
+/// What the host writes before an optimiser's step and may read after it.
 #[derive(Debug, Clone, Copy)]
 pub struct OptimiserStep {
     /// `[4]`, written before each step: [`Adam::hyper`].
     pub hyper: TensorId,
-    /// `[3]`, kept: the gradient's norm, 1 if it was finite, and the scale of the loss.
+    /// `[3]`: the gradient's norm, 1 if it was finite, and the scale of the loss.
     pub state: TensorId,
     /// u32 `[2]`, kept, written before the first step: steps skipped so far, and good ones since the scale last changed.
     pub counters: TensorId,
 }
 
-/// Appends the update of the flat blocks: the last thing a training graph does, after [`Graph::backward`] from a loss whose
-/// gradient is `scale`, an input of `[1]` that the host writes before the first step.
+/// Appends the update of the flat blocks by the gradients in the block `gradients`, those of a loss that was multiplied by what
+/// is in [`Block::LossScale`], which the host writes before the first step. With `averages`, those of the parameters follow
+/// ([`MovingAverage`]).
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the graph has no parameters.
-pub fn optimiser_step(graph: &mut Graph, adam: Adam, scale: TensorId, scaling: LossScaling) -> Result<OptimiserStep> {
-    let parameters = graph.block(Block::Parameters);
-    let gradients = graph.block(Block::Gradients);
-    let moments = graph.block(Block::Moments);
+pub fn optimiser_step(
+    graph: &mut Graph,
+    adam: Adam,
+    gradients: Block,
+    scaling: LossScaling,
+    averages: bool,
+) -> Result<OptimiserStep> {
+    let length = graph.block_elements(Block::Parameters);
+    let parameters = graph.block(Block::Parameters, &[length]);
+    let gradients = graph.block(gradients, &[length]);
+    let moments = graph.block(Block::Moments, &[2, length]);
+    let scale = graph.block(Block::LossScale, &[1]);
     let hyper = graph.input("optimiser.hyper", TensorSpec::f32(&[4]));
     let counters = graph.input("optimiser.counters", TensorSpec::u32(&[2]));
     let state = graph.push_one(GradientNorm, &[gradients, scale])?;
     graph.push_into(adam, &[parameters, gradients, moments, state, hyper], &[parameters, moments])?;
+    if averages {
+        let averages = graph.block(Block::Averages, &[length]);
+        graph.push_into(MovingAverage, &[averages, parameters, state, hyper], &[averages])?;
+    }
     graph.push_into(scaling, &[state, counters], &[scale, counters])?;
-    [state, counters, scale].into_iter().for_each(|id| graph.keep(id));
+    graph.keep(counters);
     Ok(OptimiserStep { hyper, state, counters })
 }
 
@@ -69,7 +83,7 @@ pub struct GradientNorm;
 /// - `parameters`, `gradients`: `[P]`, `P` a multiple of 64 (as the flat blocks are)
 /// - `moments`: `[2, P]`
 /// - `state`: `[3]` from [`GradientNorm`]
-/// - `hyper`: `[4]` = (rate, `c1 = 1 - beta1^t`, `c2 = 1 - beta2^t`, unused), from [`Adam::hyper`]
+/// - `hyper`: `[4]` = (rate, `c1 = 1 - beta1^t`, `c2 = 1 - beta2^t`, for [`MovingAverage`]), from [`Adam::hyper`]
 /// - outputs: `parameters`, `moments`, each of which may be the input's memory
 ///
 /// # Errors
@@ -86,12 +100,14 @@ pub struct Adam {
     pub weight_decay: f64,
     /// Largest norm of the gradient.
     pub clip_norm: Option<f32>,
+    /// What a moving average of the parameters keeps of itself in a step, once there were many.
+    pub average_decay: f64,
 }
 
 impl Default for Adam {
     /// PyTorch's defaults.
     fn default() -> Self {
-        Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip_norm: None }
+        Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip_norm: None, average_decay: 0.0 }
     }
 }
 
@@ -100,7 +116,9 @@ impl Adam {
     pub fn hyper(&self, learning_rate: f64, taken_steps: u64) -> [f32; 4] {
         let t = (taken_steps + 1) as f64;
         let correction = |beta: f64| (1.0 - beta.powf(t)) as f32;
-        [learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0]
+        // Early on the average follows closely, for where a model begins is worth nothing.
+        let kept = self.average_decay.min((1.0 + t) / (10.0 + t)) as f32;
+        [learning_rate as f32, correction(self.beta1), correction(self.beta2), kept]
     }
 
     fn words(&self, vectors: usize) -> Vec<u32> {
@@ -426,8 +444,8 @@ mod tests {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let mut graph = Graph::new();
         graph.parameter("w", &[4], Init::Constant(0.0)).unwrap();
-        let scale = graph.input("scale", TensorSpec::f32(&[1]));
-        let step = optimiser_step(&mut graph, adam.clone(), scale, LossScaling::NONE).unwrap();
+        let step = optimiser_step(&mut graph, adam.clone(), Block::Gradients, LossScaling::NONE, true).unwrap();
+        graph.keep(step.state);
         let plan = Plan::new(&graph, context.limits()).unwrap();
         let memory = Memory::new(&context, &[&plan]).unwrap();
         let executor = Executor::new(&context, graph, plan, &memory).unwrap();
@@ -437,19 +455,28 @@ mod tests {
             block
         };
         memory.write_block(Block::Parameters, &padded(START)).unwrap();
-        executor.write(scale, &[1.0f32]).unwrap();
+        memory.write_block(Block::Averages, &padded(START)).unwrap();
+        memory.write_block(Block::LossScale, &padded([1.0; 4])).unwrap();
         executor.write(step.counters, &[0u32; 2]).unwrap();
         let run = |gradients: [f32; 4], taken: usize| {
             memory.write_block(Block::Gradients, &padded(gradients)).unwrap();
             executor.write(step.hyper, &adam.hyper(1e-2 * 0.7f64.powi(taken as i32), taken as u64)).unwrap();
             executor.run().unwrap();
         };
+        let mut average = START.map(f64::from);
         for (taken, gradients) in GRADIENTS.into_iter().enumerate() {
             if taken == 2 {
                 run([1.0, f32::NAN, 0.0, 0.0], taken);
                 assert_eq!(executor.read::<f32>(step.state).unwrap()[1], 0.0);
             }
             run(gradients, taken);
+            let kept = adam.average_decay.min((taken as f64 + 2.0) / (taken as f64 + 11.0));
+            let parameters = memory.read_block(Block::Parameters).unwrap();
+            average.iter_mut().zip(parameters).for_each(|(a, w)| *a = kept * *a + (1.0 - kept) * f64::from(w));
+        }
+        let averages = memory.read_block(Block::Averages).unwrap();
+        for (found, expected) in averages.into_iter().zip(average) {
+            assert!((f64::from(found) - expected).abs() < 1e-6, "{found} against {expected}");
         }
         assert_eq!(executor.read::<u32>(step.counters).unwrap()[0], 1);
         let norm = executor.read::<f32>(step.state).unwrap();
@@ -471,15 +498,22 @@ mod tests {
 
     #[test]
     fn three_steps_agree_with_torch_adamw_and_clipping() {
-        let adam = Adam { beta1: 0.8, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1, clip_norm: Some(1.0) };
+        let adam = Adam {
+            beta1: 0.8,
+            beta2: 0.99,
+            epsilon: 1e-6,
+            weight_decay: 0.1,
+            clip_norm: Some(1.0),
+            average_decay: 0.9,
+        };
         three_steps(adam, ADAMW_CLIPPED);
     }
 
     #[test]
     fn misfits_are_named() {
         let mut graph = Graph::new();
-        let scale = graph.input("scale", TensorSpec::f32(&[1]));
-        let error = optimiser_step(&mut graph, Adam::default(), scale, LossScaling::NONE).unwrap_err().to_string();
+        let step = optimiser_step(&mut graph, Adam::default(), Block::Gradients, LossScaling::NONE, false);
+        let error = step.unwrap_err().to_string();
         assert!(error.contains("gradient_norm"), "{error}");
     }
 }

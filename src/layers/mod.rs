@@ -1,6 +1,7 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
 pub mod adam;
+pub mod average;
 pub mod axis_mean;
 pub mod axis_pool;
 pub mod broadcast_add;
@@ -28,6 +29,7 @@ use crate::selftest::Case;
 pub fn cases() -> Vec<Case> {
     [
         adam::cases(),
+        average::cases(),
         axis_mean::cases(),
         axis_pool::cases(),
         broadcast_add::cases(),

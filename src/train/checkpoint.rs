@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! checkpoints/step-00000040.safetensors         parameters; metadata: format version, step, config (TOML), checksum
-//! checkpoints/step-00000040.optim.safetensors   Adam's moments; metadata: counters, data cursor, both checksums
+//! checkpoints/step-00000040.optim.safetensors   Adam's moments, and the parameters where those above are their moving
+//!                                               averages; metadata: counters, data cursor, both checksums
 //! checkpoints/index.json                        the latest and the best step
 //! ```
 //!
@@ -23,6 +24,7 @@ use crate::{Error, Result};
 mod checks;
 mod file;
 
+use checks::belong;
 pub use checks::{check_finite, conform, first_not_finite};
 pub use file::FORMAT_VERSION;
 use file::{TensorFile, complete_metadata, write_tensors};
@@ -31,6 +33,7 @@ const MODEL_SUFFIX: &str = ".safetensors";
 const OPTIMISER_SUFFIX: &str = ".optim.safetensors";
 /// No index has more bytes.
 const LONGEST_INDEX: u64 = 1 << 20;
+const TRAINED: &str = "trained.";
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
 
@@ -129,22 +132,34 @@ impl Checkpoint {
                 path.display()
             )));
         }
+        let among =
+            |prefix: &str| -> Vec<NamedTensor> { file.tensors.iter().filter_map(|t| strip(t, prefix)).collect() };
+        // Not every parameter is trained.
         let moments = |prefix: &str| -> Result<Vec<NamedTensor>> {
-            let moments: Vec<NamedTensor> = file.tensors.iter().filter_map(|t| strip(t, prefix)).collect();
-            conform(&moments, &weights.parameters, &beside)?;
+            let moments = among(prefix);
+            belong(&moments, &weights.parameters, &beside)?;
             Ok(moments)
+        };
+        let (first_moments, second_moments) = (moments(FIRST)?, moments(SECOND)?);
+        let trained = among(TRAINED);
+        let (parameters, averages) = if trained.is_empty() {
+            (weights.parameters, None)
+        } else {
+            conform(&trained, &weights.parameters, &beside)?;
+            (trained, Some(weights.parameters))
         };
         let loss_scale = match file.metadata.contains_key("loss_scale") {
             true => Some(LossScale { scale: file.number("loss_scale")?, good_steps: file.number("good_steps")? }),
             false => None,
         };
         let state = TrainingState {
-            first_moments: moments(FIRST)?,
-            second_moments: moments(SECOND)?,
+            parameters,
+            averages,
+            first_moments,
+            second_moments,
             steps: file.number("step")?,
             skipped: file.number("skipped")?,
             loss_scale,
-            parameters: weights.parameters,
         };
         let cursor = Cursor { epoch: file.number("cursor_epoch")?, position: file.number("cursor_position")? };
         Ok(Checkpoint { config: weights.config, state, cursor })
@@ -166,14 +181,15 @@ impl CheckpointFolder {
         let state = &checkpoint.state;
         let path = self.path_of(state.steps);
         let model = [("step", state.steps.to_string()), ("config", checkpoint.config.to_toml())];
-        let (model, model_checksum) = complete_metadata(&model, &state.parameters);
-        let moments: Vec<NamedTensor> = state
-            .first_moments
-            .iter()
-            .map(|tensor| (FIRST, tensor))
-            .chain(state.second_moments.iter().map(|tensor| (SECOND, tensor)))
-            .map(|(prefix, tensor)| NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor.clone() })
-            .collect();
+        let (model, model_checksum) = complete_metadata(&model, state.model());
+        let trained: &[NamedTensor] = if state.averages.is_some() { &state.parameters } else { &[] };
+        let beside = [(FIRST, &state.first_moments[..]), (SECOND, &state.second_moments), (TRAINED, trained)];
+        let prefixed = |(prefix, tensors): (&str, &[NamedTensor])| -> Vec<NamedTensor> {
+            let named =
+                |tensor: &NamedTensor| NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor.clone() };
+            tensors.iter().map(named).collect()
+        };
+        let beside: Vec<NamedTensor> = beside.into_iter().flat_map(prefixed).collect();
         let mut optimiser = vec![
             ("step", state.steps.to_string()),
             ("skipped", state.skipped.to_string()),
@@ -184,9 +200,9 @@ impl CheckpointFolder {
         if let Some(LossScale { scale, good_steps }) = state.loss_scale {
             optimiser.extend([("loss_scale", scale.to_string()), ("good_steps", good_steps.to_string())]);
         }
-        let (optimiser, _) = complete_metadata(&optimiser, &moments);
-        write_tensors(&optimiser_path(&path), &moments, optimiser)?;
-        write_tensors(&path, &state.parameters, model)?;
+        let (optimiser, _) = complete_metadata(&optimiser, &beside);
+        write_tensors(&optimiser_path(&path), &beside, optimiser)?;
+        write_tensors(&path, state.model(), model)?;
         self.write_index(&Index { latest: Some(state.steps), ..index.clone() })?;
         Ok(path)
     }
@@ -372,6 +388,7 @@ mod tests {
             config: RunConfig::preset(Preset::Tiny, None),
             state: TrainingState {
                 parameters: tensors(step as f32),
+                averages: None,
                 first_moments: tensors(-1.0),
                 second_moments: tensors(1e-9),
                 steps: step,
@@ -409,6 +426,19 @@ mod tests {
         assert_eq!((weights.step, &weights.parameters), (40, &saved.state.parameters));
         assert_eq!(folder.index().unwrap(), Index { latest: Some(40), ..best_at(40) });
         assert_eq!(folder.best_path().unwrap(), path);
+    }
+
+    #[test]
+    fn moving_averages_are_the_model_and_what_is_trained_lies_beside_it() {
+        let (_dir, folder) = folder();
+        let mut saved = checkpoint(40);
+        saved.state.averages = Some(checkpoint(39).state.parameters);
+        // One of the parameters is not trained.
+        saved.state.first_moments.remove(0);
+        saved.state.second_moments.remove(0);
+        let path = folder.save(&saved, &Index::default()).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), saved);
+        assert_eq!(Weights::load(&path).unwrap().parameters, saved.state.averages.unwrap());
     }
 
     #[test]

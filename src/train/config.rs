@@ -20,8 +20,10 @@ mod suggest;
 
 /// No clip takes its frames further apart.
 const LARGEST_STRIDE: usize = 1000;
-/// No batch has more clips, nor are more batches read ahead.
+/// No batch has more clips and no step more batches, nor are more batches read ahead.
 const LARGEST_BATCH: usize = 1024;
+/// A moving average that keeps more of itself in a step would never move in f32.
+const MOST_KEPT: f64 = 0.999_999;
 
 /// Declares a section's struct and the table of its keys from the same doc comments.
 macro_rules! section {
@@ -71,8 +73,10 @@ section! {
         preset: Preset,
         /// Length of the run, optimiser steps.
         steps: usize,
-        /// B, clips of a step.
+        /// B, clips of a batch.
         batch: usize,
+        /// Batches of a step, whose mean gradient is taken: many clips in the memory of few.
+        accumulate: usize,
         /// Activations in f32, or in f16 for half of the memory.
         precision: Precision,
         /// Adam's learning rate at the start.
@@ -85,10 +89,13 @@ section! {
         milestones: Vec<f64>,
         /// Factor by which it drops.
         decay: f64,
-        /// Weight decay of Adam.
+        /// Decoupled weight decay, which makes Adam AdamW.
         weight_decay: f64,
         /// Largest norm of the gradient; 0 for no limit.
         clip_norm: f64,
+        /// What the moving average of the parameters keeps of itself in a step, such as 0.999; it is what is validated and saved as the
+        /// model. 0 for none.
+        ema: f64,
         /// Weight of the cross entropy in the loss.
         cross_entropy: f64,
         /// Weight of the Lovasz-softmax in the loss.
@@ -207,6 +214,7 @@ impl RunConfig {
                 preset,
                 steps,
                 batch: if small || frames > 8 { 1 } else { 2 },
+                accumulate: 1,
                 precision: Precision::F32,
                 learning_rate,
                 warmup: 0,
@@ -215,6 +223,7 @@ impl RunConfig {
                 decay: 0.7,
                 weight_decay: 0.0,
                 clip_norm: 0.0,
+                ema: 0.0,
                 cross_entropy: 1.0,
                 lovasz: 1.0,
                 kl: 0.005,
@@ -255,6 +264,7 @@ impl RunConfig {
             ("data.stride", data.stride, "a clip takes one frame after another"),
             ("train.steps", train.steps, "a run needs at least one step"),
             ("train.batch", train.batch, "a batch needs at least one clip"),
+            ("train.accumulate", train.accumulate, "a step needs at least one batch"),
             ("train.prefetch", train.prefetch, "at least one batch must be read ahead"),
             ("train.log_every", train.log_every, "metrics come every so many steps"),
             ("train.keep_last", train.keep_last, "at least one checkpoint must be kept"),
@@ -268,6 +278,7 @@ impl RunConfig {
         let limits = [
             ("data.stride", data.stride, LARGEST_STRIDE),
             ("train.batch", train.batch, LARGEST_BATCH),
+            ("train.accumulate", train.accumulate, LARGEST_BATCH),
             ("train.prefetch", train.prefetch, LARGEST_BATCH),
         ];
         for (key, value, most) in limits {
@@ -321,6 +332,7 @@ impl RunConfig {
             ("train.decay", train.decay, f64::MIN_POSITIVE, 1.0),
             ("train.weight_decay", train.weight_decay, 0.0, 1.0),
             ("train.clip_norm", train.clip_norm, 0.0, 1e30),
+            ("train.ema", train.ema, 0.0, MOST_KEPT),
             ("train.cross_entropy", train.cross_entropy, 0.0, 1e6),
             ("train.lovasz", train.lovasz, 0.0, 1e6),
             ("train.kl", train.kl, 0.0, 1e6),
@@ -394,6 +406,8 @@ impl RunConfig {
             precision: train.precision,
             weight_decay: train.weight_decay as f32,
             clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm as f32),
+            accumulate: train.accumulate,
+            ema: train.ema as f32,
             memory_budget: self.memory_budget_bytes(),
             weights: LossWeights {
                 cross_entropy: train.cross_entropy as f32,

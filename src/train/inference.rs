@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::session::graphs::{
     DecoderGraph, EncoderGraph, EvaluationGraph, decoder_graph, encoder_graph, evaluation_graph,
 };
+use super::session::layout::Layout;
 use super::session::{NamedTensor, Preflight};
 use crate::data::batch::{Batch, from_blocked};
 use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::plan::Plan;
-use crate::graph::{Block, Graph, KernelLimits, ParameterSpec};
+use crate::graph::{Graph, KernelLimits};
 use crate::layers::likely::Likely;
 use crate::models::{BatchShape, BuiltLatent, LatentKind, LatentSpec, ModelConfig};
 use crate::{Error, Result};
@@ -44,15 +45,15 @@ pub struct Latent {
 
 /// A planned graph that is built when it first runs.
 #[derive(Debug)]
-struct Stage<I> {
-    graph: Graph,
-    plan: Plan,
-    ids: I,
-    executor: Option<Executor>,
+pub(super) struct Stage<I> {
+    pub graph: Graph,
+    pub plan: Plan,
+    pub ids: I,
+    pub executor: Option<Executor>,
 }
 
 impl<I> Stage<I> {
-    fn new((graph, ids): (Graph, I), limits: &KernelLimits) -> Result<Self> {
+    pub(super) fn new((graph, ids): (Graph, I), limits: &KernelLimits) -> Result<Self> {
         let plan = Plan::new(&graph, limits)?;
         Ok(Stage { graph, plan, ids, executor: None })
     }
@@ -84,12 +85,16 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// All classes weigh the same.
-    pub(super) fn new(model: &ModelConfig, shape: &BatchShape, limits: &KernelLimits) -> Result<Parts> {
+    /// Of the parameters, or of their moving averages. All classes weigh the same.
+    pub(super) fn new(model: &ModelConfig, shape: &BatchShape, limits: &KernelLimits, averaged: bool) -> Result<Parts> {
+        let mut graphs = (evaluation_graph(model, shape)?, encoder_graph(model, shape)?, decoder_graph(model, shape)?);
+        if averaged {
+            [&mut graphs.0.0, &mut graphs.1.0, &mut graphs.2.0].into_iter().for_each(Graph::use_averages);
+        }
         Ok(Parts {
-            evaluation: Stage::new(evaluation_graph(model, shape)?, limits)?,
-            encoder: Stage::new(encoder_graph(model, shape)?, limits)?,
-            decoder: Stage::new(decoder_graph(model, shape)?, limits)?,
+            evaluation: Stage::new(graphs.0, limits)?,
+            encoder: Stage::new(graphs.1, limits)?,
+            decoder: Stage::new(graphs.2, limits)?,
             class_weights: vec![1.0; model.classes],
         })
     }
@@ -116,7 +121,7 @@ pub struct Inference {
     context: Arc<Context>,
     memory: Arc<Memory>,
     parts: Parts,
-    parameters: Vec<ParameterSpec>,
+    layout: Layout,
     shape: BatchShape,
     steps: u32,
 }
@@ -128,14 +133,14 @@ impl Inference {
     /// [`Error::Usage`] for extents that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
     pub fn new(context: &Arc<Context>, model: &ModelConfig, shape: &BatchShape) -> Result<Inference> {
         // Neither scores nor latents depend on the classes' weights in the loss.
-        let parts = Parts::new(model, shape, context.limits())?;
+        let parts = Parts::new(model, shape, context.limits(), false)?;
         let memory = Memory::new(context, &parts.plans())?;
         Ok(Inference::of(context, memory, parts, shape))
     }
 
     pub(super) fn of(context: &Arc<Context>, memory: Arc<Memory>, parts: Parts, shape: &BatchShape) -> Inference {
-        let parameters = parts.encoder.graph.parameters().to_vec();
-        Inference { context: context.clone(), memory, parts, parameters, shape: shape.clone(), steps: 0 }
+        let layout = Layout::of(&parts.encoder.graph);
+        Inference { context: context.clone(), memory, parts, layout, shape: shape.clone(), steps: 0 }
     }
 
     /// What it needs on the device.
@@ -159,6 +164,10 @@ impl Inference {
 
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The device.
@@ -245,51 +254,21 @@ impl Inference {
         Ok(blocked.chunks(voxels).flat_map(|frame| from_blocked(frame, self.shape.size)).collect())
     }
 
-    /// Reads the parameters back.
+    /// Reads back the parameters that it looks with.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn export(&self) -> Result<Vec<NamedTensor>> {
-        Ok(self.named(&self.memory.read_block(Block::Parameters)?))
+        self.layout.read(&self.memory, self.layout.looked_at)
     }
 
-    /// Replaces the parameters, which were trained for `steps` steps.
+    /// Replaces them by others, which were trained for `steps` steps.
     ///
     /// # Errors
     /// [`Error::Data`] naming the parameter that is missing or has another shape.
     pub fn import(&mut self, parameters: &[NamedTensor], steps: u32) -> Result<()> {
-        let values = self.flat(parameters)?;
-        self.memory.write_block(Block::Parameters, &values)?;
+        self.layout.write(&self.memory, self.layout.looked_at, parameters)?;
         self.steps = steps;
         Ok(())
-    }
-
-    pub(super) fn named(&self, block: &[f32]) -> Vec<NamedTensor> {
-        let tensor = |p: &ParameterSpec| NamedTensor {
-            name: p.name.clone(),
-            shape: p.shape.clone(),
-            values: block[p.offset..p.offset + p.elements()].to_vec(),
-        };
-        self.parameters.iter().map(tensor).collect()
-    }
-
-    pub(super) fn flat(&self, tensors: &[NamedTensor]) -> Result<Vec<f32>> {
-        let mut block = vec![0.0; self.parts.encoder.graph.block_elements()];
-        for p in &self.parameters {
-            let tensor = tensors.iter().find(|t| t.name == p.name).ok_or_else(|| {
-                Error::Data(format!("the checkpoint has no tensor {}; it belongs to another model", p.name))
-            })?;
-            if tensor.shape != p.shape || tensor.values.len() != p.elements() {
-                return Err(Error::Data(format!(
-                    "{} is {:?} in the checkpoint but {:?} in the model; use the model configuration of its run",
-                    p.name, tensor.shape, p.shape
-                )));
-            }
-            block[p.offset..p.offset + p.elements()].copy_from_slice(&tensor.values);
-        }
-        match tensors.iter().find(|t| self.parameters.iter().all(|p| p.name != t.name)) {
-            Some(extra) => Err(Error::Data(format!("the checkpoint's tensor {} is not in this model", extra.name))),
-            None => Ok(block),
-        }
     }
 }

@@ -8,13 +8,15 @@ use super::inference::Inference;
 use crate::data::batch::Batch;
 use crate::gpu::{BoundKernel, Context};
 use crate::graph::execute::{Executor, Memory, OpProfile};
-use crate::graph::{Block, TensorId};
-use crate::layers::adam::{Adam, LossScaling};
+use crate::graph::{Block, ParameterKind};
+use crate::layers::adam::LossScaling;
 use crate::models::{BatchShape, ModelConfig, Terms};
 use crate::{Error, Result};
 
 pub(super) mod graphs;
+pub(super) mod layout;
 
+use graphs::{GradientGraph, UpdateGraph};
 pub use graphs::{Planned, graphs, preflight};
 
 /// Weights of the loss' parts.
@@ -79,8 +81,27 @@ pub struct StepConfig {
     pub weight_decay: f32,
     /// Global gradient norm above which gradients are scaled down to it.
     pub clip_norm: Option<f32>,
+    /// Batches whose mean gradient makes a step.
+    pub accumulate: usize,
+    /// What the moving average of the parameters, which is what is looked at, keeps of itself in a step; 0: there is none.
+    pub ema: f32,
     /// Bytes that all device buffers of the run may take; what does not fit is recomputed instead of kept.
     pub memory_budget: Option<usize>,
+}
+
+impl Default for StepConfig {
+    /// One batch in f32 with plain Adam, and all losses as they are.
+    fn default() -> Self {
+        StepConfig {
+            precision: Precision::F32,
+            weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::default() },
+            weight_decay: 0.0,
+            clip_norm: None,
+            accumulate: 1,
+            ema: 0.0,
+            memory_budget: None,
+        }
+    }
 }
 
 /// What a run will need, known before anything is allocated.
@@ -157,8 +178,10 @@ pub struct NamedTensor {
 /// All that a step depends on besides its batch and learning rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingState {
-    /// Parameters.
+    /// Parameters, buffers among them.
     pub parameters: Vec<NamedTensor>,
+    /// The same with moving averages for what is trained, if there are any: what is looked at.
+    pub averages: Option<Vec<NamedTensor>>,
     /// Adam's first moments.
     pub first_moments: Vec<NamedTensor>,
     /// Adam's second moments.
@@ -174,7 +197,13 @@ pub struct TrainingState {
 impl TrainingState {
     /// All its tensors.
     pub fn tensors(&self) -> impl Iterator<Item = &NamedTensor> {
-        [&self.parameters, &self.first_moments, &self.second_moments].into_iter().flatten()
+        let averages = self.averages.iter().flatten();
+        [&self.parameters, &self.first_moments, &self.second_moments].into_iter().flatten().chain(averages)
+    }
+
+    /// What is looked at.
+    pub fn model(&self) -> &[NamedTensor] {
+        self.averages.as_ref().unwrap_or(&self.parameters)
     }
 }
 
@@ -191,23 +220,11 @@ pub struct LossScale {
 #[derive(Debug)]
 pub struct Session {
     inference: Inference,
-    executor: Executor,
-    ids: Ids,
+    gradients: (Executor, GradientGraph),
+    update: (Executor, UpdateGraph),
     preflight: Preflight,
-    adam: Adam,
-    precision: Precision,
+    step: StepConfig,
     seed: u64,
-}
-
-#[derive(Debug)]
-struct Ids {
-    labels: TensorId,
-    rng: TensorId,
-    hyper: TensorId,
-    scale: TensorId,
-    counters: TensorId,
-    report: TensorId,
-    terms: Vec<&'static str>,
 }
 
 impl Session {
@@ -231,24 +248,24 @@ impl Session {
     /// # Errors
     /// [`Error::Usage`] for weights that do not fit, [`Error::Memory`] and [`Error::Device`] from the adapter.
     pub fn of(context: &Arc<Context>, planned: &Planned, class_weights: &[f32], seed: u64) -> Result<Session> {
-        let (train, precision) = (planned.train.clone(), planned.precision);
-        let parts = planned.parts.weighted(class_weights)?;
-        let memory = Memory::new(context, &[&[&planned.plan], &parts.plans()[..]].concat())?;
-        memory.write_block(Block::Parameters, &train.graph.initial_parameters(seed))?;
-        let executor = Executor::new(context, train.graph, planned.plan.clone(), &memory)?;
-        executor.write(train.class_weights, class_weights)?;
-        let inference = Inference::of(context, memory, parts, &planned.shape);
-        let preflight = planned.preflight().clone();
-        let ids = Ids {
-            labels: train.labels,
-            rng: train.rng,
-            hyper: train.optimiser.hyper,
-            scale: train.scale,
-            counters: train.optimiser.counters,
-            report: train.report,
-            terms: train.terms,
+        let Planned { gradients, update, parts, .. } = planned;
+        let parts = parts.weighted(class_weights)?;
+        let memory = Memory::new(context, &[&[&gradients.plan, &update.plan], &parts.plans()[..]].concat())?;
+        let blocks = [Block::Parameters, Block::Averages, Block::Buffers];
+        for block in blocks.into_iter().filter(|&block| memory.has(block)) {
+            memory.write_block(block, &gradients.graph.initial_values(block, seed))?;
+        }
+        let executor = Executor::new(context, gradients.graph.clone(), gradients.plan.clone(), &memory)?;
+        executor.write(gradients.ids.class_weights, class_weights)?;
+        let updater = Executor::new(context, update.graph.clone(), update.plan.clone(), &memory)?;
+        let session = Session {
+            inference: Inference::of(context, memory, parts, &planned.shape),
+            gradients: (executor, gradients.ids.clone()),
+            update: (updater, update.ids.clone()),
+            preflight: planned.preflight().clone(),
+            step: planned.step.clone(),
+            seed,
         };
-        let session = Session { inference, executor, ids, preflight, adam: train.adam, precision, seed };
         session.set_scaling(0, None)?;
         Ok(session)
     }
@@ -273,21 +290,34 @@ impl Session {
         &mut self.inference
     }
 
-    /// Enqueues one step; returns before it is done. Adam's bias correction counts skipped steps too, so that it does not
-    /// depend on when the host learns of them.
+    /// Enqueues one step, by the mean gradient of `batches`; returns before it is done. Adam's bias correction counts skipped
+    /// steps too, so that it does not depend on when the host learns of them.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the batch has other extents, [`Error::Device`] if the device failed.
-    pub fn train_step(&mut self, batch: &Batch, learning_rate: f32) -> Result<()> {
-        let steps = self.steps();
-        self.inference.check(batch, self.inference.shape().batch)?;
-        self.executor.write(self.ids.labels, &batch.labels)?;
-        // Not every model samples.
-        if self.executor.uses(self.ids.rng) {
-            self.executor.write(self.ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, steps])?;
+    /// [`Error::Usage`] if there are not as many batches as a step has, or one has other extents, [`Error::Device`] if the
+    /// device failed.
+    pub fn train_step(&mut self, batches: &[Batch], learning_rate: f32) -> Result<()> {
+        let (steps, needed) = (self.steps(), self.step.accumulate);
+        if batches.len() != needed {
+            return Err(Error::Usage(format!("{} batches for a step of {needed}", batches.len())));
         }
-        self.executor.write(self.ids.hyper, &self.adam.hyper(f64::from(learning_rate), u64::from(steps)))?;
-        self.executor.run()?;
+        for (number, batch) in batches.iter().enumerate() {
+            self.inference.check(batch, self.inference.shape().batch)?;
+            let (executor, ids) = &self.gradients;
+            executor.write(ids.labels, &batch.labels)?;
+            // Not every model samples.
+            if executor.uses(ids.rng) {
+                let draw = steps.wrapping_mul(needed as u32).wrapping_add(number as u32);
+                executor.write(ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, draw])?;
+            }
+            if let Some(first) = ids.first {
+                executor.write(first, &[u32::from(number == 0)])?;
+            }
+            executor.run()?;
+        }
+        let (executor, ids) = &self.update;
+        executor.write(ids.optimiser.hyper, &ids.adam.hyper(f64::from(learning_rate), u64::from(steps)))?;
+        executor.run()?;
         self.inference.set_steps(steps + 1);
         Ok(())
     }
@@ -306,32 +336,38 @@ impl Session {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn report(&mut self) -> Result<StepReport> {
-        let values = self.executor.read::<f32>(self.ids.report)?;
+        let (executor, ids) = &self.update;
+        let values = executor.read::<f32>(ids.report)?;
         let [skipped, _] = self.counters()?;
         let &[loss, cross_entropy, lovasz, ref own @ .., gradient_norm, finite, loss_scale] = values.as_slice() else {
             return Err(Error::Device(format!("the step's report has {} values", values.len())));
         };
-        let terms = Terms::of(self.ids.terms.iter().copied().zip(own.iter().copied()));
+        let terms = Terms::of(self.gradients.1.terms.iter().copied().zip(own.iter().copied()));
         let finite = finite == 1.0;
         Ok(StepReport { loss, cross_entropy, lovasz, terms, gradient_norm, finite, loss_scale, skipped })
     }
 
     /// Skipped steps, and good ones since the scale of the loss last changed.
     fn counters(&self) -> Result<[u32; 2]> {
-        let counters = self.executor.read::<u32>(self.ids.counters)?;
+        let (executor, ids) = &self.update;
+        let counters = executor.read::<u32>(ids.optimiser.counters)?;
         counters.as_slice().try_into().map_err(|_| Error::Device(format!("there are {} counters", counters.len())))
     }
 
     fn loss_scale(&self) -> Result<f32> {
-        Ok(self.executor.read::<f32>(self.ids.scale)?.first().copied().unwrap_or(1.0))
+        Ok(self.inference.memory().read_block(Block::LossScale)?.first().copied().unwrap_or(1.0))
     }
 
     /// Without `loss_scale`, or where this precision needs none, the scale is that of a first step.
     fn set_scaling(&self, skipped: u32, loss_scale: Option<LossScale>) -> Result<()> {
-        let start = LossScale { scale: self.precision.loss_scaling().start, good_steps: 0 };
-        let LossScale { scale, good_steps } = loss_scale.filter(|_| self.precision == Precision::F16).unwrap_or(start);
-        self.executor.write(self.ids.scale, &[scale])?;
-        self.executor.write(self.ids.counters, &[skipped, good_steps])
+        let precision = self.step.precision;
+        let start = LossScale { scale: precision.loss_scaling().start, good_steps: 0 };
+        let LossScale { scale, good_steps } = loss_scale.filter(|_| precision == Precision::F16).unwrap_or(start);
+        let (executor, ids) = &self.update;
+        let mut block = vec![0.0; executor.graph().block_elements(Block::LossScale)];
+        block[0] = scale;
+        self.inference.memory().write_block(Block::LossScale, &block)?;
+        executor.write(ids.optimiser.counters, &[skipped, good_steps])
     }
 
     /// Reads the whole state back.
@@ -339,17 +375,22 @@ impl Session {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn export(&self) -> Result<TrainingState> {
-        let moments = self.inference.memory().read_block(Block::Moments)?;
+        let (memory, layout) = (self.inference.memory(), self.inference.layout());
+        let moments = memory.read_block(Block::Moments)?;
         let (first, second) = moments.split_at(moments.len() / 2);
         let [skipped, good_steps] = self.counters()?;
-        let loss_scale = match self.precision {
+        let loss_scale = match self.step.precision {
             Precision::F32 => None,
             Precision::F16 => Some(LossScale { scale: self.loss_scale()?, good_steps }),
         };
         Ok(TrainingState {
-            parameters: self.inference.export()?,
-            first_moments: self.inference.named(first),
-            second_moments: self.inference.named(second),
+            parameters: layout.read(memory, Block::Parameters)?,
+            averages: match self.step.ema > 0.0 {
+                true => Some(layout.read(memory, Block::Averages)?),
+                false => None,
+            },
+            first_moments: layout.named(ParameterKind::Trained, first),
+            second_moments: layout.named(ParameterKind::Trained, second),
             steps: self.steps(),
             skipped,
             loss_scale,
@@ -361,10 +402,14 @@ impl Session {
     /// # Errors
     /// [`Error::Data`] naming the parameter that is missing or has another shape.
     pub fn import(&mut self, state: &TrainingState) -> Result<()> {
-        let inference = &mut self.inference;
-        let moments = [inference.flat(&state.first_moments)?, inference.flat(&state.second_moments)?].concat();
-        inference.import(&state.parameters, state.steps)?;
-        inference.memory().write_block(Block::Moments, &moments)?;
+        let layout = self.inference.layout();
+        let flat = |moments: &[NamedTensor]| layout.flat(ParameterKind::Trained, moments);
+        let moments = [flat(&state.first_moments)?, flat(&state.second_moments)?].concat();
+        // What began without an average goes on as one of what there is.
+        self.inference.import(state.model(), state.steps)?;
+        let (memory, layout) = (self.inference.memory(), self.inference.layout());
+        layout.write(memory, Block::Parameters, &state.parameters)?;
+        memory.write_block(Block::Moments, &moments)?;
         self.set_scaling(state.skipped, state.loss_scale)
     }
 
@@ -373,7 +418,7 @@ impl Session {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn profile(&mut self) -> Result<Vec<OpProfile>> {
-        self.executor.profile()
+        Ok([self.gradients.0.profile()?, self.update.0.profile()?].concat())
     }
 
     /// Seconds that the device is at a training step on the last batch, by [`Executor::device_secs`]. Parameters change as in
@@ -382,131 +427,10 @@ impl Session {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn device_secs(&mut self) -> Result<Option<f64>> {
-        self.executor.device_secs()
+        let [gradients, update] = [self.gradients.0.device_secs()?, self.update.0.device_secs()?];
+        Ok(gradients.zip(update).map(|(gradients, update)| self.step.accumulate as f64 * gradients + update))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gpu::DeviceChoice;
-    use crate::graph::plan::Plan;
-    use crate::graph::tune::tune;
-    use crate::graph::{Grouping, KernelLimits};
-    use crate::models::ARCHITECTURES;
-
-    /// That of the preset `demo`.
-    fn model() -> ModelConfig {
-        ModelConfig::of(ARCHITECTURES[0], 1)
-    }
-
-    fn plan(shape: (usize, usize, [usize; 3]), limits: &KernelLimits) -> Result<Preflight> {
-        plan_in(Precision::F32, shape, limits)
-    }
-
-    fn plan_in(
-        precision: Precision,
-        (batch, frames, size): (usize, usize, [usize; 3]),
-        limits: &KernelLimits,
-    ) -> Result<Preflight> {
-        preflight(&model(), &BatchShape { batch, frames, size }, &step_in(precision), limits)
-    }
-
-    fn step_in(precision: Precision) -> StepConfig {
-        let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) };
-        StepConfig { precision, weights, weight_decay: 0.0, clip_norm: Some(1.0), memory_budget: None }
-    }
-
-    #[test]
-    fn an_adapter_with_too_small_limits_is_told_before_anything_is_allocated() {
-        let carla = (1, 4, [128, 128, 8]);
-        let sentence = |limits: &KernelLimits, code: i32| {
-            let why = plan(carla, limits).unwrap_err();
-            assert_eq!(why.exit_code(), code, "{why}");
-            let why = why.to_string();
-            assert!(why.contains("data.crop") && !why.contains("mistake"), "{why}");
-            why
-        };
-        plan(carla, &KernelLimits::portable()).unwrap();
-        for binding in [16 << 10, 256 << 10, 1 << 20] {
-            let limits = KernelLimits { max_storage_binding_bytes: binding, ..KernelLimits::portable() };
-            assert!(sentence(&limits, 4).contains("--device"), "{binding}");
-        }
-        let limits = KernelLimits { max_buffer_bytes: 1 << 20, ..KernelLimits::portable() };
-        assert!(sentence(&limits, 5).contains("largest buffer"));
-    }
-
-    #[test]
-    fn activations_in_f16_take_half_and_need_an_adapter_that_has_them() {
-        let carla = (1, 16, [128, 128, 8]);
-        let limits = KernelLimits { has_f16: true, max_buffer_bytes: 1 << 34, ..KernelLimits::portable() };
-        let [single, half] =
-            [Precision::F32, Precision::F16].map(|precision| plan_in(precision, carla, &limits).unwrap().peak_bytes);
-        assert!((0.45..0.65).contains(&(half as f64 / single as f64)), "{half} bytes instead of {single}");
-
-        let why = plan_in(Precision::F16, carla, &KernelLimits::portable()).unwrap_err();
-        assert_eq!(why.exit_code(), 4, "{why}");
-        assert!(why.to_string().contains("train.precision") && why.to_string().contains("--device"), "{why}");
-    }
-
-    #[test]
-    fn launches_share_dispatches_and_large_tensors_live_no_longer() {
-        let gpu = KernelLimits {
-            max_storage_binding_bytes: (1 << 31) - 4,
-            max_buffer_bytes: 1 << 32,
-            min_subgroup_lanes: 32,
-            ..KernelLimits::portable()
-        };
-        // Bindings that hold a window of the frames only, too.
-        let cpu = KernelLimits { is_cpu: true, max_buffer_bytes: 1 << 31, ..KernelLimits::portable() };
-        for (limits, most) in [(gpu, 0.5), (cpu, 0.9)] {
-            let shape = BatchShape { batch: 1, frames: 64, size: [128, 128, 8] };
-            let [training, ..] = graphs(&model(), &shape, &step_in(Precision::F32)).unwrap();
-            let [apart, together] = [Grouping::Off, Grouping::Small]
-                .map(|grouping| Plan::new(&training, &KernelLimits { grouping, ..limits.clone() }).unwrap());
-            let (few, many) = (together.steps.len(), apart.steps.len());
-            assert!((few as f64) < most * many as f64, "{few} dispatches instead of {many}");
-            let (more, less) = (together.arenas.iter().sum::<usize>(), apart.arenas.iter().sum::<usize>());
-            assert!(more as f64 <= 1.01 * less as f64, "{more} bytes instead of {less}");
-        }
-    }
-
-    #[test]
-    fn a_gpu_shares_the_dispatches_of_kernels_that_then_give_the_same() {
-        let context = Context::open(&DeviceChoice::Best).unwrap();
-        let shape = BatchShape { batch: 1, frames: 4, size: [16, 16, 4] };
-        for precision in [Precision::F32, Precision::F16] {
-            let graphs = graphs(&model(), &shape, &step_in(precision)).unwrap();
-            let own = context.limits().clone();
-            let untried = KernelLimits { is_cpu: false, grouping: Grouping::Tried, ..own };
-            let tuning = tune(&context, &graphs, &untried, |_, _| false).unwrap();
-            let tried = KernelLimits { tuning, ..untried.clone() };
-            let dispatches = |grouping, limits: &KernelLimits| -> Vec<usize> {
-                let limits = KernelLimits { grouping, ..limits.clone() };
-                graphs.iter().map(|graph| Plan::new(graph, &limits).unwrap().steps.len()).collect()
-            };
-            assert_eq!(dispatches(Grouping::Tried, &untried), dispatches(Grouping::Off, &tried));
-            assert_eq!(dispatches(Grouping::Tried, &tried), dispatches(Grouping::Small, &tried));
-        }
-    }
-
-    #[test]
-    fn extents_that_no_adapter_has_room_for_are_wrong_usage() {
-        for shape in [(1 << 40, 64, [4096; 3]), (1, 2, [usize::MAX - 1; 3]), (1, 64, [4096; 3])] {
-            let why = plan(shape, &KernelLimits::portable()).unwrap_err();
-            assert!(why.exit_code() == 2 && why.to_string().contains("too large"), "{why}");
-        }
-        for shape in [(0, 4, [4; 3]), (1, 1, [4; 3]), (1, 65, [4; 3]), (1, 4, [4, 3, 4])] {
-            assert_eq!(plan(shape, &KernelLimits::portable()).unwrap_err().exit_code(), 2);
-        }
-    }
-
-    #[test]
-    fn what_exceeds_the_budget_is_told_in_fitting_units() {
-        let preflight = plan((1, 2, [16, 16, 4]), &KernelLimits::portable()).unwrap();
-        let why = preflight.check(1 << 20).unwrap_err();
-        assert!(why.exit_code() == 5 && why.to_string().contains("train.memory_budget is 1.00 MiB"), "{why}");
-        preflight.check(preflight.peak_bytes).unwrap();
-        assert_eq!(amount(3 << 29), "1.50 GiB");
-    }
-}
+mod tests;

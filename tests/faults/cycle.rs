@@ -112,6 +112,7 @@ fn save(run: &mut Run, step: u32) -> Result<()> {
         vec![NamedTensor { name: "weight".into(), shape: vec![2], values: vec![start as f32, (start * step) as f32] }]
     };
     let state = TrainingState {
+        averages: None,
         parameters: tensors(1),
         first_moments: tensors(2),
         second_moments: tensors(3),

@@ -61,7 +61,7 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
             match (case, part.as_str()) {
                 (Some(Case::Step(session, batch)), "step") => {
                     for _ in 0..repeat {
-                        session.train_step(batch, LEARNING_RATE)?;
+                        session.train_step(std::slice::from_ref(batch), LEARNING_RATE)?;
                         session.pace()?;
                     }
                 }
@@ -149,7 +149,7 @@ fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize;
     }
     let mut losses = Vec::new();
     for _ in 0..STEPS {
-        session.train_step(&batch, LEARNING_RATE)?;
+        session.train_step(std::slice::from_ref(&batch), LEARNING_RATE)?;
         let report = session.report()?;
         losses.push([report.loss, report.cross_entropy, report.lovasz, report.terms.get("kl").unwrap_or_default()]);
     }

@@ -24,7 +24,16 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     (MODEL, &[]),
     (
         "Optimiser",
-        &["train.schedule", "train.warmup", "train.milestones", "train.decay", "train.weight_decay", "train.clip_norm"],
+        &[
+            "train.schedule",
+            "train.warmup",
+            "train.milestones",
+            "train.decay",
+            "train.weight_decay",
+            "train.clip_norm",
+            "train.accumulate",
+            "train.ema",
+        ],
     ),
     (
         "Validation and saving",

@@ -91,19 +91,19 @@ impl Report {
         subject: Subject,
         ceilings: Ceilings,
         mut session: Session,
-        batch: &Batch,
+        batches: &[Batch],
         steps: u32,
         by: By,
     ) -> Result<Report> {
         let context = session.context().clone();
         let start = Instant::now();
-        session.train_step(batch, LEARNING_RATE)?;
+        session.train_step(batches, LEARNING_RATE)?;
         session.report()?;
         let first_secs = start.elapsed().as_secs_f64();
 
         // As in training, where a GPU always has the next step waiting.
         let mut paced_step = || {
-            session.train_step(batch, LEARNING_RATE)?;
+            session.train_step(batches, LEARNING_RATE)?;
             session.pace()
         };
         paced_step()?;
@@ -111,14 +111,14 @@ impl Report {
         let memory = context.memory_use();
         context.wait()?;
         let read_back = Times::of(timed(steps, || {
-            session.train_step(batch, LEARNING_RATE)?;
+            session.train_step(batches, LEARNING_RATE)?;
             session.report()
         })?);
         // The device is idle here, so that only the host's own work is timed.
         let mut host = Vec::new();
         for _ in 0..steps {
             context.wait()?;
-            host.extend(timed(1, || session.train_step(batch, LEARNING_RATE))?);
+            host.extend(timed(1, || session.train_step(batches, LEARNING_RATE))?);
         }
         context.wait()?;
         let device = (0..steps).map(|_| session.device_secs()).collect::<Result<Option<Vec<f64>>>>()?;

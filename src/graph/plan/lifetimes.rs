@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::schedule::Unit;
 use super::{BufferId, Placement, Plan};
 use crate::graph::program::{LAYER_BYTES, Scratch, Slot};
-use crate::graph::{Block, Graph, KernelLimits, Storage, TensorId, WORD_BYTES};
+use crate::graph::{Graph, KernelLimits, Storage, TensorId, WORD_BYTES};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,15 +256,14 @@ impl Lifetimes {
             }
         }
         for (i, tensor) in graph.tensors.iter().enumerate() {
-            if let Some((block, range)) = graph.block_range(&tensor.storage) {
+            if let Some((block, range)) = graph.block_range(tensor) {
                 let place = Placement {
                     buffer: BufferId::Block(block),
                     offset: range.start * WORD_BYTES,
                     bytes: range.len() * WORD_BYTES,
                 };
                 places.tensors.insert(TensorId(i), place);
-                let copies = if block == Block::Moments { 2 } else { 1 };
-                plan.blocks.insert(block, copies * graph.block_elements() * WORD_BYTES);
+                plan.blocks.insert(block, graph.block_elements(block) * WORD_BYTES);
             }
         }
         Ok(places)

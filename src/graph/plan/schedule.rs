@@ -84,7 +84,7 @@ impl Unit {
     fn resource(&self, graph: &Graph, slot: Slot) -> Resource {
         match (graph.nodes()[self.node].tensor(slot), slot) {
             (Some(id), _) => match graph.tensor(id).storage {
-                Storage::Parameter(i) => Resource::Part(Block::Parameters, i),
+                Storage::Parameter(i) => Resource::Part(graph.parameters()[i].block(), i),
                 Storage::Gradient(i) => Resource::Part(Block::Gradients, i),
                 Storage::Block(block) => Resource::Whole(block),
                 Storage::Transient | Storage::Input | Storage::Constant(_) => Resource::Tensor(graph.root(id)),
@@ -94,12 +94,11 @@ impl Unit {
     }
 
     fn pool(&self, graph: &Graph, slot: Slot) -> Pool {
-        match graph.nodes()[self.node].tensor(slot).map(|id| &graph.tensor(id).storage) {
-            Some(Storage::Parameter(_)) => Pool::Block(Block::Parameters),
-            Some(Storage::Gradient(_)) => Pool::Block(Block::Gradients),
-            Some(Storage::Block(block)) => Pool::Block(*block),
-            Some(Storage::Input | Storage::Constant(_)) => Pool::Persistent,
-            Some(Storage::Transient) | None => Pool::Arena,
+        let storage = graph.nodes()[self.node].tensor(slot).map(|id| &graph.tensor(id).storage);
+        match storage.and_then(|storage| graph.block_of(storage)) {
+            Some(block) => Pool::Block(block),
+            None if matches!(storage, Some(Storage::Input | Storage::Constant(_))) => Pool::Persistent,
+            None => Pool::Arena,
         }
     }
 

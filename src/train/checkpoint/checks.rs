@@ -10,31 +10,40 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Data`] naming the file and the first tensor that is missing, foreign or of another shape.
 pub fn conform(have: &[NamedTensor], expected: &[NamedTensor], path: &Path) -> Result<()> {
+    match expected.iter().find(|tensor| !have.iter().any(|other| other.name == tensor.name)) {
+        Some(missing) => Err(Error::Data(format!(
+            "{} lacks the tensor {}; it belongs to another model, so choose the checkpoint of this one",
+            path.display(),
+            missing.name
+        ))),
+        None => belong(have, expected, path),
+    }
+}
+
+/// Checks that the tensors of `have` are among those of `expected`.
+///
+/// # Errors
+/// [`Error::Data`] naming the file and the first tensor that is foreign or of another shape.
+pub(super) fn belong(have: &[NamedTensor], expected: &[NamedTensor], path: &Path) -> Result<()> {
     let path = path.display();
-    for tensor in expected {
-        match have.iter().find(|other| other.name == tensor.name) {
+    for tensor in have {
+        match expected.iter().find(|other| other.name == tensor.name) {
             None => {
                 return Err(Error::Data(format!(
-                    "{path} lacks the tensor {}; it belongs to another model, so choose the checkpoint of this one",
+                    "{path} has the tensor {}, which this model does not have; choose the checkpoint of this model",
                     tensor.name
                 )));
             }
             Some(other) if other.shape != tensor.shape => {
                 return Err(Error::Data(format!(
                     "{path} has {} as {:?}, but the model needs {:?}; resume with the model.* values it was trained with",
-                    tensor.name, other.shape, tensor.shape
+                    tensor.name, tensor.shape, other.shape
                 )));
             }
             Some(_) => {}
         }
     }
-    match have.iter().find(|tensor| !expected.iter().any(|other| other.name == tensor.name)) {
-        Some(foreign) => Err(Error::Data(format!(
-            "{path} has the tensor {}, which this model does not have; choose the checkpoint of this model",
-            foreign.name
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The first tensor that has NaN or infinity.

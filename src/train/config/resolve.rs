@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const LONGEST: u64 = 1 << 20;
 
 /// What a run keeps until its end, beside its model: its checkpoints and its order of clips depend on it.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 12] = [
     "data.frames",
     "data.crop",
     "data.stride",
@@ -27,6 +27,7 @@ const FIXED: [&str; 11] = [
     "data.augment",
     "train.preset",
     "train.batch",
+    "train.accumulate",
     "train.seed",
     "output.dir",
 ];

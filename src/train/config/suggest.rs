@@ -5,7 +5,7 @@ use strsim::osa_distance;
 use super::RunConfig;
 
 /// What other programs, and papers, call the keys. Of keys that share a name, the likelier comes first.
-const ALIASES: [(&str, &[&str]); 28] = [
+const ALIASES: [(&str, &[&str]); 30] = [
     ("data.root", &["path", "dir", "folder", "dataset", "data", "data_path", "dataset_path", "root_dir", "input"]),
     ("data.frames", &["t", "num_frames", "n_frames", "clip_length", "sequence_length", "seq_len", "window"]),
     ("data.stride", &["skip", "frame_skip", "frame_step", "subsample"]),
@@ -20,6 +20,11 @@ const ALIASES: [(&str, &[&str]); 28] = [
     ("model.hidden", &["hidden_dim", "hidden_size", "hidden_channels", "width", "channels"]),
     ("train.steps", &["epochs", "num_epochs", "max_epochs", "max_steps", "iterations", "iters", "max_iters", "length"]),
     ("train.batch", &["b", "bs", "batch_size"]),
+    (
+        "train.accumulate",
+        &["accum", "grad_accum", "accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches"],
+    ),
+    ("train.ema", &["ema_decay", "ema_rate", "polyak", "swa"]),
     ("train.precision", &["amp", "fp16", "half", "mixed_precision", "dtype"]),
     ("train.learning_rate", &["lr", "base_lr", "init_lr", "alpha"]),
     ("train.milestones", &["lr_steps", "lr_milestones"]),

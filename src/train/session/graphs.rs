@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::super::inference::Parts;
+use super::super::inference::{Parts, Stage};
 use super::{Precision, Preflight, StepConfig};
 use crate::Result;
 use crate::graph::plan::{Plan, shared_bytes};
 use crate::graph::recompute::plan_within;
-use crate::graph::{Graph, KernelLimits, TensorId, TensorSpec};
+use crate::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
 use crate::layers::adam::{Adam, OptimiserStep, optimiser_step};
-use crate::layers::concat::concat;
+use crate::layers::average::accumulate;
+use crate::layers::concat::{Concat, concat};
 use crate::layers::likely::likely;
 use crate::layers::metrics::{argmax, confusion};
-use crate::layers::pointwise::weighted_sum;
+use crate::layers::pointwise::{Pointwise, weighted_sum};
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::layers::unpack::unpack_bytes;
 use crate::models::{BatchShape, Built, BuiltLatent, Mode, ModelConfig};
@@ -20,28 +21,28 @@ use crate::models::{BatchShape, Built, BuiltLatent, Mode, ModelConfig};
 /// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
 const SMALLEST_HALF: usize = 1 << 12;
 
-/// A step of training.
+/// The losses of a batch and their gradients, which it leaves in the flat blocks.
 #[derive(Debug, Clone)]
-pub(super) struct TrainingGraph {
-    pub graph: Graph,
+pub(super) struct GradientGraph {
     pub labels: TensorId,
     pub class_weights: TensorId,
     pub rng: TensorId,
-    pub scale: TensorId,
-    pub adam: Adam,
-    pub optimiser: OptimiserStep,
-    /// The loss, cross entropy, Lovasz-softmax, those of the model, and the optimiser's state.
-    pub report: TensorId,
-    /// The names of the model's losses.
+    /// Input, u32 `[1]`, where a step has several batches: whether this is the first of them.
+    pub first: Option<TensorId>,
+    /// The names of the model's losses, which come after the whole loss, cross entropy and Lovasz-softmax.
     pub terms: Vec<&'static str>,
 }
 
-pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<TrainingGraph> {
+pub(super) fn gradient_graph(
+    model: &ModelConfig,
+    shape: &BatchShape,
+    step: &StepConfig,
+) -> Result<(Graph, GradientGraph)> {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
     let Built { label_bytes, labels, logits, losses, .. } = model.build(&mut g, shape, Mode::Train { rng })?;
-    let (mut report, loss) = g.scope("loss", |g| {
+    let (report, loss) = g.scope("loss", |g| {
         let (ce, lovasz) = segmentation_loss(g, logits, labels, class_weights)?;
         let mut terms = vec![(step.weights.cross_entropy, ce), (step.weights.lovasz, lovasz)];
         terms.extend(losses.iter().map(|&(name, loss)| (step.weights.terms.get(name).unwrap_or(1.0), loss)));
@@ -49,19 +50,65 @@ pub(super) fn training_graph(model: &ModelConfig, shape: &BatchShape, step: &Ste
         let report: Vec<TensorId> = [loss].into_iter().chain(terms.into_iter().map(|(_, loss)| loss)).collect();
         Ok((report, loss))
     })?;
-    let scale = g.input("loss_scale", TensorSpec::f32(&[1]));
-    g.backward(&[(loss, scale)], &[])?;
-    let precision = step.precision;
-    let adam = Adam { weight_decay: f64::from(step.weight_decay), clip_norm: step.clip_norm, ..Adam::default() };
-    let optimiser = g.scope("optimiser", |g| optimiser_step(g, adam.clone(), scale, precision.loss_scaling()))?;
-    report.push(optimiser.state);
-    let report = concat(&mut g, &report)?;
-    g.keep(report);
-    if precision == Precision::F16 {
+    let mut seed = g.block(Block::LossScale, &[1]);
+    if step.accumulate > 1 {
+        seed = g.push_one(Pointwise::Scale { factor: 1.0 / step.accumulate as f32 }, &[seed])?;
+    }
+    g.backward(&[(loss, seed)], &[])?;
+    let losses_of_batch = g.block(Block::Losses, &[report.len()]);
+    g.push_into(Concat, &report, &[losses_of_batch])?;
+    let first = (step.accumulate > 1).then(|| g.input("first", TensorSpec::u32(&[1])));
+    if let Some(first) = first {
+        let elements = g.block_elements(Block::Gradients);
+        accumulate(&mut g, [Block::Gradients, Block::GradientSums], elements, first)?;
+        accumulate(&mut g, [Block::Losses, Block::LossSums], report.len(), first)?;
+    }
+    if step.precision == Precision::F16 {
         g.halve(SMALLEST_HALF);
     }
     let terms = losses.into_iter().map(|(name, _)| name).collect();
-    Ok(TrainingGraph { graph: g, labels: label_bytes, class_weights, rng, scale, adam, optimiser, report, terms })
+    Ok((g, GradientGraph { labels: label_bytes, class_weights, rng, first, terms }))
+}
+
+/// What changes the parameters once the gradients are there.
+#[derive(Debug, Clone)]
+pub(super) struct UpdateGraph {
+    pub adam: Adam,
+    pub optimiser: OptimiserStep,
+    /// The loss, cross entropy, Lovasz-softmax, those of the model, and the optimiser's state.
+    pub report: TensorId,
+}
+
+/// `gradients` has the parameters, and `losses` is how many it has.
+pub(super) fn update_graph(gradients: &Graph, losses: usize, step: &StepConfig) -> Result<(Graph, UpdateGraph)> {
+    let mut g = gradients.with_the_same_parameters();
+    let adam = Adam {
+        weight_decay: f64::from(step.weight_decay),
+        clip_norm: step.clip_norm,
+        average_decay: f64::from(step.ema),
+        ..Adam::default()
+    };
+    let summed = step.accumulate > 1;
+    let (gradients, reported) =
+        if summed { (Block::GradientSums, Block::LossSums) } else { (Block::Gradients, Block::Losses) };
+    let (optimiser, report) = g.scope("optimiser", |g| {
+        let scaling = step.precision.loss_scaling();
+        let optimiser = optimiser_step(g, adam.clone(), gradients, scaling, step.ema > 0.0)?;
+        let mut mean = g.block(reported, &[losses]);
+        if summed {
+            mean = g.push_one(Pointwise::Scale { factor: 1.0 / step.accumulate as f32 }, &[mean])?;
+        }
+        Ok((optimiser, concat(g, &[mean, optimiser.state])?))
+    })?;
+    g.keep(report);
+    Ok((g, UpdateGraph { adam, optimiser, report }))
+}
+
+impl GradientGraph {
+    /// How many losses are reported.
+    fn losses(&self) -> usize {
+        3 + self.terms.len()
+    }
 }
 
 /// Scores a batch, with latents as they are expected to be.
@@ -124,13 +171,16 @@ fn one_clip(shape: &BatchShape) -> BatchShape {
     BatchShape { batch: 1, ..shape.clone() }
 }
 
-/// The graphs of a run: training, evaluation, encoder and decoder.
+/// The graphs of a run: gradients, their update, evaluation, encoder and decoder.
 ///
 /// # Errors
 /// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Shape`](crate::Error::Shape) otherwise.
-pub fn graphs(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<[Graph; 4]> {
+pub fn graphs(model: &ModelConfig, shape: &BatchShape, step: &StepConfig) -> Result<[Graph; 5]> {
+    let (gradients, ids) = gradient_graph(model, shape, step)?;
+    let update = update_graph(&gradients, ids.losses(), step)?.0;
     Ok([
-        training_graph(model, shape, step)?.graph,
+        gradients,
+        update,
         evaluation_graph(model, shape)?.0,
         encoder_graph(model, shape)?.0,
         decoder_graph(model, shape)?.0,
@@ -153,11 +203,11 @@ pub fn preflight(
 /// The graphs of a run with their plans: what is told of them before anything is allocated is what runs.
 #[derive(Debug)]
 pub struct Planned {
-    pub(super) train: TrainingGraph,
-    pub(super) plan: Plan,
+    pub(super) gradients: Stage<GradientGraph>,
+    pub(super) update: Stage<UpdateGraph>,
     pub(super) parts: Parts,
     pub(super) shape: BatchShape,
-    pub(super) precision: Precision,
+    pub(super) step: StepConfig,
     preflight: Preflight,
     limits: KernelLimits,
 }
@@ -169,16 +219,20 @@ impl Planned {
     /// [`Error::Usage`](crate::Error::Usage) for extents that do not work, [`Error::Memory`](crate::Error::Memory) or
     /// [`Error::Device`](crate::Error::Device) if `limits` are too small.
     pub fn new(model: &ModelConfig, shape: &BatchShape, step: &StepConfig, limits: &KernelLimits) -> Result<Planned> {
-        let train = training_graph(model, shape, step)?;
-        let parts = Parts::new(model, shape, limits)?;
-        let (graph, plan) = plan_within(train.graph, limits, |plan| match step.memory_budget {
-            Some(budget) => peak_bytes(&[&[plan], &parts.plans()[..]].concat()).saturating_sub(budget),
+        let (graph, ids) = gradient_graph(model, shape, step)?;
+        let update = Stage::new(update_graph(&graph, ids.losses(), step)?, limits)?;
+        let parts = Parts::new(model, shape, limits, step.ema > 0.0)?;
+        let others = [&[&update.plan], &parts.plans()[..]].concat();
+        let (graph, plan) = plan_within(graph, limits, |plan| match step.memory_budget {
+            Some(budget) => peak_bytes(&[&[plan], &others[..]].concat()).saturating_sub(budget),
             None => 0,
         })?;
-        let train = TrainingGraph { graph, ..train };
-        let preflight = Preflight::of(&train.graph, &[&[&plan], &parts.plans()[..]].concat());
-        let (shape, precision, limits) = (shape.clone(), step.precision, limits.clone());
-        Ok(Planned { train, plan, parts, shape, precision, preflight, limits })
+        let of_plans = Preflight::of(&graph, &[&[&plan], &others[..]].concat());
+        let flops_per_step = step.accumulate as u64 * graph.flops() + update.graph.flops();
+        let preflight = Preflight { flops_per_step, ..of_plans };
+        let gradients = Stage { graph, plan, ids, executor: None };
+        let (shape, step, limits) = (shape.clone(), step.clone(), limits.clone());
+        Ok(Planned { gradients, update, parts, shape, step, preflight, limits })
     }
 
     /// What the run needs.

@@ -356,11 +356,17 @@ impl Run {
     }
 
     fn step(&mut self, session: &mut Session) -> Result<()> {
-        let delivery = self.loader.next_batch()?;
+        let mut batches = Vec::new();
+        let mut cursor = self.cursor;
+        for _ in 0..self.config().train.accumulate {
+            let delivery = self.loader.next_batch()?;
+            batches.push(delivery.batch);
+            cursor = delivery.cursor;
+        }
         let rate = self.config().schedule().at(session.steps() as usize);
-        session.train_step(&delivery.batch, rate as f32)?;
+        session.train_step(&batches, rate as f32)?;
         session.pace()?;
-        self.cursor = delivery.cursor;
+        self.cursor = cursor;
         self.clock.steps += 1;
         Ok(())
     }
