@@ -111,6 +111,11 @@ pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     write().map_err(|why| unwritable(path, &why))
 }
 
+/// Where things are kept that only make the next start faster; `None` if this user has no such place.
+pub fn cache_folder() -> Option<PathBuf> {
+    directories::BaseDirs::new().map(|user| user.cache_dir().join("sep4d"))
+}
+
 /// Makes a folder and those above it.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ pub mod figures;
 pub mod files;
 pub mod gpu;
 pub mod graph;
+pub mod hash;
 pub mod layers;
 pub mod models;
 pub mod rng;

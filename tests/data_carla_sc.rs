@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sep4d::Error;
-use sep4d::data::{Cursor, Dataset, DatasetOptions, Loader, LoaderOptions, Split, compose};
+use sep4d::data::{Cursor, Dataset, DatasetOptions, Loader, LoaderOptions, Split, pose_of_rows};
 use tempfile::TempDir;
 
 use data::{VOXELS, expect, options, write_sequence, write_words};
@@ -51,7 +51,7 @@ fn every_window_of_every_sequence_is_a_clip() {
         assert!(!clip.frames[0].observed[0] && clip.frames[0].observed[1]);
         assert!((clip.times_secs[2] - 0.7).abs() < 1e-9);
         // Relative to the middle frame, number 7.
-        let x: Vec<f64> = clip.poses.unwrap().iter().map(|pose| pose[3]).collect();
+        let x: Vec<f64> = clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect();
         assert_eq!(x, [-1.0, -0.5, 0.0, 0.5]);
         assert!(matches!(dataset.clip(dataset.len()), Err(Error::Usage(_))));
     }
@@ -236,9 +236,7 @@ fn the_poses_of_a_clip_compose_to_the_recorded_motion() {
     fs::write(inner.join("poses.txt"), poses.iter().map(line).collect::<String>()).unwrap();
     let clip = Dataset::open(dir.path(), Split::Train, options(3)).unwrap().clip(0).unwrap();
     for (relative, pose) in clip.poses.unwrap().iter().zip(&poses) {
-        for (have, want) in compose(&poses[1], relative).iter().zip(pose) {
-            assert!((have - want).abs() < 1e-9);
-        }
+        assert!((pose_of_rows(&poses[1]) * *relative).abs_diff_eq(pose_of_rows(pose), 1e-9));
     }
 }
 

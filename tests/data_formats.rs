@@ -146,7 +146,7 @@ fn a_stack_needs_nothing_else() {
     assert_eq!((clip.sequence.as_str(), clip.first_frame), ("mine-001", 1));
     assert_eq!((clip.frames[2].labels[0], clip.frames[2].labels[1]), (4, 1));
     assert!(!clip.frames[0].observed[5] && clip.frames[0].observed[4]);
-    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-1.0, 0.0, 1.0]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-1.0, 0.0, 1.0]);
     // But for one voxel of each frame, which was not observed.
     assert_eq!(set.class_counts().unwrap()[1], 60);
     survives_export(&open(dir.path(), Split::Val, 3));
@@ -281,7 +281,7 @@ fn annotations_order_the_frames_of_occ3d() {
         assert_eq!(clip.frames.iter().map(|frame| frame.labels[MARK]).collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!((clip.frames[0].labels[0], clip.frames[0].observed[VOXELS - 1]), (0, false));
         assert_eq!(clip.times_secs, [0.0, 0.5, 1.0]);
-        assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-1.0, 0.0, 1.0]);
+        assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-1.0, 0.0, 1.0]);
         assert_eq!((set.classes().names[0].as_str(), set.classes().names[5].as_str()), ("Free", "Car"));
         assert_eq!(set.classes().handedness, Handedness::Right);
     }
@@ -385,7 +385,7 @@ fn uniocc_is_ordered_by_numbers_and_has_poses() {
     let clip = set.clip(8).unwrap();
     assert_eq!((clip.sequence.as_str(), clip.first_frame), ("Carla-10Hz-val-scene_1", 9));
     assert_eq!(clip.frames.iter().map(|frame| frame.labels[MARK]).collect::<Vec<_>>(), [10, 1, 2]);
-    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-0.5, 0.0, 0.5]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-0.5, 0.0, 0.5]);
     assert!((clip.times_secs[1] - clip.times_secs[0] - 0.1).abs() < 1e-9);
     survives_export(&set);
     // One of its parts is a data set, too.
@@ -434,7 +434,7 @@ fn semantic_kitti_has_bits_merged_ids_and_every_fifth_scan() {
     assert_eq!(clip.frames.iter().map(|frame| frame.labels[MARK]).collect::<Vec<_>>(), [1, 1, 0]);
     assert_eq!(clip.frames.iter().map(|frame| frame.observed[MARK]).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(clip.frames[0].observed[7..10], [true, false, true]);
-    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-5.0, 0.0, 5.0]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-5.0, 0.0, 5.0]);
     let crop = DatasetOptions { frames_per_clip: 3, crop: Some([64, 64, 32]), ..Default::default() };
     survives_export(&Dataset::open(dir.path(), Split::Train, crop).unwrap());
     let label = folder.parent().unwrap().join("00/voxels/000005.label");

@@ -247,7 +247,7 @@ fn frames_with_a_constant_step_are_neighbours() {
     assert_eq!((dataset.origin(2), dataset.frame_step(2)), (Some(("00", 10)), Some(5)));
     // The lines of poses and times belong to the numbers.
     assert!((clip.times_secs[1] - 1.5).abs() < 1e-9);
-    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-5.0, -2.5, 0.0, 2.5]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-5.0, -2.5, 0.0, 2.5]);
     let classes: Vec<u8> = clip.frames.iter().map(|frame| frame.labels[1]).collect();
     assert_eq!(classes, [10, 15, 20, 2].map(|raw| dataset.classes().class_of(raw).unwrap()));
     refused(dir.path(), options(13), &["13 consecutive frames", "the longest has 12 in all"]);
@@ -267,7 +267,7 @@ fn a_stride_takes_every_kth_frame_from_every_start() {
     assert_eq!([of(0), of(1), of(3), of(4)], [[0, 3, 6], [1, 4, 7], [3, 6, 9], [0, 12, 24]]);
     let clip = dataset.clip(1).unwrap();
     assert!((clip.times_secs[2] - 0.7).abs() < 1e-9);
-    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose[3]).collect::<Vec<_>>(), [-1.5, 0.0, 1.5]);
+    assert_eq!(clip.poses.unwrap().iter().map(|pose| pose.translation.x).collect::<Vec<_>>(), [-1.5, 0.0, 1.5]);
     assert_eq!(dataset.class_counts().unwrap(), whole.class_counts().unwrap(), "all frames are in clips as before");
     let zero = Dataset::open(dir.path(), Split::Train, DatasetOptions { stride: 0, ..options(3) });
     assert!(matches!(zero, Err(Error::Usage(message)) if message.contains("data.stride")));

@@ -128,8 +128,7 @@ fn the_static_world_moves_with_the_poses() {
             let voxel = [i / 1024, i / 8 % 128, i % 8];
             let p: [f64; 3] =
                 std::array::from_fn(|a| grid.min_bound_m[a] + (voxel[a] as f64 + 0.5) * grid.voxel_size_m[a]);
-            let moved: [f64; 3] =
-                std::array::from_fn(|r| (0..3).map(|k| pose[4 * r + k] * p[k]).sum::<f64>() + pose[4 * r + 3]);
+            let moved = pose.transform_point3(p.into());
             let at: [f64; 3] =
                 std::array::from_fn(|a| ((moved[a] - grid.min_bound_m[a]) / grid.voxel_size_m[a]).floor());
             if (1.0..127.0).contains(&at[0]) && (1.0..127.0).contains(&at[1]) {
@@ -140,7 +139,7 @@ fn the_static_world_moves_with_the_poses() {
             }
         }
     }
-    let travelled = clip.poses.as_ref().unwrap().iter().map(|pose| pose[3].abs()).fold(0.0, f64::max);
+    let travelled = clip.poses.as_ref().unwrap().iter().map(|pose| pose.translation.x.abs()).fold(0.0, f64::max);
     assert!(travelled > 1.0, "the ego stood still, so nothing was tested");
     assert!(total > 1000 && held * 100 > total * 95, "{held} of {total} building voxels stay in place");
 }

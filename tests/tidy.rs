@@ -46,12 +46,16 @@ fn code(module: &str) -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn no_model_is_known_outside_its_own_file() {
+fn no_model_and_no_data_set_is_known_outside_its_own_file() {
     for module in ["train", "app", "cli"] {
         for path in files(&root().join("src").join(module), "rs") {
             let text = read(&path).to_lowercase();
-            for name in ["planes", "models::sep4d"] {
-                assert!(!text.contains(name), "{} speaks of {name}: go by the model's lists", path.display());
+            for name in ["planes", "models::sep4d", "carla"] {
+                assert!(
+                    !text.contains(name),
+                    "{} speaks of {name}: go by the lists of models and data",
+                    path.display()
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use npyz::zip::ZipArchive;
 
 use super::shown::Shown;
-use crate::data::formats::carla_sc::read_labels;
+use crate::data::synth::read_labels;
 use crate::data::{Dataset, check};
 use crate::files::{make_folder, unwritable, write_atomically};
 use crate::train::checkpoint::{Best, Index, Weights};

@@ -15,11 +15,12 @@ use super::state::Page;
 use super::style;
 use super::view::View;
 use super::widgets;
+use crate::data::formats::FORMAT_NAMES;
 
 /// The three choices.
 const CHOICES: [(Action, Icon, &str); 3] = [
     (Action::GenerateTown, Icon::Town, "A small moving town, made here in seconds: nothing to download"),
-    (Action::OpenDataset, Icon::Folder, "CarlaSC, Occ3D, UniOcc, KITTI or NumPy files"),
+    (Action::OpenDataset, Icon::Folder, FORMAT_NAMES),
     (Action::OpenRun, Icon::Curve, "A trained model with its curves: look at it, or train on"),
 ];
 

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use sep4d::data::formats::carla_sc::CARLA_SC;
 use sep4d::data::{Frame, synth};
 use sep4d::gpu::Context;
 use sep4d::view::{
@@ -38,8 +37,10 @@ pub fn run(context: &Context, size: [usize; 3], size_px: [u32; 2], frames: usize
         )));
     }
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
-    let geometry =
-        Geometry { handedness: CARLA_SC.handedness, ..Geometry::new(size, grid.voxel_size_m.map(|edge| edge as f32)) };
+    let geometry = Geometry {
+        handedness: synth::CLASSES.handedness,
+        ..Geometry::new(size, grid.voxel_size_m.map(|edge| edge as f32))
+    };
     geometry.check(grid.voxels())?;
     // Views must keep up with the fullest streets.
     let fullest = (0..TOWNS).max_by_key(|seed| occupied(&synth::clip(&grid, *seed, 1).frames[0])).unwrap_or(0);
@@ -58,7 +59,7 @@ pub fn run(context: &Context, size: [usize; 3], size_px: [u32; 2], frames: usize
         views: std::array::from_fn(|_| (renderer.scene(&context.device), Offscreen::new(&context.device, view_px))),
         renderer,
         geometry,
-        palette: Palette::from_colors(CARLA_SC.colors.iter().copied()),
+        palette: Palette::from_colors(synth::CLASSES.colors.iter().copied()),
         meshing_ms: Vec::new(),
     };
     let (off, msaa) = (Antialiasing::Off, Antialiasing::Msaa4);

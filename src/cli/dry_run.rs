@@ -1,8 +1,7 @@
 //! `sep4d --train --dry-run`: what a run would need, without training.
 
 use sep4d::Result;
-use sep4d::data::formats::carla_sc::CARLA_SC;
-use sep4d::data::{Dataset, Grid};
+use sep4d::data::{Dataset, synth};
 use sep4d::gpu::{DeviceChoice, adapters, choose};
 use sep4d::graph::KernelLimits;
 use sep4d::models::BatchShape;
@@ -20,9 +19,9 @@ use sep4d::figures::{bytes, thousands};
 pub fn run(config: &RunConfig) -> Result<()> {
     let mut config = config.clone();
     let (grid, origin) = if config.data.root.as_os_str().is_empty() {
-        let whole = Grid::CARLA_SC;
+        let whole = synth::GRID;
         // Another number may have been given on purpose.
-        config.settle(&CARLA_SC).ok();
+        config.settle(&synth::CLASSES).ok();
         (
             config.crop().map_or(Ok(whole), |size| whole.crop(size).map(|(grid, _)| grid))?,
             "no data set given".to_owned(),

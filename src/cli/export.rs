@@ -1,13 +1,7 @@
 //! `sep4d export RUN OUT`: reconstructions and latents as files.
 //!
-//! Frames are written in the format of the data set, so that the exported folder can be read like any. In CarlaSC's:
-//!
-//! ```text
-//! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.label   reconstructed raw class ids, u32
-//! OUT/<Split>/<Sequence>/cartesian/evaluation/NNNNNN.bin     1 where the original was observed, else 0, f32
-//! OUT/<Split>/<Sequence>/cartesian/evaluation/params.json    the grid
-//! OUT/<Split>/<Sequence>/latents/NNNNNN.npz                  xy_mu, xy_logvar...: the latents of the clip from frame NNNNNN
-//! ```
+//! Frames are written in the format of the data set, so that the exported folder can be read like any (docs/datasets.md). The
+//! latents of the clip from frame NNNNNN, each with its name, lie beside them in `OUT/<Split>/<Sequence>/latents/NNNNNN.npz`.
 //!
 //! Until all is written, OUT/INCOMPLETE.txt keeps a part from being taken for the whole.
 

@@ -1,4 +1,4 @@
-//! `sep4d synth OUT`: writes a procedural town in CarlaSC's layout.
+//! `sep4d synth OUT`: writes a procedural town as a data set.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use sep4d::data::synth::{self, Level, SynthOptions};
 use super::output::{put, say};
 use super::signals;
 
-/// Generate a town in CarlaSC's layout
+/// Generate a town as a data set to train on
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder to write: new, empty, or an earlier result of this command
@@ -38,7 +38,7 @@ pub struct Args {
     /// Frames of every sequence, 0.1 s apart
     #[arg(long, default_value_t = 50)]
     frames: usize,
-    /// Print how often each class occurs, beside CarlaSC
+    /// Print how often each class occurs, beside real data
     #[arg(long)]
     stats: bool,
 }

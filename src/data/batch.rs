@@ -1,6 +1,6 @@
 //! Batches in the order the kernels read, and the flips and turns that augment them.
 
-use super::{Clip, Grid, Pose, compose};
+use super::{Clip, Grid, Pose, pose_of_rows, rows_of_pose};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -48,7 +48,8 @@ impl Batch {
             }
         }
         let poses: Option<Vec<&Vec<Pose>>> = clips.iter().map(|clip| clip.poses.as_ref()).collect();
-        let poses = poses.map(|all| all.into_iter().flatten().map(|pose| pose.map(|v| v as f32)).collect());
+        let poses =
+            poses.map(|all| all.into_iter().flatten().map(|pose| rows_of_pose(pose).map(|v| v as f32)).collect());
         Ok(Batch { labels, observed, poses, batch: clips.len(), frames, size })
     }
 }
@@ -119,7 +120,7 @@ impl Symmetry {
         }
         let (there, back) = self.motions(grid);
         for pose in clip.poses.iter_mut().flatten() {
-            *pose = compose(&there, &compose(pose, &back));
+            *pose = there * *pose * back;
         }
         clip
     }
@@ -147,7 +148,7 @@ impl Symmetry {
         let m = if self.swap { [[0.0, fy], [fx, 0.0]] } else { [[fx, 0.0], [0.0, fy]] };
         let about = |m: [[f64; 2]; 2]| {
             let shift = |r: usize| middle[r] - m[r][0] * middle[0] - m[r][1] * middle[1];
-            [m[0][0], m[0][1], 0.0, shift(0), m[1][0], m[1][1], 0.0, shift(1), 0.0, 0.0, 1.0, 0.0]
+            pose_of_rows(&[m[0][0], m[0][1], 0.0, shift(0), m[1][0], m[1][1], 0.0, shift(1), 0.0, 0.0, 1.0, 0.0])
         };
         (about(m), about([[m[0][0], m[1][0]], [m[0][1], m[1][1]]]))
     }
@@ -187,16 +188,13 @@ mod tests {
     #[test]
     fn symmetries_move_poses_with_the_voxels() {
         // The pose takes the marked point of frame 0 to that of frame 1; it must do so in every symmetry.
-        let identity = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-        let pose = [0.0, -1.0, 0.0, 1.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0];
+        let pose = pose_of_rows(&[0.0, -1.0, 0.0, 1.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0]);
         let (a, b) = (marked([1, 3, 1]), marked([1, 1, 1]));
-        let moved = |p: &Pose, v: [f64; 3]| -> [f64; 3] {
-            std::array::from_fn(|r| (0..3).map(|k| p[4 * r + k] * v[k]).sum::<f64>() + p[4 * r + 3])
-        };
+        let moved = |pose: &Pose, at: [f64; 3]| pose.transform_point3(at.into()).to_array();
         assert_eq!(moved(&pose, centre(&a)), centre(&b));
         let clip = Clip {
             frames: vec![a, b],
-            poses: Some(vec![pose, identity]),
+            poses: Some(vec![pose, Pose::IDENTITY]),
             times_secs: vec![0.0, 0.1],
             sequence: "test".into(),
             first_frame: 0,
@@ -207,7 +205,7 @@ mod tests {
             let turned = symmetry.apply(&clip, &GRID);
             let poses = turned.poses.unwrap();
             assert_eq!(moved(&poses[0], centre(&turned.frames[0])), centre(&turned.frames[1]), "{symmetry:?}");
-            assert_eq!(poses[1], identity, "{symmetry:?}");
+            assert_eq!(poses[1], Pose::IDENTITY, "{symmetry:?}");
         }
     }
 
@@ -215,7 +213,7 @@ mod tests {
     fn a_batch_lacks_poses_if_any_clip_does() {
         let clip = Clip {
             frames: vec![marked([0, 0, 0])],
-            poses: Some(vec![[0.0; 12]]),
+            poses: Some(vec![Pose::IDENTITY]),
             times_secs: vec![0.0],
             sequence: "test".into(),
             first_frame: 0,

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::classes::IGNORED;
 use super::dataset::Dataset;
 use super::numbers::{gaps, listed};
-use super::record::{self, Fingerprint};
+use super::record;
 use super::source::{self, Findings, Sequence, Source};
 use super::{ClassSet, Grid, Split, by, formats};
 use crate::Result;
 use crate::figures::shell_quoted;
+use crate::hash::Fingerprint;
 
 /// Frames that are read side by side before their problems are told in order.
 const CHUNK: usize = 256;
@@ -101,7 +102,7 @@ fn key(split: Split, sequence: &Sequence) -> String {
 fn fingerprint(base: &Path, sequence: &Sequence) -> Result<Fingerprint> {
     let Sequence { labels, masks, texts, .. } = sequence;
     let files: Vec<&PathBuf> = labels.iter().chain(masks).chain(texts).collect();
-    Fingerprint::of("").and_files(base, &files)
+    record::with_files(Fingerprint::default(), base, &files)
 }
 
 /// Reads all frames of all splits with all cores and tells every problem; what was read is remembered, so that

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::dataset::Dataset;
-use super::record::{self, Fingerprint};
+use super::record;
 use super::{Unobserved, by};
 use crate::Result;
+use crate::hash::Fingerprint;
 
 /// What the cache file holds.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -85,7 +86,7 @@ fn key(dataset: &Dataset) -> Result<String> {
     let labels = dataset.sequences.iter().flat_map(|s| &s.labels);
     let masks = dataset.sequences.iter().flat_map(|s| &s.masks);
     let files: Vec<&PathBuf> = labels.chain(masks).collect();
-    let fingerprint = Fingerprint::of(&start).and_files(base, &files)?;
+    let fingerprint = record::with_files(Fingerprint::of(&start), base, &files)?;
     Ok(format!("{}-{fingerprint}", dataset.frame_count()))
 }
 

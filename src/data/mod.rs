@@ -26,7 +26,7 @@ pub use classes::{ClassSet, Handedness};
 pub use counts::class_weights;
 pub use dataset::{Dataset, DatasetOptions, Unobserved};
 pub use loader::{Delivery, Loader, LoaderOptions};
-pub use pose::{Pose, compose, invert};
+pub use pose::{Pose, invert, pose_of_rows, rows_of_pose};
 pub use sampler::{Cursor, Sampler};
 pub use source::{Exported, Sink};
 

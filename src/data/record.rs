@@ -11,47 +11,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Result;
-use crate::files::{make_folder, read_at_most, unreadable, write_atomically};
+use crate::files::{cache_folder, make_folder, read_at_most, unreadable, write_atomically};
+use crate::hash::Fingerprint;
 
 /// No record is larger than this.
 const LARGEST: u64 = 16 << 20;
 
-/// FNV-1a.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fingerprint(u64);
-
-impl Fingerprint {
-    /// That of some text.
-    pub fn of(text: &str) -> Fingerprint {
-        Fingerprint(0xCBF2_9CE4_8422_2325).and(text)
-    }
-
-    fn and(self, text: &str) -> Fingerprint {
-        let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
-        Fingerprint(text.bytes().fold(self.0, add))
-    }
-
-    /// That of this and of the name below `root`, the size and the time of change of every file.
-    ///
-    /// # Errors
-    /// [`crate::Error::Data`] if a file is not there any more.
-    pub fn and_files(self, root: &Path, files: &[&PathBuf]) -> Result<Fingerprint> {
-        let line = |path: &&PathBuf| -> Result<String> {
-            let wrong = |why: std::io::Error| unreadable(path, &why);
-            let metadata = fs::metadata(path).map_err(wrong)?;
-            let changed = metadata.modified().map_err(wrong)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let relative = path.strip_prefix(root).unwrap_or(path);
-            Ok(format!("{} {} {}\n", relative.display(), metadata.len(), changed.as_nanos()))
-        };
-        let lines = files.par_iter().map(line).collect::<Result<Vec<_>>>()?;
-        Ok(lines.iter().fold(self, |fingerprint, line| fingerprint.and(line)))
-    }
-}
-
-impl std::fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
+/// `fingerprint` with the name below `root`, the size and the time of change of every file.
+///
+/// # Errors
+/// [`crate::Error::Data`] if a file is not there any more.
+pub(super) fn with_files(fingerprint: Fingerprint, root: &Path, files: &[&PathBuf]) -> Result<Fingerprint> {
+    let line = |path: &&PathBuf| -> Result<String> {
+        let wrong = |why: std::io::Error| unreadable(path, &why);
+        let metadata = fs::metadata(path).map_err(wrong)?;
+        let changed = metadata.modified().map_err(wrong)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let relative = path.strip_prefix(root).unwrap_or(path);
+        Ok(format!("{} {} {}", relative.display(), metadata.len(), changed.as_nanos()))
+    };
+    let lines = files.par_iter().map(line).collect::<Result<Vec<_>>>()?;
+    Ok(lines.iter().fold(fingerprint, |fingerprint, line| fingerprint.and(line)))
 }
 
 /// Where the record `name` of the data set at `root` may stand, the best place first.
@@ -60,11 +39,10 @@ pub(super) fn places(root: &Path, name: &str) -> Vec<PathBuf> {
     let writable = fs::metadata(root).is_ok_and(|metadata| !metadata.permissions().readonly());
     let beside = root.join(format!(".sep4d-{name}.json"));
     let mut places: Vec<PathBuf> = writable.then_some(beside).into_iter().collect();
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))) {
+    if let Some(cache) = cache_folder() {
         let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
         let root = Fingerprint::of(&root.to_string_lossy());
-        places.push(cache.join(format!("sep4d/{name}-{root}.json")));
+        places.push(cache.join(format!("{name}-{root}.json")));
     }
     places
 }
@@ -93,7 +71,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(&path, "1").unwrap();
-        let of = |path: &PathBuf| Fingerprint::of("x").and_files(dir.path(), &[path]).map(|f| f.to_string());
+        let of = |path: &PathBuf| with_files(Fingerprint::of("x"), dir.path(), &[path]).map(|f| f.to_string());
         let first = of(&path).unwrap();
         assert_eq!(of(&path).unwrap(), first);
         let later = fs::metadata(&path).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapters::{AdapterSummary, DeviceChoice, OPTIONAL_FEATURES, choose, enumerate, summary};
 use super::tuning::TuningFile;
+use crate::files::cache_folder;
 use crate::graph::program::{LAYER, LAYER_BYTES};
 use crate::graph::{KernelLimits, Tuning};
 use crate::{Error, Result};
@@ -259,12 +260,4 @@ impl Context {
             .map_err(|why| Error::Device(format!("waiting for {} failed: {why}", self.adapter.name)))?;
         self.check()
     }
-}
-
-/// Where things are kept that only make the next start faster.
-fn cache_folder() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-    Some(base.join("sep4d"))
 }

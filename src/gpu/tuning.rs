@@ -1,13 +1,12 @@
 //! The chosen variants of kernels, kept on disk from one start to the next.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::shader::shader_files;
 use crate::graph::Tuning;
+use crate::hash::Fingerprint;
 
 /// Set to 0, no variants are measured and kept choices are left out.
 const SWITCH: &str = "SEP4D_AUTOTUNE";
@@ -64,9 +63,9 @@ impl TuningFile {
 
 /// This program's version and kernels.
 fn program() -> String {
-    let mut hasher = DefaultHasher::new();
-    shader_files().hash(&mut hasher);
-    format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+    let shaders = shader_files();
+    let all = shaders.iter().fold(Fingerprint::default(), |all, (path, text)| all.and(path).and(text));
+    format!("{} {all}", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]

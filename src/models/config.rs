@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Value;
 
-use super::{ARCHITECTURES, Architecture, BatchShape, Built, Mode, WIDEST};
+use super::{ARCHITECTURES, Architecture, BatchShape, Built, Key, Mode, Values, WIDEST};
 use crate::graph::Graph;
 use crate::layers::segmentation_loss::MAX_CLASSES;
 use crate::{Error, Result};
@@ -24,29 +24,46 @@ pub struct ModelConfig {
     architecture: &'static Architecture,
     /// K: semantic classes, free included, or [`OF_THE_DATA`].
     pub classes: usize,
-    /// In the order of the architecture's keys.
-    widths: Vec<usize>,
+    /// In the order of the architecture's keys; of a choice, its place among them.
+    values: Vec<usize>,
 }
 
 impl ModelConfig {
     /// That of the preset with this number, the smallest first, for CarlaSC's classes.
     pub fn of(architecture: &'static Architecture, preset: usize) -> ModelConfig {
-        let widths = architecture.keys.iter().map(|key| key.defaults[preset.min(key.defaults.len() - 1)]).collect();
-        ModelConfig { architecture, classes: 11, widths }
+        let value = |key: &Key| match &key.values {
+            Values::Width { defaults, .. } => defaults[preset.min(defaults.len() - 1)],
+            Values::Choice(_) => 0,
+        };
+        ModelConfig { architecture, classes: 11, values: architecture.keys.iter().map(value).collect() }
     }
 
-    /// The same with other values for some keys.
+    /// The same with other numbers for some keys.
     ///
     /// # Errors
     /// [`Error::Usage`] if the architecture has no such key.
     pub fn with(mut self, values: &[(&str, usize)]) -> Result<ModelConfig> {
         for &(key, value) in values {
-            let Architecture { name, keys, .. } = self.architecture;
-            let place = keys.iter().position(|known| known.key == key);
-            let place = place.ok_or_else(|| Error::Usage(format!("the model {name} has no {key}")))?;
-            self.widths[place] = value;
+            let place = self.place(key)?;
+            self.values[place] = value;
         }
         Ok(self)
+    }
+
+    /// The same with another choice for a key.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the architecture has no such key, or it cannot be that.
+    pub fn with_choice(mut self, key: &str, name: &str) -> Result<ModelConfig> {
+        let place = self.place(key)?;
+        self.values[place] = self.architecture.keys[place].read(&Value::String(name.to_owned()))?;
+        Ok(self)
+    }
+
+    fn place(&self, key: &str) -> Result<usize> {
+        let Architecture { name, keys, .. } = self.architecture;
+        let place = keys.iter().position(|known| known.key == key);
+        place.ok_or_else(|| Error::Usage(format!("the model {name} has no {key}")))
     }
 
     /// The kind of model.
@@ -54,10 +71,22 @@ impl ModelConfig {
         self.architecture
     }
 
-    /// The value of a key; 0 if the architecture does not have it.
+    /// The number of a key; 0 if the architecture does not have it.
     pub fn get(&self, key: &str) -> usize {
-        let mut widths = self.architecture.keys.iter().zip(&self.widths);
-        widths.find(|(known, _)| known.key == key).map_or(0, |(_, &width)| width)
+        self.keyed().find(|(known, _)| known.key == key).map_or(0, |(_, value)| value)
+    }
+
+    /// What was chosen for a key; nothing if the architecture does not have it.
+    pub fn choice(&self, key: &str) -> &'static str {
+        let chosen = |(known, value): (&'static Key, usize)| match known.values {
+            Values::Choice(choices) if known.key == key => Some(choices[value].0),
+            _ => None,
+        };
+        self.keyed().find_map(chosen).unwrap_or_default()
+    }
+
+    fn keyed(&self) -> impl Iterator<Item = (&'static Key, usize)> {
+        self.architecture.keys.iter().zip(self.values.iter().copied())
     }
 
     /// Every key with its documentation: those of all architectures.
@@ -66,13 +95,7 @@ impl ModelConfig {
             (ARCHITECTURE, "Kind of model, such as sep4d."),
             (CLASSES, "K, classes of the data set, up to 64; 0 to take it from there, as without this key."),
         ];
-        let mut keys: Vec<(&str, &str)> = Vec::from(own);
-        for key in ARCHITECTURES.iter().flat_map(|architecture| architecture.keys) {
-            if keys.iter().all(|(known, _)| *known != key.key) {
-                keys.push((key.key, key.doc));
-            }
-        }
-        keys.into_iter()
+        own.into_iter().chain(keys_of_all().into_iter().map(|key| (key.key, key.doc)))
     }
 
     /// Checks every value that its type does not confine.
@@ -80,12 +103,15 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Usage`] with one sentence about the first key that is wrong.
     pub fn validate(&self) -> Result<()> {
-        for (key, &width) in self.architecture.keys.iter().zip(&self.widths) {
-            if width == 0 {
-                return Err(Error::Usage(format!("{} is 0, but {}; set it to 1 or more", key.key, key.needed_for)));
-            }
-            if width > WIDEST {
-                return Err(Error::Usage(format!("{} is {width}; set it to at most {WIDEST}", key.key)));
+        for (Key { key, values, .. }, value) in self.keyed() {
+            match values {
+                Values::Width { needed_for: Some(why), .. } if value == 0 => {
+                    return Err(Error::Usage(format!("{key} is 0, but {why}; set it to 1 or more")));
+                }
+                Values::Width { .. } if value > WIDEST => {
+                    return Err(Error::Usage(format!("{key} is {value}; set it to at most {WIDEST}")));
+                }
+                _ => {}
             }
         }
         if self.classes != OF_THE_DATA && !(2..=MAX_CLASSES).contains(&self.classes) {
@@ -114,11 +140,14 @@ fn short(key: &str) -> &str {
 
 impl Serialize for ModelConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2 + self.widths.len()))?;
+        let mut map = serializer.serialize_map(Some(2 + self.values.len()))?;
         map.serialize_entry(short(ARCHITECTURE), self.architecture.name)?;
         map.serialize_entry(short(CLASSES), &self.classes)?;
-        for (key, width) in self.architecture.keys.iter().zip(&self.widths) {
-            map.serialize_entry(short(key.key), width)?;
+        for (key, value) in self.keyed() {
+            match key.values {
+                Values::Width { .. } => map.serialize_entry(short(key.key), &value)?,
+                Values::Choice(choices) => map.serialize_entry(short(key.key), choices[value].0)?,
+            }
         }
         map.end()
     }
@@ -132,18 +161,50 @@ impl<'de> Deserialize<'de> for ModelConfig {
             None => ARCHITECTURES[0],
             Some(name) => by_name(name.as_str().unwrap_or_default()).map_err(D::Error::custom)?,
         };
-        let mut take = |key: &str| {
-            let value = values.remove(short(key)).ok_or_else(|| D::Error::custom(format!("{key} is missing")))?;
-            let number = value.as_integer().and_then(|value| usize::try_from(value).ok());
-            number.ok_or_else(|| D::Error::custom(format!("{key} is {value}, which is no whole number of 0 or more")))
-        };
-        let classes = take(CLASSES)?;
-        let widths = architecture.keys.iter().map(|key| take(key.key)).collect::<std::result::Result<_, _>>()?;
+        let mut take =
+            |key: &str| values.remove(short(key)).ok_or_else(|| D::Error::custom(format!("{key} is missing")));
+        let classes = number(CLASSES, &take(CLASSES)?).map_err(D::Error::custom)?;
+        let read = |key: &Key| key.read(&take(key.key)?).map_err(D::Error::custom);
+        let chosen = architecture.keys.iter().map(read).collect::<std::result::Result<_, _>>()?;
         match values.keys().next() {
             Some(key) => Err(D::Error::custom(format!("the model {} has no {key}", architecture.name))),
-            None => Ok(ModelConfig { architecture, classes, widths }),
+            None => Ok(ModelConfig { architecture, classes, values: chosen }),
         }
     }
+}
+
+/// The keys of all architectures; one that several have comes once.
+pub fn keys_of_all() -> Vec<&'static Key> {
+    let mut keys: Vec<&Key> = Vec::new();
+    for key in ARCHITECTURES.iter().flat_map(|architecture| architecture.keys) {
+        if keys.iter().all(|known| known.key != key.key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+impl Key {
+    /// A value of its type.
+    pub fn any_value(&self) -> Value {
+        match self.values {
+            Values::Width { .. } => Value::Integer(0),
+            Values::Choice(choices) => Value::String(choices[0].0.to_owned()),
+        }
+    }
+
+    fn read(&self, value: &Value) -> Result<usize> {
+        let Values::Choice(choices) = self.values else { return number(self.key, value) };
+        choices.iter().position(|(name, _)| value.as_str() == Some(name)).ok_or_else(|| {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            Error::Usage(format!("{} is {value}; set it to {}", self.key, names.join(", ")))
+        })
+    }
+}
+
+fn number(key: &str, value: &Value) -> Result<usize> {
+    let number = value.as_integer().and_then(|value| usize::try_from(value).ok());
+    number.ok_or_else(|| Error::Usage(format!("{key} is {value}, which is no whole number of 0 or more")))
 }
 
 /// The architecture of that name.

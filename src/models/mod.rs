@@ -7,7 +7,6 @@ use crate::Result;
 use crate::graph::{Graph, TensorId};
 
 mod config;
-pub mod fusion;
 mod losses;
 mod modules;
 pub mod sep4d;
@@ -15,7 +14,7 @@ mod shape;
 #[cfg(test)]
 mod toy;
 
-pub use config::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name};
+pub use config::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name, keys_of_all};
 pub use losses::{LossTerm, Terms, loss_terms};
 pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 
@@ -36,7 +35,7 @@ pub struct Architecture {
     pub name: &'static str,
     /// What it is, in a few words.
     pub about: &'static str,
-    /// The widths that it takes, beside `model.architecture` and `model.classes`.
+    /// What can be set about it, beside `model.architecture` and `model.classes`.
     pub keys: &'static [Key],
     /// What training minimises beside the losses of the reconstruction.
     pub losses: &'static [LossTerm],
@@ -50,17 +49,29 @@ impl PartialEq for Architecture {
     }
 }
 
-/// A width of a model: a whole number from 1 to [`WIDEST`].
+/// Something that can be set about a model.
 #[derive(Debug)]
 pub struct Key {
     /// Its full name, `model.hidden`. Keys of several models that mean the same have the same name and meaning.
     pub key: &'static str,
     /// What it means, in a sentence.
     pub doc: &'static str,
-    /// Why it cannot be 0.
-    pub needed_for: &'static str,
-    /// Its values in the presets, the smallest preset first.
-    pub defaults: [usize; 4],
+    /// What it can be.
+    pub values: Values,
+}
+
+/// What a key can be.
+#[derive(Debug)]
+pub enum Values {
+    /// A whole number from 0 or 1 to [`WIDEST`].
+    Width {
+        /// Its values in the presets, the smallest preset first.
+        defaults: [usize; 4],
+        /// Why it cannot be 0, if it cannot.
+        needed_for: Option<&'static str>,
+    },
+    /// One of these names, each with what it means in a few words; the first where nothing is set.
+    Choice(&'static [(&'static str, &'static str)]),
 }
 
 /// What a model is built for.
@@ -116,6 +127,9 @@ pub struct BuiltLatent {
     pub decoded: TensorId,
 }
 
+/// Losses by their names, `[1]` each.
+pub type Losses = Vec<(&'static str, TensorId)>;
+
 /// The tensors of a model in a graph.
 #[derive(Debug, Clone)]
 pub struct Built {
@@ -127,7 +141,7 @@ pub struct Built {
     pub logits: TensorId,
     /// What training minimises beside the losses of the reconstruction, by the names of [`Architecture::losses`], `[1]` each; none where
     /// nothing is trained.
-    pub losses: Vec<(&'static str, TensorId)>,
+    pub losses: Losses,
     /// What lies between encoder and decoder.
     pub latents: Vec<BuiltLatent>,
 }

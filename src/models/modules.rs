@@ -1,14 +1,92 @@
 //! Modules that several models share: layers with their parameters, under PyTorch's names and initial values.
 
+use super::{BuiltLatent, LatentKind, LatentSpec, Losses, Mode};
 use crate::Result;
-use crate::graph::{Graph, Init, TensorId};
+use crate::graph::{Graph, Init, TensorId, TensorSpec};
 use crate::layers::conv3d::conv3d;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::linear::linear;
+use crate::layers::pointwise::weighted_sum;
+use crate::layers::reparameterise::{mean, reparameterise};
 
 /// PyTorch's default for a layer with `fan_in` inputs per output.
 pub fn default_init(fan_in: usize) -> Init {
     Init::Uniform(1.0 / (fan_in as f64).sqrt())
+}
+
+/// Turns the distributions of a model's Gaussian latents into what is decoded, by [`Mode`].
+pub struct Sampler {
+    mode: Mode,
+    /// Of all latents together, over which their divergence is averaged.
+    elements: usize,
+    divergences: Vec<(f32, TensorId)>,
+    latents: Vec<BuiltLatent>,
+}
+
+impl Sampler {
+    /// For latents whose distributions have so many elements, means and log-variances together.
+    pub fn new(mode: Mode, distributions: usize) -> Sampler {
+        Sampler { mode, elements: distributions / 2, divergences: Vec::new(), latents: Vec::new() }
+    }
+
+    /// What is decoded of the latent of this name with `encoded [.., 2C]`: `[.., C]`. Noise is drawn from the stream of the
+    /// latent's number.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if that is no distribution.
+    pub fn decoded(
+        &mut self,
+        g: &mut Graph,
+        name: &'static str,
+        axes: &'static str,
+        encoded: TensorId,
+    ) -> Result<TensorId> {
+        let decoded = match self.mode {
+            Mode::Look => mean(g, encoded)?,
+            Mode::Decode => {
+                let mut shape = g.shape(encoded).to_vec();
+                shape.iter_mut().next_back().into_iter().for_each(|channels| *channels /= 2);
+                g.input(name, TensorSpec::f32(&shape))
+            }
+            Mode::Train { rng } => {
+                let (sample, divergence) = reparameterise(g, encoded, rng, self.latents.len() as u32, self.elements)?;
+                self.divergences.push((1.0, divergence));
+                sample
+            }
+        };
+        let latent = LatentSpec { name, axes, kind: LatentKind::Gaussian };
+        self.latents.push(BuiltLatent { latent, encoded, decoded });
+        Ok(decoded)
+    }
+
+    /// The latents in order, and where they are trained their Kullback-Leibler divergence from the standard normal, the mean
+    /// over all elements, under the name `kl`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if there are too many of them.
+    pub fn finish(self, g: &mut Graph) -> Result<(Vec<BuiltLatent>, Losses)> {
+        let losses = match self.divergences.as_slice() {
+            [] => Vec::new(),
+            divergences => vec![("kl", g.scope("loss", |g| weighted_sum(g, divergences))?)],
+        };
+        Ok((self.latents, losses))
+    }
+}
+
+/// `(mu, logvar)`, `[.., 2C]`, from `x`, parameters `name.weight`, `name.bias`. The log-variances start near -4.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken.
+pub fn distribution_layer(g: &mut Graph, x: TensorId, name: &str, channels: usize) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    let bound = 1.0 / (inputs as f64).sqrt();
+    let rows = channels * inputs;
+    let options = LinearOptions {
+        weight: Some(Init::Runs(vec![(rows, Init::Uniform(bound)), (rows, Init::Uniform(0.1 * bound))])),
+        bias: Some(Init::Runs(vec![(channels, Init::Uniform(bound)), (channels, Init::Constant(-4.0))])),
+        ..Default::default()
+    };
+    linear_layer(g, x, name, 2 * channels, options)
 }
 
 /// How [`linear_layer`] differs from `nn.Linear`.

@@ -1,16 +1,19 @@
 //! SEP-4D (`docs/model.md`; equation numbers of the paper).
 
-use super::fusion;
-use super::modules::{Kernel, LinearOptions, conv_layer, default_init, linear_layer, positional_code, residual_block};
-use super::{Architecture, BatchShape, Built, BuiltLatent, Key, LatentKind, LatentSpec, LossTerm, Mode, ModelConfig};
+mod fusion;
+
+use super::modules::{
+    Kernel, LinearOptions, Sampler, conv_layer, default_init, distribution_layer, linear_layer, positional_code,
+    residual_block,
+};
+use super::{Architecture, BatchShape, Built, Key, LossTerm, Mode, ModelConfig, Values};
 use crate::graph::{Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
 use crate::layers::linear::{linear, residual_linear};
 use crate::layers::permute::{permute, tile};
-use crate::layers::pointwise::{Pointwise, weighted_sum};
-use crate::layers::reparameterise::{mean, reparameterise};
+use crate::layers::pointwise::Pointwise;
 use crate::layers::unpack::unpack_bytes;
 use crate::{Error, Result};
 
@@ -22,32 +25,40 @@ pub static SEP4D: Architecture = Architecture {
         Key {
             key: "model.latent_channels",
             doc: "C, channels of the latent planes.",
-            needed_for: "the latent planes need at least one channel",
-            defaults: [4, 8, 16, 16],
+            values: Values::Width {
+                defaults: [4, 8, 16, 16],
+                needed_for: Some("the latent planes need at least one channel"),
+            },
         },
         Key {
             key: "model.plane_features",
             doc: "D, channels of a plane's features.",
-            needed_for: "the planes need at least one feature",
-            defaults: [6, 16, 32, 32],
+            values: Values::Width {
+                defaults: [6, 16, 32, 32],
+                needed_for: Some("the planes need at least one feature"),
+            },
         },
         Key {
             key: "model.hidden",
             doc: "Width of the decoder at half resolution.",
-            needed_for: "the decoder needs at least one channel",
-            defaults: [8, 32, 64, 128],
+            values: Values::Width {
+                defaults: [8, 32, 64, 128],
+                needed_for: Some("the decoder needs at least one channel"),
+            },
         },
         Key {
             key: "model.head",
             doc: "Width of the decoder at full resolution.",
-            needed_for: "the decoder's head needs at least one channel",
-            defaults: [4, 16, 32, 32],
+            values: Values::Width {
+                defaults: [4, 16, 32, 32],
+                needed_for: Some("the decoder's head needs at least one channel"),
+            },
         },
     ],
     losses: &[LossTerm {
         name: "kl",
         title: "KL",
-        about: "KL divergence of the latent planes, before its weight",
+        about: "KL divergence of the latent, before its weight",
         weight: "train.kl",
     }],
     build,
@@ -122,43 +133,33 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let [x, y, z] = shape.cells();
     let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
     let labels = unpack_bytes(g, label_bytes)?;
+    let (z, sampler) = planes(g, widths, shape, labels, mode)?;
+    let logits = g.scope("decoder", |g| decoder(g, widths, z))?;
+    let (latents, losses) = sampler.finish(g)?;
+    Ok(Built { label_bytes, labels, logits, losses, latents })
+}
+
+/// The latent planes, and `z [N, X', Y', Z', D]` that is fused from samples of them.
+fn planes(
+    g: &mut Graph,
+    widths: &Widths,
+    shape: &BatchShape,
+    labels: TensorId,
+    mode: Mode,
+) -> Result<(TensorId, Sampler)> {
     let features = extractor(g, widths, labels)?;
     let planes = g.scope("planes", |g| factorise(g, widths, shape, features))?;
     let distributions = g.scope("distributions", |g| {
         planes.try_map(|_, name, plane| g.scope(name, |g| distribution(g, widths, plane)))
     })?;
-
-    let elements: usize = distributions.all().iter().map(|&d| g.tensor(d).spec.elements() / 2).sum();
-    let mut kl = Vec::new();
-    let latents = distributions.try_map(|i, name, distribution| match mode {
-        Mode::Look => mean(g, distribution),
-        Mode::Decode => {
-            let [plane @ .., _] = g.shape(distribution) else { return Ok(distribution) };
-            let shape = [plane, &[widths.latent_channels]].concat();
-            Ok(g.input(name, TensorSpec::f32(&shape)))
-        }
-        Mode::Train { rng } => {
-            let (sample, divergence) = reparameterise(g, distribution, rng, i as u32, elements)?;
-            kl.push((1.0, divergence));
-            Ok(sample)
-        }
-    })?;
+    let elements = distributions.all().iter().map(|&d| g.tensor(d).spec.elements()).sum();
+    let mut sampler = Sampler::new(mode, elements);
+    let latents = distributions.try_map(|_, name, distribution| sampler.decoded(g, name, name, distribution))?;
     let blocks =
         g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, widths, plane))))?;
+    let [x, y, z] = shape.cells();
     let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
-    let fused = g.reshape(fused, &[shape.total_frames(), x, y, z, widths.plane_features])?;
-    let logits = g.scope("decoder", |g| decoder(g, widths, fused))?;
-    let losses = match kl.as_slice() {
-        [] => Vec::new(),
-        kl => vec![("kl", g.scope("loss", |g| weighted_sum(g, kl))?)],
-    };
-    let latents = PLANES.into_iter().zip(distributions.all()).zip(latents.all());
-    let latents = latents.map(|((axes, encoded), decoded)| BuiltLatent {
-        latent: LatentSpec { name: axes, axes, kind: LatentKind::Gaussian },
-        encoded,
-        decoded,
-    });
-    Ok(Built { label_bytes, labels, logits, losses, latents: latents.collect() })
+    Ok((g.reshape(fused, &[shape.total_frames(), x, y, z, widths.plane_features])?, sampler))
 }
 
 /// Width of the extractor before its output layer, fixed by the design.
@@ -166,25 +167,30 @@ const EXTRACTOR_WIDTH: usize = 32;
 /// Size of a class embedding, fixed by the design.
 const EMBEDDING: usize = 4;
 
-/// f_theta: `[N, X', Y', Z', C]` from labels. The embedding and the k2 s2 convolution fold into one table of
-/// K x 8 sub-positions x 32 values, so that nothing is ever stored at full resolution.
+/// f_theta: `[N, X', Y', Z', C]` from labels.
 fn extractor(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId> {
     g.scope("extractor", |g| {
-        let embedding = g.scope("embedding", |g| g.parameter("weight", &[widths.classes, EMBEDDING], Init::Normal))?;
-        let x = g.scope("down", |g| {
-            let init = default_init(EMBEDDING * 8);
-            let weight = g.parameter("weight", &[EXTRACTOR_WIDTH, EMBEDDING, 2, 2, 2], init.clone())?;
-            let bias = g.parameter("bias", &[EXTRACTOR_WIDTH], init)?;
-            let weight = permute(g, weight, &[2, 3, 4, 0, 1])?;
-            let weight = g.reshape(weight, &[8 * EXTRACTOR_WIDTH, EMBEDDING])?;
-            let table = linear(g, embedding, weight, None, false)?;
-            let table = g.reshape(table, &[widths.classes, 8, EXTRACTOR_WIDTH])?;
-            label_table(g, labels, table, bias)
-        })?;
-        let x = instance_norm(g, x, None, false, false)?;
+        let x = embedded(g, widths, labels)?;
         let x = residual_block(g, x, "res", Kernel::Three, false, true)?;
         linear_layer(g, x, "out", widths.latent_channels, LinearOptions::default())
     })
+}
+
+/// Its first layers, `[N, X', Y', Z', 32]`: the embedding and the k2 s2 convolution fold into one table of K x 8 sub-positions x
+/// 32 values, so that nothing is ever stored at full resolution.
+fn embedded(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId> {
+    let embedding = g.scope("embedding", |g| g.parameter("weight", &[widths.classes, EMBEDDING], Init::Normal))?;
+    let x = g.scope("down", |g| {
+        let init = default_init(EMBEDDING * 8);
+        let weight = g.parameter("weight", &[EXTRACTOR_WIDTH, EMBEDDING, 2, 2, 2], init.clone())?;
+        let bias = g.parameter("bias", &[EXTRACTOR_WIDTH], init)?;
+        let weight = permute(g, weight, &[2, 3, 4, 0, 1])?;
+        let weight = g.reshape(weight, &[8 * EXTRACTOR_WIDTH, EMBEDDING])?;
+        let table = linear(g, embedding, weight, None, false)?;
+        let table = g.reshape(table, &[widths.classes, 8, EXTRACTOR_WIDTH])?;
+        label_table(g, labels, table, bias)
+    })?;
+    instance_norm(g, x, None, false, false)
 }
 
 /// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', C]` onto six planes of C channels.
@@ -224,13 +230,7 @@ fn pool(g: &mut Graph, c: usize, from: TensorId, name: &str, pools: &[(&str, &[u
 fn distribution(g: &mut Graph, widths: &Widths, plane: TensorId) -> Result<TensorId> {
     let c = widths.latent_channels;
     let hidden = linear_layer(g, plane, "hidden", c, LinearOptions { activation: true, ..Default::default() })?;
-    let bound = 1.0 / (c as f64).sqrt();
-    let options = LinearOptions {
-        weight: Some(Init::Runs(vec![(c * c, Init::Uniform(bound)), (c * c, Init::Uniform(0.1 * bound))])),
-        bias: Some(Init::Runs(vec![(c, Init::Uniform(bound)), (c, Init::Constant(-4.0))])),
-        ..Default::default()
-    };
-    linear_layer(g, hidden, "out", 2 * c, options)
+    distribution_layer(g, hidden, "out", c)
 }
 
 /// `1x1(C->D) + conv3x3(D->D)(lrelu(IN(conv3x3(C->D))))`; the second convolution starts at zero.

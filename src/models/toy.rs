@@ -2,7 +2,7 @@
 //! logits.
 
 use super::modules::{LinearOptions, linear_layer};
-use super::{Architecture, BatchShape, Built, BuiltLatent, Key, LatentKind, LatentSpec, Mode, ModelConfig};
+use super::{Architecture, BatchShape, Built, BuiltLatent, Key, LatentKind, LatentSpec, Mode, ModelConfig, Values};
 use crate::Result;
 use crate::graph::{Graph, Init, TensorSpec, WORD_BYTES};
 use crate::layers::label_table::label_table;
@@ -17,8 +17,7 @@ pub static TOY: Architecture = Architecture {
     keys: &[Key {
         key: FEATURES,
         doc: "Features of a cell.",
-        needed_for: "the volume needs at least one feature",
-        defaults: [4, 4, 4, 4],
+        values: Values::Width { defaults: [4, 4, 4, 4], needed_for: Some("the volume needs at least one feature") },
     }],
     losses: &[],
     build,

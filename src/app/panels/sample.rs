@@ -3,7 +3,6 @@
 
 use crate::app::shown::Shown;
 use crate::app::state::{Page, State};
-use crate::data::formats::carla_sc::CARLA_SC;
 use crate::data::{Clip, synth};
 use crate::models::{LatentKind, LatentSpec};
 use crate::rng::Rng;
@@ -57,7 +56,7 @@ fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> (Reconstructe
         seconds: 0.2,
     };
     for (t, frame) in truth.iter().enumerate() {
-        let mut confusion = Confusion::new(CARLA_SC.len());
+        let mut confusion = Confusion::new(synth::CLASSES.len());
         let chance = 0.08 + 0.25 * (t as f64 - frames as f64 / 2.0).abs() / frames as f64;
         for (&truth, &observed) in frame.labels.iter().zip(&frame.observed) {
             let chance =
@@ -110,7 +109,7 @@ fn latents([x, y, z]: [usize; 3], frames: usize, index: usize) -> Vec<Latent> {
 
 /// The clips that a validation scored, those of a tiny grid.
 fn validation(step: u32, clips: usize) -> ValidationMetrics {
-    let mut tally = Tally::new(CARLA_SC.len(), 6);
+    let mut tally = Tally::new(synth::CLASSES.len(), 6);
     for index in 0..clips {
         let (clip, _) = reconstructed(3 * index, [16, 16, 8], 6);
         let counts: Vec<u64> = clip.confusion.iter().flat_map(|frame| frame.counts().to_vec()).collect();
@@ -129,7 +128,7 @@ pub fn state() -> State {
 /// [`state`] with a grid of `size` and `frames` frames.
 pub fn of_size(size: [usize; 3], frames: usize) -> State {
     let (clip, grid) = reconstructed(2, size, frames);
-    let shown = Shown::of_model(1, clip, grid, CARLA_SC.clone()).unwrap();
+    let shown = Shown::of_model(1, clip, grid, synth::CLASSES.clone()).unwrap();
     let last = validation(1200, 5);
     let mut state = State { page: Page::Workspace, shown: Some(shown), wanted_clip: 2, ..State::default() };
     for part in 1..=6u32 {

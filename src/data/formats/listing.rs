@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::source::{self, Findings, OR_CHOOSE, Sequence, listed, name};
-use crate::data::{Pose, Split};
+use crate::data::{Pose, Split, pose_of_rows};
 use crate::{Error, Result};
 
 /// Of so many sequences one is held out where a data set does not say which.
@@ -133,6 +133,6 @@ pub(super) fn numbered(files: &[PathBuf], ending: &str) -> Vec<(usize, PathBuf)>
 
 /// The motion of a 3x4 or 4x4 matrix.
 pub(super) fn pose_of(values: &[f64]) -> Option<Pose> {
-    let pose: Pose = values.get(..12)?.try_into().ok()?;
-    pose.iter().all(|value| value.is_finite()).then_some(pose)
+    let pose = pose_of_rows(values.get(..12)?.try_into().ok()?);
+    pose.is_finite().then_some(pose)
 }

@@ -30,6 +30,9 @@ struct Format {
     open: fn(&Path) -> Result<Option<Opened>>,
 }
 
+/// Their names, in short.
+pub const FORMAT_NAMES: &str = "CarlaSC, Occ3D, UniOcc, KITTI or NumPy files";
+
 /// All formats, in the order in which they are tried.
 const FORMATS: [Format; 6] = [
     Format { sign: "no Train, Val or Test folder (nor Cartesian/Train ...)", open: carla_sc::open },

@@ -11,7 +11,7 @@ use crate::data::folders::look;
 use crate::data::npy::{self, Arrays, Values};
 use crate::data::numbers::step;
 use crate::data::source::{Exported, Findings, Sequence, Sink, Source};
-use crate::data::{ClassSet, Grid, Pose, Split};
+use crate::data::{ClassSet, Grid, Pose, Split, rows_of_pose};
 use crate::files::make_folder;
 use crate::{Error, Result};
 
@@ -198,7 +198,7 @@ impl Sink for Writer {
         let [labels, mask] = self.names;
         let mut arrays = vec![(labels, &size[..], Values::Bytes(&ids)), (mask, &size[..], Values::Bytes(&observed))];
         let pose = self.pose.map_or(Ok(None), |name| read_pose(original, name))?;
-        let pose = pose.map(|pose| [&pose[..], &[0.0, 0.0, 0.0, 1.0]].concat());
+        let pose = pose.map(|pose| [&rows_of_pose(&pose)[..], &[0.0, 0.0, 0.0, 1.0]].concat());
         if let (Some(name), Some(pose)) = (self.pose, &pose) {
             arrays.push((name, &[4, 4], Values::Floats(pose)));
         }

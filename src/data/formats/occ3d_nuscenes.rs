@@ -13,6 +13,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
+use glam::DQuat;
+
 use super::listing::{Listed, Listing};
 use super::npz_frames::{NpzFrames, Recording};
 use super::volumes::{Volume, commonest};
@@ -202,24 +204,9 @@ fn order(infos: &BTreeMap<String, Info>) -> Result<Vec<&String>, &'static str> {
 impl EgoPose {
     /// As a motion of the vehicle into the world, if the quaternion is one.
     fn matrix(&self) -> Option<Pose> {
-        let norm = self.rotation.iter().map(|part| part * part).sum::<f64>().sqrt();
-        let [w, x, y, z] = self.rotation.map(|part| part / norm);
-        let [a, b, c] = self.translation;
-        let pose = [
-            1.0 - 2.0 * (y * y + z * z),
-            2.0 * (x * y - w * z),
-            2.0 * (x * z + w * y),
-            a,
-            2.0 * (x * y + w * z),
-            1.0 - 2.0 * (x * x + z * z),
-            2.0 * (y * z - w * x),
-            b,
-            2.0 * (x * z - w * y),
-            2.0 * (y * z + w * x),
-            1.0 - 2.0 * (x * x + y * y),
-            c,
-        ];
-        pose.iter().all(|value: &f64| value.is_finite()).then_some(pose)
+        let [w, x, y, z] = self.rotation;
+        let pose = Pose::from_rotation_translation(DQuat::from_xyzw(x, y, z, w).normalize(), self.translation.into());
+        pose.is_finite().then_some(pose)
     }
 }
 

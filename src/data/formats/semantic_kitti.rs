@@ -22,7 +22,7 @@ use crate::data::classes::{IGNORED, Row};
 use crate::data::folders::{entries, look};
 use crate::data::numbers::step;
 use crate::data::source::{Exported, Findings, Sequence, Sink, Source, name};
-use crate::data::{ClassSet, Grid, Handedness, Pose, Split, compose, invert};
+use crate::data::{ClassSet, Grid, Handedness, Pose, Split, invert, pose_of_rows};
 use crate::files::{make_folder, read_text_at_most, unreadable, write_atomically};
 use crate::{Error, Result};
 
@@ -162,7 +162,7 @@ fn poses(folder: &Path, numbers: &[usize]) -> Result<Option<Vec<Pose>>> {
     let line = text.lines().find_map(|line| line.strip_prefix("Tr:").or(line.strip_prefix("Tr_velo_to_cam:")));
     let values: Option<Vec<f64>> =
         line.and_then(|line| line.split_whitespace().map(|word| word.parse().ok()).collect());
-    let to_camera: Option<Pose> = values.and_then(|values| values.try_into().ok());
+    let to_camera = values.and_then(|values| values.try_into().ok()).map(|rows| pose_of_rows(&rows));
     let motion = to_camera.and_then(|to_camera| Some((to_camera, invert(&to_camera)?)));
     let (to_camera, back) = motion.ok_or_else(|| {
         Error::Data(format!(
@@ -170,7 +170,7 @@ fn poses(folder: &Path, numbers: &[usize]) -> Result<Option<Vec<Pose>>> {
             calibration.display()
         ))
     })?;
-    Ok(Some(poses.iter().map(|pose| compose(&back, &compose(pose, &to_camera))).collect()))
+    Ok(Some(poses.iter().map(|rows| back * pose_of_rows(rows) * to_camera).collect()))
 }
 
 impl SemanticKitti {

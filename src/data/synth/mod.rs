@@ -4,7 +4,9 @@
 //! ego drives among them. Everything is a function of the seed, whatever the number of threads.
 
 use super::formats::carla_sc::CLASS_OF_RAW;
-use super::{Clip, Frame, Grid, Pose, relative_to_middle};
+/// The classes of a town, and how its frames' labels are read.
+pub use super::formats::carla_sc::{CARLA_SC as CLASSES, read_labels};
+use super::{Clip, Frame, Grid, Pose, pose_of_rows, relative_to_middle};
 use crate::{Error, Result};
 
 mod raster;
@@ -14,6 +16,9 @@ mod shapes;
 mod town;
 mod traffic;
 mod write;
+
+/// The grid of a town where no other is asked for.
+pub const GRID: Grid = Grid::CARLA_SC;
 
 pub use traffic::Level;
 pub use write::{Summary, is_written, write};
@@ -95,7 +100,7 @@ pub fn clip(grid: &Grid, seed: u64, frames: usize) -> Clip {
 
 /// The motion from the ego's frame into the world.
 fn pose(at: Vec2, [c, s]: Vec2) -> Pose {
-    [c, -s, 0.0, at[0], s, c, 0.0, at[1], 0.0, 0.0, 1.0, 0.0]
+    pose_of_rows(&[c, -s, 0.0, at[0], s, c, 0.0, at[1], 0.0, 0.0, 1.0, 0.0])
 }
 
 /// The pose of a moment.

@@ -11,7 +11,7 @@ use super::town::Town;
 use super::traffic::{FRAME_SECS, Level, Moment, Traffic};
 use super::{SynthOptions, pose_of};
 use crate::data::formats::carla_sc::{CARLA_SC, CLASS_OF_RAW, published_frequencies};
-use crate::data::{Grid, Split, by, check, compose, invert};
+use crate::data::{Grid, Split, by, check, invert, rows_of_pose};
 use crate::files::{IncompleteMark, check_can_be_folder, is_incomplete, is_vacant, make_folder, unwritable};
 use crate::rng::philox;
 use crate::{Error, Result};
@@ -145,7 +145,9 @@ fn sequence(
         for (i, moment) in &moments {
             let pose = pose_of(moment);
             let inverse = *origin.get_or_insert_with(|| invert(&pose).unwrap_or(pose));
-            let numbers = compose(&inverse, &pose).map(|v| format!("{:.9}", if v == 0.0 { 0.0 } else { v }));
+            // What is written as zero has no sign.
+            let numbers =
+                rows_of_pose(&(inverse * pose)).map(|v| format!("{:.9}", if v.abs() < 5e-10 { 0.0 } else { v }));
             poses += &(numbers.join(" ") + "\n");
             times += &format!("{:.6}\n", *i as f64 * FRAME_SECS);
         }

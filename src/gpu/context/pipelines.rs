@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use super::{Context, IMAGE_FORMAT, cache_folder};
+use super::{Context, IMAGE_FORMAT};
 use crate::Result;
+use crate::files::cache_folder;
 use crate::gpu::{grouped, render_shader};
 use crate::graph::Kernel;
 use crate::graph::program::LAYER_BYTES;

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::suggest::nearest;
 use super::{Preset, RunConfig};
 use crate::files::cause;
-use crate::models::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name};
+use crate::models::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name, keys_of_all};
 use crate::{Error, Result};
 
 /// No configuration has more bytes.
@@ -62,8 +62,8 @@ impl RunConfig {
             None => Vec::new(),
         };
         let mut any = table(&RunConfig::preset(Preset::default(), None))?;
-        for (key, _) in ModelConfig::keys() {
-            insert_missing(&mut any, key, Value::Integer(0));
+        for key in keys_of_all() {
+            insert_missing(&mut any, key.key, key.any_value());
         }
         for pair in set {
             settings.push(parse_pair(pair, &any)?);
@@ -526,17 +526,17 @@ mod tests {
 
     #[test]
     fn the_data_decide_the_classes_unless_they_were_given() {
-        use crate::data::formats::carla_sc::CARLA_SC;
+        use crate::data::synth::CLASSES;
 
         let mut config = set(&[]).unwrap();
         let begun = RunConfig::preset(Preset::Demo, None);
         assert_eq!((config.model.classes, config.validate().is_ok()), (0, true));
         assert_eq!(begun.resumed_as(config.clone()).unwrap(), begun);
-        config.settle(&CARLA_SC).unwrap();
+        config.settle(&CLASSES).unwrap();
         assert_eq!(config, begun);
         let mut given = set(&["model.classes=12"]).unwrap();
-        let why = given.settle(&CARLA_SC).unwrap_err().to_string();
-        assert_eq!(why, "model.classes is 12, but CarlaSC has 11 classes; set model.classes to that");
+        let why = given.settle(&CLASSES).unwrap_err().to_string();
+        assert_eq!(why, format!("model.classes is 12, but {} has 11 classes; set model.classes to that", CLASSES.name));
         assert!(begun.resumed_as(given).unwrap_err().to_string().contains("model.classes cannot change"));
         for many in ["1", "65", "256"] {
             assert!(message(&[&format!("model.classes={many}")]).contains("from 2 to 64"));

@@ -30,15 +30,15 @@ fn step_in(precision: Precision) -> StepConfig {
 
 #[test]
 fn an_adapter_with_too_small_limits_is_told_before_anything_is_allocated() {
-    let carla = (1, 4, [128, 128, 8]);
+    let street = (1, 4, [128, 128, 8]);
     let sentence = |limits: &KernelLimits, code: i32| {
-        let why = plan(carla, limits).unwrap_err();
+        let why = plan(street, limits).unwrap_err();
         assert_eq!(why.exit_code(), code, "{why}");
         let why = why.to_string();
         assert!(why.contains("data.crop") && !why.contains("mistake"), "{why}");
         why
     };
-    plan(carla, &KernelLimits::portable()).unwrap();
+    plan(street, &KernelLimits::portable()).unwrap();
     for binding in [16 << 10, 256 << 10, 1 << 20] {
         let limits = KernelLimits { max_storage_binding_bytes: binding, ..KernelLimits::portable() };
         assert!(sentence(&limits, 4).contains("--device"), "{binding}");
@@ -49,13 +49,13 @@ fn an_adapter_with_too_small_limits_is_told_before_anything_is_allocated() {
 
 #[test]
 fn activations_in_f16_take_half_and_need_an_adapter_that_has_them() {
-    let carla = (1, 16, [128, 128, 8]);
+    let street = (1, 16, [128, 128, 8]);
     let limits = KernelLimits { has_f16: true, max_buffer_bytes: 1 << 34, ..KernelLimits::portable() };
     let [single, half] =
-        [Precision::F32, Precision::F16].map(|precision| plan_in(precision, carla, &limits).unwrap().peak_bytes);
+        [Precision::F32, Precision::F16].map(|precision| plan_in(precision, street, &limits).unwrap().peak_bytes);
     assert!((0.45..0.65).contains(&(half as f64 / single as f64)), "{half} bytes instead of {single}");
 
-    let why = plan_in(Precision::F16, carla, &KernelLimits::portable()).unwrap_err();
+    let why = plan_in(Precision::F16, street, &KernelLimits::portable()).unwrap_err();
     assert_eq!(why.exit_code(), 4, "{why}");
     assert!(why.to_string().contains("train.precision") && why.to_string().contains("--device"), "{why}");
 }

@@ -7,7 +7,7 @@ use super::{Change, Memory};
 use crate::app::icons::Icon;
 use crate::app::{draft, style};
 use crate::data::Split;
-use crate::models::ARCHITECTURES;
+use crate::models::{ARCHITECTURES, Values, keys_of_all};
 use crate::train::config::{Preset, RunConfig};
 
 /// Of the column of values.
@@ -142,7 +142,10 @@ fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
             let splits = [(Split::Train, "train"), (Split::Val, "val"), (Split::Test, "test")];
             Some(splits.map(|(split, name)| (name, split.folder())).to_vec())
         }
-        _ => None,
+        key => keys_of_all().into_iter().find(|known| known.key == key).and_then(|known| match known.values {
+            Values::Choice(choices) => Some(choices.to_vec()),
+            Values::Width { .. } => None,
+        }),
     }
 }
 

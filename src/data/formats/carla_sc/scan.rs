@@ -8,7 +8,7 @@ use super::text::{read_grid, read_table};
 use crate::data::folders::{entries, is_folder, look};
 use crate::data::numbers::{self, frames_of};
 use crate::data::source::{self, Findings, OR_CHOOSE, Sequence, listed, name};
-use crate::data::{Grid, Split, by};
+use crate::data::{Grid, Split, by, pose_of_rows};
 use crate::{Error, Result};
 
 /// Lists the frames of every sequence of a split that is wanted (all if none is named), in order of the sequences' names.
@@ -185,6 +185,7 @@ fn read_sequence(path: &Path, advice: &str, findings: &mut Findings) -> Option<S
     let grid = findings.keep(read_grid(&inner)).flatten();
     let [poses_path, times_path] = ["poses.txt", "times.txt"].map(|name| inner.join(name));
     let poses = findings.keep(read_table::<12>(&poses_path, &numbers)).flatten();
+    let poses = poses.map(|rows| rows.iter().map(pose_of_rows).collect::<Vec<_>>());
     let times = findings.keep(read_table::<1>(&times_path, &numbers)).flatten();
     let times: Option<Vec<f64>> = times.map(|times| times.into_iter().map(|[secs]| secs).collect());
     let correct = [&poses_path, &times_path].map(|path| path.display().to_string());

@@ -1,7 +1,6 @@
 //! The fusion g_theta (Eqs. 9-10): six sampled planes become one continuous 4D latent.
 
-use super::modules::{LinearOptions, conv_layer, linear_layer, positional_code};
-use super::sep4d::Planes;
+use super::Planes;
 use crate::Result;
 use crate::graph::{Graph, Init, TensorId};
 use crate::layers::axis_mean::axis_mean;
@@ -10,6 +9,7 @@ use crate::layers::concat::concat;
 use crate::layers::gate::gate;
 use crate::layers::lift::lift;
 use crate::layers::pointwise::Pointwise;
+use crate::models::modules::{LinearOptions, conv_layer, linear_layer, positional_code};
 
 /// `z [B, T, X', Y', Z', D]` from planes of D features (`docs/model.md`).
 ///
