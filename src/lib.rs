@@ -18,6 +18,7 @@ pub mod files;
 pub mod gpu;
 pub mod graph;
 pub mod hash;
+pub mod kernel;
 pub mod layers;
 pub mod models;
 pub mod rng;

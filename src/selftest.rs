@@ -10,11 +10,12 @@ use half::f16;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::gpu::{BoundKernel, BuildProgress, Context};
+use crate::gpu::{BuildProgress, Context};
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
 use crate::graph::{DType, Graph, Grouping, KernelLimits, MatrixUnits, TensorId, TensorSpec};
+use crate::kernel::BoundKernel;
 use crate::layers::pointwise::Pointwise;
 use crate::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
 use crate::rng::Rng;

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use sep4d::gpu::{render_shader, shader_files};
 use sep4d::graph::plan::{Plan, Step};
 use sep4d::graph::{Graph, Kernel, KernelLimits, MatrixUnits};
+use sep4d::kernel::{render_shader, shader_files};
 use sep4d::layers;
 use sep4d::models::{BatchShape, Terms};
 use sep4d::train::config::{Preset, RunConfig};

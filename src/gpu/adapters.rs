@@ -1,7 +1,6 @@
 //! Adapters: listing and choice, limits, and why there is none.
 
-use crate::graph::program::LAYER_BYTES;
-use crate::graph::{Grouping, KernelLimits, MatrixUnits, Tuning};
+use crate::kernel::{Grouping, KernelLimits, LAYER_BYTES, MatrixUnits, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.

@@ -11,19 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapters::{AdapterSummary, DeviceChoice, OPTIONAL_FEATURES, choose, enumerate, summary};
 use super::tuning::TuningFile;
 use crate::files::cache_folder;
-use crate::graph::program::{LAYER, LAYER_BYTES};
-use crate::graph::{KernelLimits, Tuning};
+use crate::kernel::{KernelLimits, LAYER, LAYER_BYTES, Tuning};
 use crate::{Error, Result};
 use pipelines::{Pipelines, open_pipeline_cache};
 
 pub use build::BuildProgress;
-pub use pipelines::BoundKernel;
 
 /// Of images: every adapter reads and writes it.
 const IMAGE_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
-
-/// Bytes of a kernel's parameter block, at most: the strictest uniform offset alignment.
-pub const PARAMETER_BYTES: usize = 256;
 
 /// Device memory of everything alive on a [`Context`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

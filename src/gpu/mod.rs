@@ -1,13 +1,10 @@
-//! Adapter choice, the device, and shader assembly. Nothing here knows the model.
+//! Adapter choice and the device. Nothing here knows a graph or a model.
 
 mod adapters;
 mod context;
-pub mod grouped;
-mod shader;
 mod tuning;
 
 pub use adapters::{AdapterSummary, DeviceChoice, adapters, backends, best_for, choose};
 #[cfg(test)]
 pub(crate) use context::faults;
-pub use context::{BoundKernel, BuildProgress, Context, MemoryUse, PARAMETER_BYTES};
-pub use shader::{render_shader, shader_files};
+pub use context::{BuildProgress, Context, MemoryUse};

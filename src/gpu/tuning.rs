@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::shader::shader_files;
-use crate::graph::Tuning;
 use crate::hash::Fingerprint;
+use crate::kernel::{Tuning, shader_files};
 
 /// Set to 0, no variants are measured and kept choices are left out.
 const SWITCH: &str = "SEP4D_AUTOTUNE";

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use super::plan::{BufferId, Member, Placement, Plan, Step, parameter_bytes, shared_bytes};
 use super::program::LAYER_BYTES;
 use super::{Block, Graph, Storage, TensorId, WORD_BYTES};
-use crate::gpu::{Context, PARAMETER_BYTES};
+use crate::gpu::Context;
+use crate::kernel::PARAMETER_BYTES;
 use crate::{Error, Result};
 
 pub use profile::{LaunchProfile, OpProfile};

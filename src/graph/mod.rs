@@ -21,8 +21,12 @@ use std::sync::Arc;
 
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterKind, ParameterSpec};
-pub use program::{Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Scratch, Slot};
-pub use tune::{Tuning, Variants};
+pub use program::{
+    Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Scratch, Slot, WORD_BYTES,
+};
+pub use tune::Variants;
+
+pub use crate::kernel::Tuning;
 
 use crate::{Error, Result};
 
@@ -46,10 +50,6 @@ impl DType {
         }
     }
 }
-
-/// Bytes of an f32 or u32 element: what scratch tensors, flat blocks and parameter blocks consist of. Bindings are whole
-/// words.
-pub const WORD_BYTES: usize = 4;
 
 /// Shape and element type. Storage is dense, the last axis fastest (channels-last).
 #[derive(Debug, Clone, PartialEq, Eq)]

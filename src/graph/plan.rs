@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::program::{Launch, Operand, Slot};
 use super::{Block, DType, Graph, Kernel, KernelLimits, OpContext, Storage, TensorId, WORD_BYTES};
-use crate::gpu::{BoundKernel, PARAMETER_BYTES};
+use crate::kernel::{BoundKernel, PARAMETER_BYTES};
 use crate::{Error, Result};
 use dispatch::{Resolved, Shared};
 use lifetimes::{Places, touches};

@@ -2,7 +2,7 @@
 
 mod sharing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,10 @@ use super::execute::{Executor, Memory, OpProfile};
 use super::plan::Plan;
 use super::{DType, Graph, Grouping, KernelLimits, Node, OpContext, TensorId, TensorSpec};
 use crate::gpu::Context;
+use crate::kernel::Tuning;
 use crate::rng::Rng;
 use crate::{Error, Result};
 use sharing::tune_sharing;
-
-/// The chosen variant of each problem, by their names in [`Variants`]; the default runs where there is none.
-pub type Tuning = BTreeMap<String, String>;
 
 /// The programs among which a tuner may choose for one op, all of which compute the same up to rounding.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::inference::Inference;
 use crate::data::batch::Batch;
-use crate::gpu::{BoundKernel, Context};
+use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::{Block, ParameterKind};
+use crate::kernel::BoundKernel;
 use crate::layers::adam::LossScaling;
 use crate::models::{BatchShape, ModelConfig, Terms};
 use crate::{Error, Result};

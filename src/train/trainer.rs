@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::config::RunConfig;
 use super::events::{Command, Event, Preparing};
-use crate::gpu::{BoundKernel, BuildProgress, Context};
+use crate::gpu::{BuildProgress, Context};
+use crate::kernel::BoundKernel;
 use crate::{Error, Result};
 
 mod prepare;

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::Context;
-use super::pipelines::{BoundKernel, Text};
+use super::pipelines::Text;
 use crate::Result;
+use crate::kernel::BoundKernel;
 
 /// Threads that compile, at most: more would wait for one another's memory and for the one that collects.
 const MOST_THREADS: usize = 8;

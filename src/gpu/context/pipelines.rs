@@ -7,16 +7,10 @@ use std::sync::PoisonError;
 use super::{Context, IMAGE_FORMAT};
 use crate::Result;
 use crate::files::cache_folder;
-use crate::gpu::{grouped, render_shader};
-use crate::graph::Kernel;
-use crate::graph::program::LAYER_BYTES;
+use crate::kernel::{BoundKernel, Kernel, LAYER_BYTES, grouped, render_shader};
 
 /// Room for one element of any array that a kernel binds as storage.
 const SMALLEST_STORAGE_BYTES: usize = 1 << 10;
-
-/// A kernel and the number of its operands, bound as storage buffers or images from binding 1 on: what one pipeline is made for.
-/// Binding 0 is the parameter block.
-pub type BoundKernel = (Kernel, usize);
 
 /// A compute pipeline and the layout of its only bind group.
 #[derive(Debug, Clone)]

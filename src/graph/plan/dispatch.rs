@@ -2,9 +2,9 @@
 
 use super::schedule::SMALL_WORKGROUPS_CPU;
 use super::{Member, Placement, Step};
-use crate::gpu::grouped;
 use crate::graph::program::{Grouping, Slot};
 use crate::graph::{Kernel, KernelLimits};
+use crate::kernel::grouped;
 
 /// A launch with its places.
 pub(super) struct Resolved {

@@ -9,9 +9,9 @@ use std::collections::{BinaryHeap, HashMap};
 
 use fixedbitset::FixedBitSet;
 
-use crate::gpu::grouped;
 use crate::graph::program::{Launch, Operand, Slot};
 use crate::graph::{Block, DType, Graph, Kernel, KernelLimits, Storage, TensorId, WORD_BYTES};
+use crate::kernel::grouped;
 
 /// Operands up to so many bytes are small on any adapter, and those up to this part of the largest tensor are small beside it:
 /// they may have to live longer for launches of several nodes to share a dispatch.

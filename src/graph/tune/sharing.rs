@@ -9,8 +9,8 @@ use super::{Trial, Tuning, Values, agree, tolerance};
 use crate::Result;
 use crate::gpu::Context;
 use crate::graph::plan::{Plan, Step};
-use crate::graph::program::{ALONE, Grouping, Kernel, KernelLimits, SHARED};
 use crate::graph::{Graph, Node};
+use crate::kernel::{ALONE, Grouping, Kernel, KernelLimits, SHARED};
 
 /// Operands of a node that is tried, in bytes at most: what shares a dispatch is small, except for windows of large tensors.
 const MOST_BYTES: u64 = 64 << 20;

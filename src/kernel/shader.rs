@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use include_dir::{Dir, include_dir};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
+use super::Kernel;
 use super::grouped::grouped_source;
-use crate::graph::Kernel;
 use crate::{Error, Result};
 
 static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::graph::{Kernel, WORD_BYTES};
+use super::{Kernel, WORD_BYTES};
 
 /// Launches that share a dispatch, at most.
 pub const MOST_MEMBERS: usize = 16;

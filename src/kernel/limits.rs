@@ -1,0 +1,95 @@
+//! What kernels must keep to on an adapter, and which of them run there.
+
+use std::collections::BTreeMap;
+
+use super::program::{Kernel, LAYER_BYTES};
+
+/// The chosen variant of each problem, by their names in `graph::Variants`; the default runs where there is none.
+pub type Tuning = BTreeMap<String, String>;
+
+/// The adapter's limits as far as kernels care.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelLimits {
+    /// Largest range of a buffer that one storage binding may cover, in bytes.
+    pub max_storage_binding_bytes: usize,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: usize,
+    /// Largest storage image, in bytes.
+    pub max_image_bytes: usize,
+    /// Alignment of a binding's start, in bytes.
+    pub offset_alignment_bytes: usize,
+    /// Largest number of workgroups along one dimension.
+    pub max_workgroups_per_dimension: usize,
+    /// Workgroup memory, in bytes.
+    pub max_workgroup_bytes: usize,
+    /// The adapter is a CPU (software Vulkan): the register-blocked kernels run instead of the tiled ones.
+    pub is_cpu: bool,
+    /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
+    pub min_subgroup_lanes: usize,
+    /// How products of f16 are made.
+    pub matrices: MatrixUnits,
+    /// Which variants of programs run; none are chosen for CPU adapters.
+    pub tuning: Tuning,
+    /// Kernels may use 16-bit floats.
+    pub has_f16: bool,
+    /// Which launches share a dispatch.
+    pub grouping: Grouping,
+}
+
+/// What a tuning says of a kernel whose launches may share a dispatch ([`Kernel::sharing`]).
+pub const SHARED: &str = "shared";
+/// What it says of one whose launches may not.
+pub const ALONE: &str = "alone";
+
+/// Which launches of one kernel share a dispatch, so that a step has fewer of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// None.
+    Off,
+    /// Small ones that do not depend on each other.
+    Small,
+    /// Of the small ones those of kernels for which the tuning says so.
+    Tried,
+    /// Each is made as if it shared one, even if there is no other: for tests of the kernels.
+    Every,
+}
+
+/// What multiplies 16 x 16 matrices of f16 and sums in f32, together in a subgroup of 32 lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatrixUnits {
+    /// Nothing: kernels multiply numbers.
+    None,
+    /// The adapter's units.
+    Present,
+    /// The lanes by themselves, in the same kernels: for tests where there are no units.
+    Emulated,
+}
+
+impl KernelLimits {
+    /// Whether small launches of `kernel` share dispatches.
+    pub fn shares(&self, kernel: &Kernel) -> bool {
+        match self.grouping {
+            Grouping::Off | Grouping::Every => false,
+            Grouping::Small => true,
+            Grouping::Tried => self.tuning.get(&kernel.sharing()).is_some_and(|choice| choice == SHARED),
+        }
+    }
+
+    /// What WebGPU guarantees everywhere.
+    pub fn portable() -> Self {
+        KernelLimits {
+            max_storage_binding_bytes: 128 << 20,
+            max_buffer_bytes: 256 << 20,
+            max_image_bytes: 256 * LAYER_BYTES,
+            offset_alignment_bytes: 256,
+            max_workgroups_per_dimension: 65_535,
+            max_workgroup_bytes: 16 << 10,
+            is_cpu: false,
+            min_subgroup_lanes: 0,
+            tuning: Tuning::new(),
+            has_f16: false,
+            matrices: MatrixUnits::None,
+            grouping: Grouping::Small,
+        }
+    }
+}
