@@ -1,5 +1,6 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod activation;
 pub mod adam;
 pub mod axis_mean;
 pub mod axis_pool;
@@ -27,6 +28,7 @@ use crate::selftest::Case;
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
     [
+        activation::cases(),
         adam::cases(),
         axis_mean::cases(),
         axis_pool::cases(),
