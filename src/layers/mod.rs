@@ -5,6 +5,7 @@ pub mod adam;
 pub mod axis_mean;
 pub mod axis_pool;
 pub mod broadcast_add;
+pub mod broadcast_mul;
 pub mod ceiling;
 mod common;
 pub mod concat;
@@ -33,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         axis_mean::cases(),
         axis_pool::cases(),
         broadcast_add::cases(),
+        broadcast_mul::cases(),
         ceiling::cases(),
         concat::cases(),
         conv3d::cases(),
