@@ -11,6 +11,7 @@ mod common;
 pub mod concat;
 pub mod conv3d;
 pub mod gate;
+pub mod gather;
 pub mod instance_norm;
 pub mod label_table;
 pub mod lift;
@@ -39,6 +40,7 @@ pub fn cases() -> Vec<Case> {
         concat::cases(),
         conv3d::cases(),
         gate::cases(),
+        gather::cases(),
         instance_norm::cases(),
         label_table::cases(),
         lift::cases(),
