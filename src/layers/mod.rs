@@ -18,6 +18,7 @@ pub mod lift;
 pub mod likely;
 pub mod linear;
 pub mod metrics;
+pub mod nearest_code;
 pub mod permute;
 pub mod pointwise;
 mod reduce;
@@ -47,6 +48,7 @@ pub fn cases() -> Vec<Case> {
         likely::cases(),
         linear::cases(),
         metrics::cases(),
+        nearest_code::cases(),
         permute::cases(),
         pointwise::cases(),
         reparameterise::cases(),
