@@ -7,6 +7,7 @@ pub mod axis_pool;
 pub mod broadcast_add;
 pub mod broadcast_mul;
 pub mod ceiling;
+pub mod commitment_loss;
 mod common;
 pub mod concat;
 pub mod conv3d;
@@ -38,6 +39,7 @@ pub fn cases() -> Vec<Case> {
         broadcast_add::cases(),
         broadcast_mul::cases(),
         ceiling::cases(),
+        commitment_loss::cases(),
         concat::cases(),
         conv3d::cases(),
         gate::cases(),
