@@ -11,6 +11,7 @@ pub mod commitment_loss;
 mod common;
 pub mod concat;
 pub mod conv3d;
+pub mod dropout;
 pub mod gate;
 pub mod gather;
 pub mod instance_norm;
@@ -42,6 +43,7 @@ pub fn cases() -> Vec<Case> {
         commitment_loss::cases(),
         concat::cases(),
         conv3d::cases(),
+        dropout::cases(),
         gate::cases(),
         gather::cases(),
         instance_norm::cases(),
