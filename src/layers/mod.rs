@@ -21,6 +21,7 @@ pub mod likely;
 pub mod linear;
 pub mod metrics;
 pub mod nearest_code;
+pub mod pad3d;
 pub mod permute;
 pub mod pointwise;
 mod reduce;
@@ -53,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         linear::cases(),
         metrics::cases(),
         nearest_code::cases(),
+        pad3d::cases(),
         permute::cases(),
         pointwise::cases(),
         reparameterise::cases(),
