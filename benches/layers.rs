@@ -1,5 +1,5 @@
-//! Every kind of op in a training step by itself: of each the one with most to do, in preset `base` at T = 4 on 64x64x8, on the
-//! best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its operands and results.
+//! Every kind of op by itself: of those in a training step the one with most to do, in preset `base` at T = 4 on 64x64x8, and
+//! others on volumes of that size, on the best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its operands and results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,13 @@ use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
+use sep4d::layers::activation::{Activation, activate};
+use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
+use sep4d::layers::commitment_loss::{commitment_loss, straight_through};
+use sep4d::layers::dropout::dropout;
+use sep4d::layers::gather::gather;
+use sep4d::layers::nearest_code::{code_usage, nearest_code};
+use sep4d::layers::pad3d::{PadMode, Padding, pad3d};
 use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session;
@@ -48,25 +55,60 @@ struct Timed {
     bytes: u64,
 }
 
+/// Ops of models of tokens, forward and backward.
+fn tokens() -> Result<Graph> {
+    const CHANNELS: usize = 32;
+    const CODES: usize = 512;
+    let [x, y, z] = SIZE;
+    let volumes = [FRAMES, x, y, z, CHANNELS];
+    let mut graph = Graph::new();
+    let input = graph.input("x", TensorSpec::f32(&volumes));
+    let rng = graph.input("rng", TensorSpec::u32(&[3]));
+    let mut results = Vec::new();
+    for activation in [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::Tanh] {
+        results.push(activate(&mut graph, input, activation)?);
+    }
+    let plane = graph.input("plane", TensorSpec::f32(&[FRAMES, x, y, 1, CHANNELS]));
+    results.push(broadcast_mul(&mut graph, input, plane)?);
+    results.push(broadcast_to(&mut graph, plane, &volumes)?);
+    results.push(dropout(&mut graph, input, rng, 0, 0.1)?);
+    let padding = Padding { before: [1; 3], after: [1; 3], mode: PadMode::Replicate };
+    results.push(pad3d(&mut graph, input, padding)?);
+    let codebook = graph.input("codebook", TensorSpec::f32(&[CODES, CHANNELS]));
+    let index = nearest_code(&mut graph, input, codebook)?;
+    code_usage(&mut graph, index, CODES)?;
+    let codes = gather(&mut graph, codebook, index)?;
+    results.push(straight_through(&mut graph, input, codes)?);
+    results.push(commitment_loss(&mut graph, input, codes, 0.25)?);
+    let mut seeds = Vec::new();
+    for result in results {
+        let shape = graph.shape(result).to_vec();
+        seeds.push((result, graph.input("seed", TensorSpec::f32(&shape))));
+    }
+    graph.backward(&seeds, &[input, plane, codebook])?;
+    Ok(graph)
+}
+
 /// The op of each name that moves and computes most.
 fn largest() -> Result<BTreeMap<&'static str, Timed>> {
     let config = RunConfig::preset(Preset::Base, Some(FRAMES));
     let shape = BatchShape { batch: 1, frames: FRAMES, size: SIZE };
     let [graph, ..] = session::graphs(&config.model, &shape, &config.step())?;
+    let tokens = tokens()?;
     let mut found = BTreeMap::new();
-    for node in graph.nodes() {
+    for (graph, node) in [&graph, &tokens].into_iter().flat_map(|graph| graph.nodes().iter().map(move |n| (graph, n))) {
         let work = graph.node_flops(node) + graph.node_bytes(node);
-        let best = found.entry(node.op.name()).or_insert((0, node));
+        let best = found.entry(node.op.name()).or_insert((0, graph, node));
         if work > best.0 {
-            *best = (work, node);
+            *best = (work, graph, node);
         }
     }
-    let timed = |node: &Node| Timed {
+    let timed = |graph: &Graph, node: &Node| Timed {
         op: Same(node.op.clone()),
         operands: graph.specs(&node.inputs),
         bytes: graph.node_bytes(node),
     };
-    Ok(found.into_iter().map(|(name, (_, node))| (name, timed(node))).collect())
+    Ok(found.into_iter().map(|(name, (_, graph, node))| (name, timed(graph, node))).collect())
 }
 
 fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Result<Executor> {

@@ -12,13 +12,17 @@ use sep4d::graph::{Graph, KernelLimits, Op, TensorId, TensorSpec};
 use sep4d::layers::adam::GradientNorm;
 use sep4d::layers::axis_pool::axis_pool;
 use sep4d::layers::broadcast_add::SumFrames;
+use sep4d::layers::broadcast_mul::BroadcastSum;
+use sep4d::layers::commitment_loss::CommitmentLoss;
 use sep4d::layers::conv3d::Conv3dBackwardWeight;
 use sep4d::layers::gate::GateBackwardPlane;
+use sep4d::layers::gather::GatherBackward;
 use sep4d::layers::instance_norm::{EPS, InstanceNorm, InstanceNormBackward};
 use sep4d::layers::label_table::LabelTableBackward;
 use sep4d::layers::lift::{LiftBackwardFactor, Plane};
 use sep4d::layers::linear::LinearBackwardWeight;
 use sep4d::layers::metrics::Confusion;
+use sep4d::layers::nearest_code::CodeUsage;
 use sep4d::layers::reparameterise::Reparameterise;
 use sep4d::layers::segmentation_loss::SegmentationLoss;
 
@@ -272,5 +276,45 @@ fn gradient_of_a_label_table() {
     probe.run(LabelTableBackward { classes: 11 }, &[labels, d_y], |read| {
         near(&read(0), |i| count(i / 16, i / 2 % 8) as f64, 0.0);
         equal(&read(1), cells as f32);
+    });
+}
+
+#[test]
+fn sums_of_what_was_repeated() {
+    let cells = 256 * 256 * 16;
+    for (shape, terms) in [([1, 1, 1, 1, 4], cells), ([1, 256, 1, 16, 1], 256 * 4), ([1, 1, 1, 1, 1], 4 * cells)] {
+        let mut probe = Probe::default();
+        let long = [1, 256, 256, 16, 4];
+        let (a, d_y) = (probe.floats(&long, |_| 2.0), probe.floats(&long, |_| 0.5));
+        let op = BroadcastSum { shape: shape.to_vec(), product: true };
+        probe.run(op, &[a, d_y], |read| equal(&read(0), terms as f32));
+    }
+}
+
+#[test]
+fn gradient_of_a_gathered_table() {
+    let rows = 1 << 20;
+    for entries in [16, 4096] {
+        let mut probe = Probe::default();
+        let index = probe.words(&[rows], |i| (i % entries) as u32);
+        let d_y = probe.floats(&[rows, 4], |_| 1.0);
+        probe.run(GatherBackward { entries }, &[index, d_y], |read| equal(&read(0), (rows / entries) as f32));
+    }
+}
+
+#[test]
+fn distance_of_four_million_elements_from_their_codes() {
+    let mut probe = Probe::default();
+    let (z, zq) = (probe.floats(&[1 << 20, 4], |_| 1.0), probe.floats(&[1 << 20, 4], |_| 3.0));
+    probe.run(CommitmentLoss { beta: 0.25 }, &[z, zq], |read| near(&read(0), |_| 5.0, 1e-6));
+}
+
+#[test]
+fn usage_of_codes_by_two_million_rows() {
+    let rows = 1 << 21;
+    let mut probe = Probe::default();
+    let index = probe.words(&[rows], |i| (i % 1024) as u32);
+    probe.run(CodeUsage { codes: 512 }, &[index], |read| {
+        assert!(read(0).into_iter().all(|count| count.to_bits() as usize == rows / 1024));
     });
 }

@@ -1,21 +1,28 @@
 //! One file a layer: forward, backward, f64 CPU twin, docs; its kernels in `shaders/` under the same stem.
 
+pub mod activation;
 pub mod adam;
 pub mod average;
 pub mod axis_mean;
 pub mod axis_pool;
 pub mod broadcast_add;
+pub mod broadcast_mul;
 pub mod ceiling;
+pub mod commitment_loss;
 mod common;
 pub mod concat;
 pub mod conv3d;
+pub mod dropout;
 pub mod gate;
+pub mod gather;
 pub mod instance_norm;
 pub mod label_table;
 pub mod lift;
 pub mod likely;
 pub mod linear;
 pub mod metrics;
+pub mod nearest_code;
+pub mod pad3d;
 pub mod permute;
 pub mod pointwise;
 mod reduce;
@@ -28,21 +35,28 @@ use crate::selftest::Case;
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {
     [
+        activation::cases(),
         adam::cases(),
         average::cases(),
         axis_mean::cases(),
         axis_pool::cases(),
         broadcast_add::cases(),
+        broadcast_mul::cases(),
         ceiling::cases(),
+        commitment_loss::cases(),
         concat::cases(),
         conv3d::cases(),
+        dropout::cases(),
         gate::cases(),
+        gather::cases(),
         instance_norm::cases(),
         label_table::cases(),
         lift::cases(),
         likely::cases(),
         linear::cases(),
         metrics::cases(),
+        nearest_code::cases(),
+        pad3d::cases(),
         permute::cases(),
         pointwise::cases(),
         reparameterise::cases(),

@@ -1,5 +1,6 @@
-//! Element by element: sums, scaling, leaky ReLU, sigmoid, and weighted sums of scalars.
+//! Element by element: sums, scaling, activations, sigmoid, and weighted sums of scalars.
 
+use super::activation::{normal_cdf, normal_density, sigmoid};
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::selftest::Case;
 use crate::{Error, Result};
@@ -28,6 +29,22 @@ pub enum Pointwise {
     Lrelu,
     /// `d_x = d_y * lrelu'(y)` from `d_y` and `y`.
     LreluBackward,
+    /// `y = max(x, 0)` (torch `relu`). Saves `y`.
+    Relu,
+    /// `d_x = d_y` where `y > 0`, else 0, from `d_y` and `y`.
+    ReluBackward,
+    /// `y = x / (1 + exp(-x))` (torch `silu`). Saves `x`.
+    Silu,
+    /// `d_x = d_y * s * (1 + x * (1 - s))` with `s = 1 / (1 + exp(-x))`, from `d_y` and `x`.
+    SiluBackward,
+    /// `y = x * Phi(x) = x * (1 + erf(x / sqrt(2))) / 2` (torch `gelu`, not its approximation by tanh). Saves `x`.
+    Gelu,
+    /// `d_x = d_y * (Phi(x) + x * phi(x))`, `phi` being the density of the standard normal, from `d_y` and `x`.
+    GeluBackward,
+    /// `y = tanh(x)` (torch `tanh`). Saves `y`.
+    Tanh,
+    /// `d_x = d_y * (1 - y^2)` from `d_y` and `y`.
+    TanhBackward,
     /// `y = scale / (1 + exp(-x))` (torch `scale * sigmoid(x)`; paper: the gate psi with scale 2). Saves `y`.
     Sigmoid {
         /// The upper limit of `y`.
@@ -48,17 +65,23 @@ pub enum Pointwise {
 impl Pointwise {
     fn operands(self) -> usize {
         match self {
-            Pointwise::Add | Pointwise::LreluBackward | Pointwise::SigmoidBackward { .. } => 2,
-            Pointwise::Lrelu | Pointwise::Sigmoid { .. } | Pointwise::Scale { .. } => 1,
+            Pointwise::Add
+            | Pointwise::LreluBackward
+            | Pointwise::ReluBackward
+            | Pointwise::SiluBackward
+            | Pointwise::GeluBackward
+            | Pointwise::TanhBackward
+            | Pointwise::SigmoidBackward { .. } => 2,
+            _ => 1,
         }
     }
 
     /// The constant of the function, 0 where it has none.
     fn constant(self) -> f32 {
         match self {
-            Pointwise::Add | Pointwise::Lrelu | Pointwise::LreluBackward => 0.0,
             Pointwise::Sigmoid { scale } | Pointwise::SigmoidBackward { scale } => scale,
             Pointwise::Scale { factor } => factor,
+            _ => 0.0,
         }
     }
 
@@ -68,7 +91,15 @@ impl Pointwise {
             Pointwise::Add => a + b,
             Pointwise::Lrelu => lrelu(a),
             Pointwise::LreluBackward => a * lrelu_slope(b),
-            Pointwise::Sigmoid { .. } => constant / (1.0 + (-a).exp()),
+            Pointwise::Relu => a.max(0.0),
+            Pointwise::ReluBackward => a * f64::from(u8::from(b > 0.0)),
+            Pointwise::Silu => a * sigmoid(a),
+            Pointwise::SiluBackward => a * sigmoid(b) * (1.0 + b * (1.0 - sigmoid(b))),
+            Pointwise::Gelu => a * normal_cdf(a),
+            Pointwise::GeluBackward => a * (normal_cdf(b) + b * normal_density(b)),
+            Pointwise::Tanh => a.tanh(),
+            Pointwise::TanhBackward => a * (1.0 - b * b),
+            Pointwise::Sigmoid { .. } => constant * sigmoid(a),
             Pointwise::SigmoidBackward { .. } => a * b * (1.0 - b / constant),
             Pointwise::Scale { .. } => constant * a,
         }
@@ -81,6 +112,14 @@ impl Op for Pointwise {
             Pointwise::Add => "add",
             Pointwise::Lrelu => "lrelu_forward",
             Pointwise::LreluBackward => "lrelu_backward",
+            Pointwise::Relu => "relu_forward",
+            Pointwise::ReluBackward => "relu_backward",
+            Pointwise::Silu => "silu_forward",
+            Pointwise::SiluBackward => "silu_backward",
+            Pointwise::Gelu => "gelu_forward",
+            Pointwise::GeluBackward => "gelu_backward",
+            Pointwise::Tanh => "tanh_forward",
+            Pointwise::TanhBackward => "tanh_backward",
             Pointwise::Sigmoid { .. } => "sigmoid_forward",
             Pointwise::SigmoidBackward { .. } => "sigmoid_backward",
             Pointwise::Scale { .. } => "scale",
@@ -126,15 +165,17 @@ impl Op for Pointwise {
         _: &[bool],
     ) -> Result<Vec<Option<TensorId>>> {
         let Some(d_y) = d_outputs[0] else { return Ok(vec![None; self.operands()]) };
-        let y = node.outputs[0];
+        let (x, y) = (node.inputs[0], node.outputs[0]);
         let d_x = match *self {
             Pointwise::Add => return Ok(vec![Some(d_y); 2]),
             Pointwise::Lrelu => graph.push_one(Pointwise::LreluBackward, &[d_y, y])?,
+            Pointwise::Relu => graph.push_one(Pointwise::ReluBackward, &[d_y, y])?,
+            Pointwise::Silu => graph.push_one(Pointwise::SiluBackward, &[d_y, x])?,
+            Pointwise::Gelu => graph.push_one(Pointwise::GeluBackward, &[d_y, x])?,
+            Pointwise::Tanh => graph.push_one(Pointwise::TanhBackward, &[d_y, y])?,
             Pointwise::Sigmoid { scale } => graph.push_one(Pointwise::SigmoidBackward { scale }, &[d_y, y])?,
             Pointwise::Scale { factor } => graph.push_one(Pointwise::Scale { factor }, &[d_y])?,
-            Pointwise::LreluBackward | Pointwise::SigmoidBackward { .. } => {
-                return Err(Error::Shape(format!("{} is not differentiated again", self.name())));
-            }
+            _ => return Err(Error::Shape(format!("{} is not differentiated again", self.name()))),
         };
         Ok(vec![Some(d_x)])
     }

@@ -1,0 +1,119 @@
+// Kernels of src/layers/broadcast_mul.rs. The long tensors have `axes` merged axes, of which the short one has every second,
+// the outermost among them if `kept_first`; `width` elements of the last axis are a vector.
+{% include "common/index.wgsl" %}
+{% set is_product = entry == "broadcast_mul_forward" or entry == "broadcast_mul_backward" %}
+{% set keeps_last = (axes - 1 + kept_first) % 2 == 1 %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% macro short_values(element) %}{{ values(element) if keeps_last else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
+alias ShortValue = {{ short_values("f32") }};
+
+struct Parameters {
+    // Outermost first; the last in vectors.
+    extents: array<vec4<u32>, 2>,
+    // From one index of an axis to the next: in the short tensor forward, in the long ones for sums.
+    strides: array<vec4<u32>, 2>,
+    // Of a long tensor forward, of the short one for sums.
+    count: u32,
+    first_long: u32,
+    first_short: u32,
+    // Of sums only: terms of each, terms of a chunk, chunks.
+    terms: u32,
+    run: u32,
+    chunks: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+{% if is_product %}
+@group(0) @binding(1) var<storage, read_write> factor: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> short: array<{{ short_values(element[2]) }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3]) }}>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
+@group(0) @binding(3) var<storage, read_write> sums: array<ShortValue>;
+{% else %}
+@group(0) @binding(1) var<storage, read_write> short: array<{{ short_values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
+@group(0) @binding(1) var<storage, read_write> d_y: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> sums: array<ShortValue>;
+{% endif %}
+
+{# Adds the place of number `rest` among the axes that are kept, or not, or all: all of them, the innermost first. #}
+{% macro add_place(sum, rest, which) %}
+{% set ns = namespace(left=0) %}
+{% for axis in range(axes) %}
+{% if which == "all" or (which == "kept") == ((axis + kept_first) % 2 == 1) %}
+{% set ns.left = ns.left + 1 %}
+{% endif %}
+{% endfor %}
+{% for axis in range(axes) | reverse %}
+{% set is_kept = (axis + kept_first) % 2 == 1 %}
+{% if which == "all" or (which == "kept") == is_kept %}
+{% set ns.left = ns.left - 1 %}
+{% set extent = "p.extents[" ~ axis // 4 ~ "][" ~ axis % 4 ~ "]" %}
+{% set index = rest ~ " % " ~ extent if ns.left > 0 else rest %}
+{% if which != "all" or is_kept %}
+        {{ sum }} += {{ index }} * p.strides[{{ axis // 4 }}][{{ axis % 4 }}];
+{% endif %}
+{% if ns.left > 0 %}
+        {{ rest }} /= {{ extent }};
+{% endif %}
+{% endif %}
+{% endfor %}
+{% endmacro %}
+// One invocation a vector of y, which may be the factor.
+{% macro forward(entry, value) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    if i < p.count {
+        var rest = i;
+        var at = p.first_short;
+{{ add_place("at", "rest", "all") }}
+        y[p.first_long + i] = {{ values(element[3 if is_product else 2]) }}({{ value }});
+    }
+}
+{% endmacro %}
+// One invocation the sum over a chunk of the axes that the short tensor lacks.
+{% macro backward(entry, value) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    let chunk = i / p.count;
+    if chunk >= p.chunks {
+        return;
+    }
+    var kept = i % p.count;
+    var base = p.first_long;
+    {
+{{ add_place("base", "kept", "kept") }}
+    }
+    var sum = Value(0.0);
+    let end = min(p.terms, (chunk + 1u) * p.run);
+    for (var term = chunk * p.run; term < end; term += 1u) {
+        var rest = term;
+        var at = base;
+{{ add_place("at", "rest", "summed") }}
+        sum += {{ value }};
+    }
+{% if width == 4 and not keeps_last %}
+    sums[p.first_short + i] = sum.x + sum.y + sum.z + sum.w;
+{% else %}
+    sums[p.first_short + i] = sum;
+{% endif %}
+}
+{% endmacro %}
+{% if is_product %}
+{{ forward("broadcast_mul_forward", "Value(factor[p.first_long + i]) * ShortValue(short[at])") }}
+{{ backward("broadcast_mul_backward", "Value(factor[at]) * Value(d_y[at])") }}
+{% else %}
+{{ forward("broadcast_mul_expand", "Value(ShortValue(short[at]))") }}
+{{ backward("broadcast_mul_sum", "Value(d_y[at])") }}
+{% endif %}

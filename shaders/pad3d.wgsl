@@ -1,0 +1,79 @@
+// Kernels of src/layers/pad3d.rs; one invocation an element of the result, or (width = 4) four channels of it.
+{% include "common/index.wgsl" %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
+
+struct Parameters {
+    // x, y, z of the small and of the padded volume, and the cells before the small one in the padded; then other words.
+    inner: vec4<i32>,
+    outer: vec4<i32>,
+    before: vec4<i32>,
+    count: u32,
+    channels: u32, // C / width
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> from_cells: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> to_cells: array<{{ values(element[2]) }}>;
+
+// Frame, x, y and z of cell `cell` of volumes of that size.
+fn place(cell: i32, size: vec3<i32>) -> vec4<i32> {
+    return vec4(cell / (size.x * size.y * size.z), cell / (size.y * size.z) % size.x, cell / size.z % size.y, cell % size.z);
+}
+
+fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
+    return u32(((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
+}
+
+@compute @workgroup_size(64)
+fn pad3d_forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    if i >= p.count {
+        return;
+    }
+    let at = place(i32(i / p.channels), p.outer.xyz);
+    let source = at.yzw - p.before.xyz;
+    let nearest = clamp(source, vec3(0), p.inner.xyz - 1);
+    var value = Value(from_cells[element_of(at.x, nearest, p.inner.xyz, i % p.channels)]);
+{% if not replicate %}
+    if any(source != nearest) {
+        value = Value(0.0);
+    }
+{% endif %}
+    to_cells[i] = {{ values(element[2]) }}(value);
+}
+
+// The sum over the padded cells that are copies of this one.
+@compute @workgroup_size(64)
+fn pad3d_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = invocation_index(workgroup, grid, local);
+    if i >= p.count {
+        return;
+    }
+    let at = place(i32(i / p.channels), p.inner.xyz);
+    var first = at.yzw + p.before.xyz;
+    var end = first + 1;
+{% if replicate %}
+    first = select(first, vec3(0), at.yzw == vec3(0));
+    end = select(end, p.outer.xyz, at.yzw == p.inner.xyz - 1);
+{% endif %}
+    first = max(first, vec3(0));
+    end = min(end, p.outer.xyz);
+    var sum = Value(0.0);
+    for (var x = first.x; x < end.x; x += 1) {
+        for (var y = first.y; y < end.y; y += 1) {
+            for (var z = first.z; z < end.z; z += 1) {
+                sum += Value(from_cells[element_of(at.x, vec3(x, y, z), p.outer.xyz, i % p.channels)]);
+            }
+        }
+    }
+    to_cells[i] = {{ values(element[2]) }}(sum);
+}
