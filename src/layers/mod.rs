@@ -11,6 +11,7 @@ pub mod conv3d;
 pub mod gate;
 pub mod instance_norm;
 pub mod label_table;
+pub mod layer_norm;
 pub mod lift;
 pub mod likely;
 pub mod linear;
@@ -20,6 +21,7 @@ pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
+pub mod softmax;
 pub mod unpack;
 
 use crate::selftest::Case;
@@ -37,6 +39,7 @@ pub fn cases() -> Vec<Case> {
         gate::cases(),
         instance_norm::cases(),
         label_table::cases(),
+        layer_norm::cases(),
         lift::cases(),
         likely::cases(),
         linear::cases(),
@@ -45,6 +48,7 @@ pub fn cases() -> Vec<Case> {
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),
+        softmax::cases(),
         unpack::cases(),
     ]
     .into_iter()
