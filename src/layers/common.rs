@@ -1,9 +1,11 @@
-//! What several layers share: shape messages and windows of frames.
+//! What several layers share: shape messages, windows of frames, and kernels of rows.
 
 use std::ops::Range;
 
+use super::reduce::run_length;
 use crate::Result;
-use crate::graph::{OpContext, TensorSpec};
+use crate::graph::program::WORKGROUP;
+use crate::graph::{Kernel, OpContext, TensorSpec};
 
 /// Checks that `given` is f32, of shape `needed` and not empty; the message says both.
 pub(super) fn expect(name: &str, given: &TensorSpec, needed: &[usize]) -> Result<(), String> {
@@ -45,4 +47,71 @@ pub(super) fn frame_windows(
         .into_iter()
         .map(|frames| FrameWindow { sequences: frames.start / time..frames.end.div_ceil(time), frames })
         .collect())
+}
+
+/// Most vectors of a row that one invocation of a CPU adapter loops over.
+const LONGEST_ROW: usize = 8192;
+
+/// Invocations of a GPU that share in the sums of a run of rows.
+const RUN_SLICES: usize = 8;
+
+/// A tensor as rows of channels, `[R, C]`, for kernels in which invocations share rows (`shaders/common/slices.wgsl`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    /// R.
+    pub rows: usize,
+    /// C.
+    pub channels: usize,
+}
+
+impl Rows {
+    pub fn of(spec: &TensorSpec) -> Rows {
+        Rows { rows: spec.rows(), channels: spec.channels() }
+    }
+
+    /// Channels that are loaded at once.
+    pub fn width(&self) -> usize {
+        if self.channels.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    /// Loads of a row.
+    pub fn vectors(&self) -> usize {
+        self.channels / self.width()
+    }
+
+    /// Rows of a run whose terms are added first. Where invocations share in them a run may be longer, so that fewer are left to
+    /// the second stage, in which none share.
+    pub fn run(&self, context: &OpContext) -> usize {
+        run_length(self.rows) * if context.limits.is_cpu { 1 } else { RUN_SLICES / 2 }
+    }
+
+    /// A kernel in which invocations share a row, and its grid for `rows` of them.
+    pub fn shared(
+        &self,
+        shader: &'static str,
+        entry: &'static str,
+        context: &OpContext,
+        rows: usize,
+    ) -> (Kernel, [u32; 3]) {
+        let slices = match self.vectors() {
+            // A CPU adapter has but a few lanes, and shares nothing fast.
+            vectors if context.limits.is_cpu && vectors <= LONGEST_ROW => 1,
+            vectors => vectors.div_ceil(4).next_power_of_two().min(WORKGROUP),
+        };
+        let kernel = Kernel::new(shader, entry).define("width", self.width() as i64).define("slices", slices as i64);
+        (kernel, context.grid_for(rows * slices))
+    }
+
+    /// A kernel in which invocations share in the sums of a run of rows, channel by channel, and its grid for `runs` of them.
+    pub fn summed(
+        &self,
+        shader: &'static str,
+        entry: &'static str,
+        context: &OpContext,
+        runs: usize,
+    ) -> (Kernel, [u32; 3]) {
+        let slices = if context.limits.is_cpu { 1 } else { RUN_SLICES };
+        let kernel = Kernel::new(shader, entry).define("width", self.width() as i64).define("slices", slices as i64);
+        (kernel, context.grid_for(runs * self.vectors() * slices))
+    }
 }

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod gather;
 pub mod instance_norm;
 pub mod label_table;
+pub mod layer_norm;
 pub mod lift;
 pub mod likely;
 pub mod linear;
@@ -28,6 +29,7 @@ pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
+pub mod softmax;
 pub mod unpack;
 
 use crate::selftest::Case;
@@ -51,6 +53,7 @@ pub fn cases() -> Vec<Case> {
         gather::cases(),
         instance_norm::cases(),
         label_table::cases(),
+        layer_norm::cases(),
         lift::cases(),
         likely::cases(),
         linear::cases(),
@@ -61,6 +64,7 @@ pub fn cases() -> Vec<Case> {
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),
+        softmax::cases(),
         unpack::cases(),
     ]
     .into_iter()

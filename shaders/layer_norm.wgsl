@@ -1,0 +1,119 @@
+// Kernels of src/layers/layer_norm.rs. x is [R, C]; `slices` invocations share a row, or (in the sums over rows) a run of rows, and
+// handle one channel, or four (width = 4), at a time.
+{% include "common/index.wgsl" %}
+{% from "common/slices.wgsl" import shared %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
+alias Pair = {{ "mat2x4<f32>" if width == 4 else "vec2<f32>" }};
+
+struct Parameters {
+    rows: u32,     // of this window
+    channels: u32, // C / width
+    run: u32,      // rows of a run
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
+// [R, 2]: mean, rstd.
+@group(0) @binding(2) var<storage, read_write> stats: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3]) }}>;
+@group(0) @binding(3) var<storage, read_write> d_y: array<{{ values(element[3]) }}>;
+@group(0) @binding(4) var<storage, read_write> weight: array<Value>;
+// [runs, 2, C]: sums of d_y, and of d_y * normalised.
+@group(0) @binding(4) var<storage, read_write> run_sums: array<Value>;
+@group(0) @binding(5) var<storage, read_write> bias: array<Value>;
+@group(0) @binding(5) var<storage, read_write> d_x: array<{{ values(element[5]) }}>;
+
+fn total(value: Value) -> f32 {
+    return {{ "(value.x + value.y) + (value.z + value.w)" if width == 4 else "value" }};
+}
+
+{% if entry == "layer_norm_backward_sums" %}
+{% set owners = 64 // slices %}
+{{ shared("run_sum", "Pair", "a + b", slices, owners) }}
+@compute @workgroup_size(64)
+fn layer_norm_backward_sums(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // The last workgroup's invocations without a task of their own do another's, and store nothing.
+    let count = (p.rows + p.run - 1u) / p.run * p.channels;
+    let task = workgroup_index(workgroup, grid) * {{ owners }}u + local % {{ owners }}u;
+    let i = min(task, count - 1u);
+    let slice = local / {{ owners }}u;
+    let channel = i % p.channels;
+    let first = i / p.channels * p.run;
+    var own = Pair();
+    for (var row = first + slice; row < min(first + p.run, p.rows); row += {{ slices }}u) {
+        let e = row * p.channels + channel;
+        let stat = stats[row];
+        let d = Value(d_y[e]);
+        own += Pair(d, d * (Value(x[e]) - stat.x) * stat.y);
+    }
+    let sums = run_sum(own, local);
+    if task < count && slice == 0u {
+        let at = i / p.channels * 2u * p.channels + channel;
+        run_sums[at] = sums[0];
+        run_sums[at + p.channels] = sums[1];
+    }
+}
+{% else %}
+{% macro kernel(entry) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // The last workgroup's invocations without a row of their own do another's, and store nothing.
+    let task = workgroup_index(workgroup, grid) * {{ 64 // slices }}u + local / {{ slices }}u;
+    let row = min(task, p.rows - 1u);
+    let slice = local % {{ slices }}u;
+    let first = row * p.channels;
+    let channels = f32({{ width }}u * p.channels);
+{% endmacro %}
+{{ shared("row_sum", "vec2<f32>", "a + b", slices, 1) }}
+{{ kernel("layer_norm_forward") }}
+    // Sums are taken about the row's first value, so that a mean far above the deviation costs no digits.
+    let pivot = f32(x[first]{{ ".x" if width == 4 }});
+    var own_sum = 0.0;
+    for (var c = slice; c < p.channels; c += {{ slices }}u) {
+        own_sum += total(Value(x[first + c]) - pivot);
+    }
+    let from_pivot = row_sum(vec2(own_sum, 0.0), local).x / channels;
+    var own_squares = 0.0;
+    for (var c = slice; c < p.channels; c += {{ slices }}u) {
+        let deviation = Value(x[first + c]) - pivot - from_pivot;
+        own_squares += total(deviation * deviation);
+    }
+    let rstd = 1.0 / sqrt(row_sum(vec2(own_squares, 0.0), local).x / channels + p.eps);
+    if task < p.rows {
+        for (var c = slice; c < p.channels; c += {{ slices }}u) {
+            let normalised = (Value(x[first + c]) - pivot - from_pivot) * rstd;
+            y[first + c] = {{ values(element[3]) }}(fma(normalised, weight[c], bias[c]));
+        }
+        if slice == 0u {
+            stats[row] = vec2(pivot + from_pivot, rstd);
+        }
+    }
+}
+
+{{ kernel("layer_norm_backward") }}
+    let stat = stats[row];
+    var own = vec2(0.0);
+    for (var c = slice; c < p.channels; c += {{ slices }}u) {
+        let d = Value(d_y[first + c]) * weight[c];
+        own += vec2(total(d), total(d * (Value(x[first + c]) - stat.x) * stat.y));
+    }
+    let mean = row_sum(own, local) / channels;
+    if task < p.rows {
+        for (var c = slice; c < p.channels; c += {{ slices }}u) {
+            let normalised = (Value(x[first + c]) - stat.x) * stat.y;
+            let d = Value(d_y[first + c]) * weight[c];
+            d_x[first + c] = {{ values(element[5]) }}(stat.y * (d - mean.x - normalised * mean.y));
+        }
+    }
+}
+{% endif %}

@@ -1,0 +1,72 @@
+// Kernels of src/layers/softmax.rs; `slices` invocations a row, which take one element, or four (width = 4), at a time in turn.
+{% include "common/index.wgsl" %}
+{% from "common/slices.wgsl" import shared %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Value = {{ values("f32") }};
+
+struct Parameters {
+    rows: u32,
+    channels: u32, // N / width
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
+@group(0) @binding(1) var<storage, read_write> saved_y: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
+@group(0) @binding(3) var<storage, read_write> d_x: array<{{ values(element[3]) }}>;
+
+const LOWEST: f32 = -3.4028234e38;
+
+{{ shared("row_maximum", "f32", "max(a, b)", slices, 1) }}
+{{ shared("row_sum", "f32", "a + b", slices, 1) }}
+fn largest(value: Value) -> f32 {
+    return {{ "max(max(value.x, value.y), max(value.z, value.w))" if width == 4 else "value" }};
+}
+
+fn total(value: Value) -> f32 {
+    return {{ "(value.x + value.y) + (value.z + value.w)" if width == 4 else "value" }};
+}
+
+{% macro kernel(entry) %}
+@compute @workgroup_size(64)
+fn {{ entry }}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // The last workgroup's invocations without a row of their own do another's, and store nothing.
+    let task = workgroup_index(workgroup, grid) * {{ 64 // slices }}u + local / {{ slices }}u;
+    let end = (min(task, p.rows - 1u) + 1u) * p.channels;
+    let first = end - p.channels + local % {{ slices }}u;
+{% endmacro %}
+{{ kernel("softmax_forward") }}
+    var own_largest = LOWEST;
+    for (var e = first; e < end; e += {{ slices }}u) {
+        own_largest = max(own_largest, largest(Value(x[e])));
+    }
+    let maximum = row_maximum(own_largest, local);
+    var own_sum = 0.0;
+    for (var e = first; e < end; e += {{ slices }}u) {
+        own_sum += total(exp(Value(x[e]) - maximum));
+    }
+    let factor = 1.0 / row_sum(own_sum, local);
+    if task < p.rows {
+        for (var e = first; e < end; e += {{ slices }}u) {
+            y[e] = {{ values(element[2]) }}(exp(Value(x[e]) - maximum) * factor);
+        }
+    }
+}
+
+{{ kernel("softmax_backward") }}
+    var own_sum = 0.0;
+    for (var e = first; e < end; e += {{ slices }}u) {
+        own_sum += total(Value(saved_y[e]) * Value(d_y[e]));
+    }
+    let mean = row_sum(own_sum, local);
+    if task < p.rows {
+        for (var e = first; e < end; e += {{ slices }}u) {
+            d_x[e] = {{ values(element[3]) }}(Value(saved_y[e]) * (Value(d_y[e]) - mean));
+        }
+    }
+}
