@@ -20,6 +20,7 @@ pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
+pub mod space_to_depth;
 pub mod unpack;
 
 use crate::selftest::Case;
@@ -45,6 +46,7 @@ pub fn cases() -> Vec<Case> {
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),
+        space_to_depth::cases(),
         unpack::cases(),
     ]
     .into_iter()
