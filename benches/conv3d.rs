@@ -10,17 +10,19 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Convolution, Pass, Ready};
+use common::{Convolution, Layer, Pass, Ready};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::layers::conv3d::ConvGeometry;
 
-const VOLUME: Option<[usize; 3]> = Some([3, 3, 3]);
-const PLANE: Option<[usize; 3]> = Some([1, 3, 3]);
+const VOLUME: Layer = Layer::Same([3, 3, 3]);
+const PLANE: Layer = Layer::Same([1, 3, 3]);
+const HALVING: ConvGeometry = ConvGeometry { kernel: [4; 3], stride: [2; 3], padding: [[1; 2]; 3] };
 
-/// Shape of x, output channels, kernel (`None`: linear).
-type Shape = (&'static [usize], usize, Option<[usize; 3]>);
+/// Shape of x, output channels, layer.
+type Shape = (&'static [usize], usize, Layer);
 
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 13] = [
     (&[4, 16, 16, 4, 32], 32, VOLUME),
     (&[1, 16, 16, 4, 16], 48, VOLUME),
     (&[1, 128, 128, 8, 16], 16, VOLUME),
@@ -28,10 +30,12 @@ const SHAPES: [Shape; 11] = [
     (&[1, 64, 64, 4, 128], 128, VOLUME),
     (&[2, 1, 64, 64, 32], 32, PLANE),
     (&[2, 21, 17, 5, 17], 11, VOLUME),
-    (&[4096, 32], 32, None),
-    (&[4096, 32], 128, None),
-    (&[32_768, 16], 16, None),
-    (&[16_384, 64], 64, None),
+    (&[1, 64, 64, 8, 32], 64, Layer::Strided(HALVING)),
+    (&[1, 32, 32, 4, 64], 32, Layer::Transposed(HALVING)),
+    (&[4096, 32], 32, Layer::Linear),
+    (&[4096, 32], 128, Layer::Linear),
+    (&[32_768, 16], 16, Layer::Linear),
+    (&[16_384, 64], 64, Layer::Linear),
 ];
 
 fn ready(context: &Arc<Context>, layer: &Convolution, pass: Pass) -> sep4d::Result<Ready> {
@@ -44,13 +48,18 @@ fn ready(context: &Arc<Context>, layer: &Convolution, pass: Pass) -> sep4d::Resu
     Ok(ready)
 }
 
-fn bench_pass(criterion: &mut Criterion, context: &Arc<Context>, (x, outputs, kernel): Shape, pass: Pass) {
-    let layer = Convolution { x: x.to_vec(), outputs, kernel };
+fn bench_pass(criterion: &mut Criterion, context: &Arc<Context>, (x, outputs, layer): Shape, pass: Pass) {
+    let name = match layer {
+        Layer::Linear => "linear",
+        Layer::Same(_) => "conv3d",
+        Layer::Strided(_) => "conv3d k4 s2 p1",
+        Layer::Transposed(_) => "conv_transpose3d k4 s2 p1",
+    };
+    let layer = Convolution { x: x.to_vec(), outputs, layer };
     let cores = match context.limits().is_cpu {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => 1,
     };
-    let name = if kernel.is_some() { "conv3d" } else { "linear" };
     let mut group = criterion.benchmark_group(format!("{name} {x:?}->{outputs}"));
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Elements(layer.flops() / cores as u64));

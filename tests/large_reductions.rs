@@ -14,7 +14,7 @@ use sep4d::layers::axis_pool::axis_pool;
 use sep4d::layers::broadcast_add::SumFrames;
 use sep4d::layers::broadcast_mul::BroadcastSum;
 use sep4d::layers::commitment_loss::CommitmentLoss;
-use sep4d::layers::conv3d::Conv3dBackwardWeight;
+use sep4d::layers::conv3d::{Conv3dBackwardWeight, same_padding};
 use sep4d::layers::gate::GateBackwardPlane;
 use sep4d::layers::gather::GatherBackward;
 use sep4d::layers::instance_norm::{EPS, InstanceNorm, InstanceNormBackward};
@@ -116,7 +116,7 @@ fn weight_gradients_of_a_convolution() {
     let [n, x, y, z] = [4, 128, 128, 16];
     let mut probe = Probe::default();
     let ones = [probe.floats(&[n, x, y, z, 4], |_| 1.0), probe.floats(&[n, x, y, z, 4], |_| 1.0)];
-    probe.run(Conv3dBackwardWeight { kernel: [3, 3, 3] }, &ones, |read| {
+    probe.run(Conv3dBackwardWeight { kernel: [3; 3], padding: same_padding([3; 3]), bias: true }, &ones, |read| {
         // A tap off the centre misses one layer of voxels.
         let inside = |extent: usize, tap: usize| extent - usize::from(tap != 1);
         near(&read(0), |i| (n * inside(x, i / 9 % 3) * inside(y, i / 3 % 3) * inside(z, i % 3)) as f64, 0.0);

@@ -14,6 +14,10 @@ struct Parameters {
     parts: i32,
     accumulate: u32,
     slope: f32,      // of the activation; 1 without one
+    {% if padded is defined %}
+    x_size: vec3<i32>, // X, Y, Z of x; those of y are above
+    before: vec3<i32>, // voxels of padding before x
+    {% endif %}
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -52,7 +56,9 @@ fn weights_of(o: i32, c: i32) -> vec4<f32> {
 {% endif %}
 @group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
 
-{% set loaded = bz + 2 * halo %}
+{% set loaded = z_loaded if padded is defined else bz + 2 * halo %}
+{% set before = z_before if padded is defined else kz // 2 %}
+{% set x_size = "p.x_size" if padded is defined else "p.size" %}
 {% set rows = winograd or by %}
 {% set mask_binding = 4 %}
 {% include "conv3d/mask.wgsl" %}
@@ -100,15 +106,21 @@ fn {{ entry }}(
     let y0 = y_block * {{ rows }};
     rest = rest / y_blocks;
     let x0 = rest % p.size.x;
+    {% if padded is defined %}
+    let frame_number = rest / p.size.x;
+    let frame = frame_number * p.x_size.x * p.x_size.y * p.x_size.z;
+    let y_frame = frame_number * p.size.x * p.size.y * p.size.z;
+    {% else %}
     let plane = (rest / p.size.x) * p.size.x;
     let frame = plane * p.size.y * p.size.z;
+    {% endif %}
     {% if winograd %}
     let plane_size = {{ winograd + 2 }} * y_blocks * p.size.z;
     {% endif %}
     {% for z in range(loaded if zcheck else 0) %}
     let z_{{ z }} = z0 + {{ z - halo }};
-    let z_inside_{{ z }} = z_{{ z }} >= 0 && z_{{ z }} < p.size.z;
-    let z_at_{{ z }} = clamp(z_{{ z }}, 0, p.size.z - 1) * stride;
+    let z_inside_{{ z }} = z_{{ z }} >= 0 && z_{{ z }} < {{ x_size }}.z;
+    let z_at_{{ z }} = clamp(z_{{ z }}, 0, {{ x_size }}.z - 1) * stride;
     {% endfor %}
     {% endif %}
     {% for v in range(rows * bz) %}
@@ -138,13 +150,13 @@ fn {{ entry }}(
         {% endfor %}
     {% elif not pointwise %}
     for (var kx = 0; kx < p.kx; kx += 1) {
-        let x = x0 + kx - p.kx / 2;
-        let x_inside = x >= 0 && x < p.size.x;
+        let x = x0 + kx - {{ "p.before.x" if padded is defined else "p.kx / 2" }};
+        let x_inside = x >= 0 && x < {{ x_size }}.x;
     for (var ky = 0; ky < p.ky; ky += 1) {
         {% for y in range(by) %}
-        let y_{{ y }} = y0 + {{ y }} + ky - p.ky / 2;
-        let inside_{{ y }} = x_inside && y_{{ y }} >= 0 && y_{{ y }} < p.size.y;
-        let row_{{ y }} = select(0, frame + (x * p.size.y + y_{{ y }}) * p.size.z, inside_{{ y }}) * stride;
+        let y_{{ y }} = y0 + {{ y }} + ky - {{ "p.before.y" if padded is defined else "p.ky / 2" }};
+        let inside_{{ y }} = x_inside && y_{{ y }} >= 0 && y_{{ y }} < {{ x_size }}.y;
+        let row_{{ y }} = select(0, frame + (x * {{ x_size }}.y + y_{{ y }}) * {{ x_size }}.z, inside_{{ y }}) * stride;
         {% for z in range(loaded) %}
         {% if zcheck %}
         var at_{{ y }}_{{ z }} = row_{{ y }} + z_at_{{ z }};
@@ -184,7 +196,7 @@ fn {{ entry }}(
                 let q = {% if lanes > 1 %}subgroupBroadcast(w, {{ member }}u){% else %}w{% endif %};
                 {% for y in range(by) %}
                 {% for z in range(bz) %}
-                {% set from = z + kz_tap - kz // 2 + halo %}
+                {% set from = z + kz_tap - before + halo %}
                 {% if from >= 0 and from < loaded %}
                 {% set v = "sum_" ~ (y * bz + z) ~ "_" ~ o %}
                 {% set x = "x_" ~ y ~ "_" ~ from %}
@@ -227,7 +239,7 @@ fn {{ entry }}(
             {% if pointwise %}
             let to = (z0 + {{ z }}) * out_stride;
             {% else %}
-            let to = (frame + (x0 * p.size.y + y0 + {{ y }}) * p.size.z + z0 + {{ z }}) * out_stride;
+            let to = ({{ "y_frame" if padded is defined else "frame" }} + (x0 * p.size.y + y0 + {{ y }}) * p.size.z + z0 + {{ z }}) * out_stride;
             {% endif %}
             {% for k in range(cb // 4) %}
             {% set v = ("y_" if winograd else "sum_") ~ (y * bz + z) ~ "_" %}

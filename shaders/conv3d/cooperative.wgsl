@@ -207,7 +207,7 @@ fn {{ entry }}(
     let load_row_{{ j }} = local / 4 + {{ j * threads // 4 }};
     let slot_{{ j }} = load_row_{{ j }} * {{ x_pitch }} + local % 4;
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1);
-    let from_{{ j }} = voxel_{{ j }} * vectors;
+    let from_{{ j }} = {{ "x_voxel(position_of(voxel_" ~ j ~ "))" if padded is defined else "voxel_" ~ j }} * vectors;
     {% if not pointwise %}
     let taps_{{ j }} = taps_inside(position_of(voxel_{{ j }}));
     {% endif %}
@@ -224,7 +224,7 @@ fn {{ entry }}(
     let inner = vectors;
     {% else %}
     let inner = p.kernel.x * p.kernel.y * p.kernel.z * vectors;
-    let half = p.kernel / 2;
+    let half = {{ "p.before" if padded is defined else "p.kernel / 2" }};
     var tap = vec3(0);
     while c >= vectors {
         c -= vectors;
@@ -277,6 +277,9 @@ fn {{ entry }}(
 {% macro load() %}
 {% if not pointwise %}
 let inside = select(0u, taps_inside(position), voxel < end);
+{% if padded is defined %}
+let under = x_voxel(position);
+{% endif %}
 {% endif %}
 {% for j in range(loads) %}
 x_{{ j }} = NOTHING;
@@ -286,7 +289,7 @@ if voxel < end && c_{{ j }} < vectors {
 }
 {% else %}
 if (inside & bits_{{ j }}) == bits_{{ j }} {
-    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
+    x_{{ j }} = xs[{{ "under" if padded is defined else "voxel" }} * vectors + c_{{ j }}];
 }
 {% endif %}
 {% endfor %}
@@ -328,7 +331,7 @@ fn {{ entry }}(
     let lane_in_row = local % {{ lanes }};
     var voxel = start + load_row;
     {% if not pointwise %}
-    let half = p.kernel / 2;
+    let half = {{ "p.before" if padded is defined else "p.kernel / 2" }};
     let step = position_of(32);
     var position = position_of(voxel);
     {% endif %}

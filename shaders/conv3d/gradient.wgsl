@@ -29,7 +29,10 @@
 @group(0) @binding(3) var<storage, read_write> partial: array<{{ outputs }}>;
 {% endif %}
 
-{% set loaded = bz + 2 * halo %}
+{% set loaded = z_loaded if padded is defined else bz + 2 * halo %}
+{% set before = z_before if padded is defined else kz // 2 %}
+{% set x_size = "p.x_size" if padded is defined else "p.size" %}
+{% set y_frame = "y_frame" if padded is defined else "frame" %}
 {% set rows = by + ky - 1 %}
 {% set vectors = rows * loaded * civ %}
 {% set rows_before, row = (products ~ " * ", "row + ") if winograd else ("", "") %}
@@ -89,7 +92,7 @@ fn {{ entry }}(
     let vector_{{ load }} = min(lane + {{ 8 * load }}, {{ vectors - 1 }});
     let load_c_{{ load }} = ci_block * {{ civ }} + vector_{{ load }} % {{ civ }};
     let load_z_{{ load }} = vector_{{ load }} / {{ civ }} % {{ loaded }} - {{ halo }};
-    let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ ky // 2 }};
+    let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ "p.before.y" if padded is defined else ky // 2 }};
     {% endfor %}
     // Positions are counted up, because a division costs as much as ten products.
     let end = min(p.count, (chunk + 1) * p.chunk);
@@ -105,12 +108,18 @@ fn {{ entry }}(
     var y0 = (columns - planes * y_blocks) * {{ by }};
     var frame = planes / p.size.x;
     var x0 = planes - frame * p.size.x;
+    {% if padded is defined %}
+    let x_volume = p.x_size.x * p.x_size.y * p.x_size.z;
+    var y_frame = frame * volume;
+    frame *= x_volume;
+    {% else %}
     frame *= volume;
+    {% endif %}
     {% endif %}
     for (var item = chunk * p.chunk; item < end; item += 1) {
         {% if not pointwise %}
-        let x = x0 + kx - p.kx / 2;
-        let x_inside = x >= 0 && x < p.size.x;
+        let x = x0 + kx - {{ "p.before.x" if padded is defined else "p.kx / 2" }};
+        let x_inside = x >= 0 && x < {{ x_size }}.x;
         {% endif %}
         {% for load in range((vectors + 7) // 8) %}
         {% if pointwise %}
@@ -119,8 +128,8 @@ fn {{ entry }}(
         {% else %}
         let y_{{ load }} = y0 + load_y_{{ load }};
         let z_{{ load }} = z0 + load_z_{{ load }};
-        let inside_{{ load }} = x_inside && y_{{ load }} >= 0 && y_{{ load }} < p.size.y{% if zcheck %} && z_{{ load }} >= 0 && z_{{ load }} < p.size.z{% endif %};
-        let from_{{ load }} = select(0, {{ rows_before }}(frame + (x * p.size.y + y_{{ load }}) * p.size.z) + {{ row }}z_{{ load }}, inside_{{ load }});
+        let inside_{{ load }} = x_inside && y_{{ load }} >= 0 && y_{{ load }} < {{ x_size }}.y{% if zcheck %} && z_{{ load }} >= 0 && z_{{ load }} < {{ x_size }}.z{% endif %};
+        let from_{{ load }} = select(0, {{ rows_before }}(frame + (x * {{ x_size }}.y + y_{{ load }}) * {{ x_size }}.z) + {{ row }}z_{{ load }}, inside_{{ load }});
         {% endif %}
         let x_{{ load }} = select(vec4(0.0), x_channels(from_{{ load }}, load_c_{{ load }}), inside_{{ load }});
         {% endfor %}
@@ -130,7 +139,7 @@ fn {{ entry }}(
         let to_{{ y }}_{{ z }} = z0 + {{ z }};
         let within_{{ y }}_{{ z }} = z0 + {{ z }} < p.size.z;
         {% else %}
-        let to_{{ y }}_{{ z }} = {{ rows_before }}(frame + (x0 * p.size.y + y0 + {{ y }}) * p.size.z) + {{ row }}z0 + {{ z }};
+        let to_{{ y }}_{{ z }} = {{ rows_before }}({{ y_frame }} + (x0 * p.size.y + y0 + {{ y }}) * p.size.z) + {{ row }}z0 + {{ z }};
         let within_{{ y }}_{{ z }} = y0 + {{ y }} < p.size.y{% if zcheck %} && z0 + {{ z }} < p.size.z{% endif %};
         {% endif %}
         let d_{{ y }}_{{ z }} = select({{ outputs }}(0.0), d_y_channels(select(0, to_{{ y }}_{{ z }}, within_{{ y }}_{{ z }}), d_c), within_{{ y }}_{{ z }});
@@ -140,13 +149,13 @@ fn {{ entry }}(
         {% for vector in range(vectors) %}
         {% set c = vector % civ %}
         {% set from_z = vector // civ % loaded - halo %}
-        {% set from_y = vector // (civ * loaded) - ky // 2 %}
+        {% set from_y = vector // (civ * loaded) %}
         {
             let q = subgroupBroadcast(x_{{ vector // 8 }}, {{ vector % 8 }}u);
             {% for ty in range(ky) %}
             {% for tz in range(kz) %}
-            {% set y = from_y - ty + ky // 2 %}
-            {% set z = from_z - tz + kz // 2 %}
+            {% set y = from_y - ty %}
+            {% set z = from_z - tz + before %}
             {% if y >= 0 and y < by and z >= 0 and z < bz %}
             {% for k in range(4) %}
             {% set sum = "sum_" ~ (ty * kz + tz) ~ "_" ~ (4 * c + k) %}
@@ -167,7 +176,12 @@ fn {{ entry }}(
         x0 += select(0, 1, wraps_y);
         let wraps_x = x0 == p.size.x;
         x0 = select(x0, 0, wraps_x);
+        {% if padded is defined %}
+        frame += select(0, x_volume, wraps_x);
+        y_frame += select(0, volume, wraps_x);
+        {% else %}
         frame += select(0, volume, wraps_x);
+        {% endif %}
         {% endif %}
     }
     {% if direct %}

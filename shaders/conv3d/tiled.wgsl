@@ -62,7 +62,7 @@ if c < vectors {
 }
 {% else %}
 if (taps_{{ j }} & bits) == bits {
-    x_{{ j }} = channels(voxel_{{ j }} + shift, c);
+    x_{{ j }} = channels({{ "x_voxel" if padded is defined else "voxel" }}_{{ j }} + shift, c);
 }
 {% endif %}
 {% endfor %}
@@ -113,6 +113,9 @@ fn {{ entry }}(
     let voxel_{{ j }} = min(first + load_row_{{ j }}, p.count - 1){{ " + number * p.count" if winograd }};
     {% if not pointwise %}
     let taps_{{ j }} = taps_inside(position_of(voxel_{{ j }}));
+    {% if padded is defined %}
+    let x_voxel_{{ j }} = x_voxel(position_of(voxel_{{ j }}));
+    {% endif %}
     {% endif %}
     var x_{{ j }} = vec4(0.0);
     {% endfor %}
@@ -124,7 +127,7 @@ fn {{ entry }}(
     let inner = vectors;
     {% else %}
     let inner = p.kernel.x * p.kernel.y * p.kernel.z * vectors;
-    let half = p.kernel / 2;
+    let half = {{ "p.before" if padded is defined else "p.kernel / 2" }};
     var tap = vec3(0);
     while c >= vectors {
         c -= vectors;
@@ -227,9 +230,15 @@ fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
 {% macro load() %}
 {% for j in range(loads) %}
 x_{{ j }} = vec4(0.0);
+{% if padded is defined %}
+if voxel_{{ j }} < end && tap.x + half.x < p.kernel.x && inside(position_{{ j }}.xyz + tap) {
+    x_{{ j }} = channels(x_voxel(position_{{ j }}) + offset, c);
+}
+{% else %}
 if voxel_{{ j }} < end && {{ "c < vectors" if pointwise else "tap.x <= half.x && inside(position_" ~ j ~ " + tap)" }} {
     x_{{ j }} = channels(base + voxel_{{ j }}{{ " + offset" if not pointwise }}, c);
 }
+{% endif %}
 {% endfor %}
 {% for j in range(d_loads) %}
 d_{{ j }} = vec4(0.0);
@@ -279,7 +288,7 @@ fn {{ entry }}(
     let c = load_q;
     {% else %}
     let c = load_q % vectors;
-    let half = p.kernel / 2;
+    let half = {{ "p.before" if padded is defined else "p.kernel / 2" }};
     let tap = tap_of(load_q / vectors) - half;
     let offset = distance(tap);
     let step = position_of(16);

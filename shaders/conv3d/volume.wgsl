@@ -11,36 +11,63 @@ struct Parameters {
     chunk: i32,        // voxels of a chunk
     parts: i32,
     accumulate: u32,
+    {% if padded is defined %}
+    x_size: vec3<i32>, // X, Y, Z of x; those of y are above
+    before: vec3<i32>, // voxels of padding before x
+    {% endif %}
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 
 {% if pointwise is defined and not pointwise %}
+{% set x_size = "p.x_size" if padded is defined else "p.size" %}
+{% set position_type = "vec4<i32>" if padded is defined else "vec3<i32>" %}
+{% if padded is defined %}
+// A voxel of y and, as w, its frame.
+fn position_of(voxel: i32) -> vec4<i32> {
+    let x = voxel / (p.size.z * p.size.y);
+    return vec4(x % p.size.x, voxel / p.size.z % p.size.y, voxel % p.size.z, x / p.size.x);
+}
+
+// The voxel of x that has this position in y.
+fn x_voxel(position: vec4<i32>) -> i32 {
+    return position.w * p.x_size.x * p.x_size.y * p.x_size.z + distance(position.xyz);
+}
+{% else %}
 fn position_of(voxel: i32) -> vec3<i32> {
     return vec3(voxel / (p.size.z * p.size.y) % p.size.x, voxel / p.size.z % p.size.y, voxel % p.size.z);
 }
+{% endif %}
 
 // Voxels from one position to another.
 fn distance(offset: vec3<i32>) -> i32 {
-    return (offset.x * p.size.y + offset.y) * p.size.z + offset.z;
+    return (offset.x * {{ x_size }}.y + offset.y) * {{ x_size }}.z + offset.z;
 }
 
 fn inside(position: vec3<i32>) -> bool {
-    return all(vec3<u32>(position) < vec3<u32>(p.size));
+    return all(vec3<u32>(position) < vec3<u32>({{ x_size }}));
 }
 
 // One bit for each tap of an axis under which a voxel `at` that place has a neighbour.
+{% if padded is defined %}
+fn taps_along(at: i32, size: i32, taps: i32, before: i32) -> u32 {
+    let first = clamp(before - at, 0, taps);
+    let end = clamp(before - at + size, first, taps);
+    return (1u << u32(end)) - (1u << u32(first));
+}
+{% else %}
 fn taps_along(at: i32, size: i32, taps: i32) -> u32 {
     let first = max(taps / 2 - at, 0);
     let last = min(taps / 2 - at + size, taps) - 1;
     return (2u << u32(last)) - (1u << u32(first));
 }
+{% endif %}
 
 // The same for all axes: those of x from bit 0 on, of y from 12, of z from 22. An axis has at most 7 taps.
-fn taps_inside(position: vec3<i32>) -> u32 {
-    return taps_along(position.x, p.size.x, p.kernel.x)
-        | (taps_along(position.y, p.size.y, p.kernel.y) << 12u)
-        | (taps_along(position.z, p.size.z, p.kernel.z) << 22u);
+fn taps_inside(position: {{ position_type }}) -> u32 {
+    return taps_along(position.x, {{ x_size }}.x, p.kernel.x{{ ", p.before.x" if padded is defined }})
+        | (taps_along(position.y, {{ x_size }}.y, p.kernel.y{{ ", p.before.y" if padded is defined }}) << 12u)
+        | (taps_along(position.z, {{ x_size }}.z, p.kernel.z{{ ", p.before.z" if padded is defined }}) << 22u);
 }
 
 // The bits that `taps_inside` has if this tap is inside.
@@ -68,8 +95,8 @@ fn next_tap(tap: vec3<i32>) -> vec3<i32> {
     return vec3(tap.x + 1, 0, 0);
 }
 
-// The position `step` voxels on, where both are positions; the frame does not matter.
-fn moved(position: vec3<i32>, step: vec3<i32>) -> vec3<i32> {
+// The position `step` voxels on, where both are positions; {{ "x_voxel needs the frame" if padded is defined else "the frame does not matter" }}.
+fn moved(position: {{ position_type }}, step: {{ position_type }}) -> {{ position_type }} {
     var to = position + step;
     if to.z >= p.size.z {
         to.z -= p.size.z;
@@ -81,6 +108,9 @@ fn moved(position: vec3<i32>, step: vec3<i32>) -> vec3<i32> {
     }
     if to.x >= p.size.x {
         to.x -= p.size.x;
+        {% if padded is defined %}
+        to.w += 1;
+        {% endif %}
     }
     return to;
 }

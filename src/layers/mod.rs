@@ -30,6 +30,7 @@ mod reduce;
 pub mod reparameterise;
 pub mod segmentation_loss;
 pub mod softmax;
+pub mod space_to_depth;
 pub mod unpack;
 
 use crate::selftest::Case;
@@ -65,6 +66,7 @@ pub fn cases() -> Vec<Case> {
         reparameterise::cases(),
         segmentation_loss::cases(),
         softmax::cases(),
+        space_to_depth::cases(),
         unpack::cases(),
     ]
     .into_iter()

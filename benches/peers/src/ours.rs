@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{Convolution, Pass, Ready};
+use common::{Convolution, Layer, Pass, Ready};
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::tune::tuned;
@@ -92,7 +92,7 @@ fn convolution(
     outputs: usize,
     [x, y, z]: [usize; 3],
 ) -> Result<([Ready; 3], u64)> {
-    let shape = Convolution { x: vec![1, x, y, z, inputs], outputs, kernel: Some([3; 3]) };
+    let shape = Convolution { x: vec![1, x, y, z, inputs], outputs, layer: Layer::Same([3; 3]) };
     let voxels = x * y * z;
     let mut rng = Rng::new(SEED, 1);
     let mut random = |count: usize| (0..count).map(|_| rng.uniform(-1.0, 1.0) as f32).collect::<Vec<f32>>();

@@ -41,8 +41,8 @@ const PARTIAL_BYTES: usize = 32 << 20;
 struct VoxelBlock {
     y: usize,
     z: usize,
-    /// Voxels loaded beyond either end along z.
-    halo: usize,
+    /// Voxels of x loaded before the block along z.
+    halo: isize,
     /// The block may reach beyond the volume along z.
     checked: bool,
 }
@@ -51,13 +51,15 @@ impl VoxelBlock {
     /// About `target` voxels, the whole of Z if that is short.
     fn new(g: &Geometry, target: usize) -> VoxelBlock {
         let [_, y, z] = g.size;
+        let longer = z.max(g.x_size[2]);
         if g.pointwise() {
             VoxelBlock { y: 1, z: target, halo: 0, checked: false }
-        } else if z <= 8 {
-            VoxelBlock { y: (target / z).clamp(1, y), z, halo: 0, checked: false }
+        } else if longer <= 8 {
+            VoxelBlock { y: (target / longer).clamp(1, y), z, halo: 0, checked: false }
         } else {
             let block = z.div_ceil(z.div_ceil(8));
-            VoxelBlock { y: 1, z: block, halo: g.kernel[2] / 2, checked: g.kernel[2] > 1 || !z.is_multiple_of(block) }
+            let checked = !g.is_same() || g.kernel[2] > 1 || !z.is_multiple_of(block);
+            VoxelBlock { y: 1, z: block, halo: g.before[2], checked }
         }
     }
 
@@ -67,12 +69,17 @@ impl VoxelBlock {
     }
 
     fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
-        kernel
+        let kernel = kernel
             .define("by", self.y as i64)
             .define("bz", self.z as i64)
             .define("halo", self.halo as i64)
             .define("zcheck", i64::from(self.checked))
-            .define("kz", g.kernel[2] as i64)
+            .define("kz", g.kernel[2] as i64);
+        if g.is_same() {
+            return kernel;
+        }
+        let z_loaded = if self.checked { self.z + g.kernel[2] - 1 } else { g.x_size[2] };
+        kernel.define("z_loaded", z_loaded as i64).define("z_before", g.before[2] as i64)
     }
 }
 
@@ -95,7 +102,7 @@ impl Words {
         let last = [self.count, self.bias_at, self.chunk, self.co_first, self.parts, usize::from(self.accumulate)];
         let slope = if self.activation { LRELU_SLOPE as f32 } else { 1.0 };
         let whole = [x, y, z, g.i, g.o, kx, ky].into_iter().chain(last).map(|word| word as u32);
-        whole.chain([slope.to_bits()]).collect()
+        whole.chain([slope.to_bits()]).chain(g.padded_words()).collect()
     }
 }
 
@@ -173,7 +180,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
         kernel = kernel.reads_image(2);
         channels.pack(&mut program, context, g, pass, None)
     };
-    let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
+    let [from, to] = g.frame_elements();
     for window in context.windows(g.n, &[from, to])? {
         let count = block.count(g, window.len());
         let words =
@@ -272,7 +279,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let tiling = Tiling::of_gradient(context, g);
     let blocks = WeightBlocks::new(g, tiling.as_ref());
     let names = g.names();
-    let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
+    let [x, y] = g.frame_elements();
     let windows = match &tiling {
         Some(tiling) => tiling.windows.clone(),
         None => context.windows(g.n, &[x, y])?,

@@ -103,13 +103,15 @@ struct Tiles {
 }
 
 fn multiply_tiles(context: &OpContext, g: &Geometry, pass: Pass) -> Tiles {
-    let framed: &[_] = if pass.masked { &[(0, g.i), (2, g.o)] } else { &[(0, g.i)] };
+    let (from, to) = ((0, g.x_size, g.i), (2, g.size, g.o));
+    let framed: &[_] = if pass.masked { &[from, to] } else { &[from] };
     let entry = format!("{}{}", pass.entry(g), if pass.masked { " masked" } else { "" });
     Tiles::new(context, g, &entry, framed, tiled::multiply_tiles(context, g))
 }
 
 fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Tiles {
-    Tiles::new(context, g, g.names().backward_weight, &[(0, g.i), (1, g.o)], tiled::weight_gradient_tiles(context, g))
+    let framed = [(0, g.x_size, g.i), (1, g.size, g.o)];
+    Tiles::new(context, g, g.names().backward_weight, &framed, tiled::weight_gradient_tiles(context, g))
 }
 
 fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants> {
@@ -117,24 +119,25 @@ fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants
 }
 
 impl Tiles {
-    /// Of the inputs, the `framed` ones have so many channels a voxel; the others have none.
+    /// Of the inputs, the `framed` ones have frames of such extents and so many channels a voxel; the others have none.
     fn new(
         context: &OpContext,
         g: &Geometry,
         entry: &str,
-        framed: &[(usize, usize)],
+        framed: &[(usize, [usize; 3], usize)],
         tiles: Vec<&'static Tile>,
     ) -> Tiles {
-        let Geometry { n, size: [x, y, z], i, o, kernel: [kx, ky, kz] } = *g;
+        let Geometry { n, x_size, i, o, kernel: [kx, ky, kz], before, .. } = *g;
         let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
         let frames = n.min((MOST_TUNED_VOXELS / g.voxels()).max(1));
         let mut sample = context.inputs.to_vec();
-        for &(input, channels) in framed {
+        for &(input, [x, y, z], channels) in framed {
             sample[input].shape = vec![frames, x, y, z, channels];
         }
         let is_half = |spec: &&TensorSpec| spec.dtype == DType::F16;
         let half = context.inputs.iter().chain(context.outputs).filter(is_half).count();
-        let problem = format!("{entry} {kx}x{ky}x{kz} {i}->{o} {voxels} voxels, {half} of the operands f16");
+        let place = if g.is_same() { String::new() } else { format!(" {before:?} before {x_size:?}") };
+        let problem = format!("{entry} {kx}x{ky}x{kz}{place} {i}->{o} {voxels} voxels, {half} of the operands f16");
         let names = tiles.iter().map(|tile| tile.name).collect();
         Tiles { tiles, variants: Variants { problem, names, sample } }
     }
@@ -173,8 +176,8 @@ impl Pass {
 impl Geometry {
     /// A kernel of one tap does not care where a voxel is: every voxel is a frame.
     fn normalised(&self) -> Geometry {
-        if self.taps() == 1 {
-            Geometry { n: self.n * self.voxels(), size: [1; 3], ..self.clone() }
+        if self.pointwise() {
+            Geometry { n: self.n * self.voxels(), size: [1; 3], x_size: [1; 3], ..self.clone() }
         } else {
             self.clone()
         }
@@ -182,11 +185,12 @@ impl Geometry {
 
     /// That of the data gradient: from d_y to d_x.
     pub(super) fn turned(self) -> Geometry {
-        Geometry { i: self.o, o: self.i, ..self }
+        let before = [0, 1, 2].map(|axis| self.kernel[axis] as isize - 1 - self.before[axis]);
+        Geometry { size: self.x_size, x_size: self.size, i: self.o, o: self.i, before, ..self }
     }
 
     pub(super) fn pointwise(&self) -> bool {
-        self.taps() == 1
+        self.taps() == 1 && self.is_same()
     }
 
     pub(super) fn names(&self) -> Names {
@@ -203,9 +207,20 @@ impl Geometry {
         if self.pointwise() { 1 } else { frames }
     }
 
+    /// Words that both families' `Parameters` have after the fourteenth where x and y lie otherwise than is usual.
+    pub(super) fn padded_words(&self) -> Vec<u32> {
+        if self.is_same() {
+            return Vec::new();
+        }
+        let ([x, y, z], before) = (self.x_size.map(|extent| extent as u32), self.before.map(|layers| layers as u32));
+        vec![0, 0, x, y, z, 0, before[0], before[1], before[2]]
+    }
+
     /// A kernel of either family, with what is known of the operands.
     pub(super) fn kernel_named(&self, entry: &'static str, tiled: bool) -> Kernel {
-        Kernel::new("conv3d.wgsl", entry)
+        let kernel = Kernel::new("conv3d.wgsl", entry);
+        let kernel = if self.is_same() { kernel } else { kernel.define("padded", 1) };
+        kernel
             .define("tiled", i64::from(tiled))
             .define("pointwise", i64::from(self.pointwise()))
             .define("vin", i64::from(self.i.is_multiple_of(4)))

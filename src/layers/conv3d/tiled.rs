@@ -190,7 +190,8 @@ impl Words {
     fn list(&self, g: &Geometry) -> Vec<u32> {
         let ([x, y, z], [kx, ky, kz]) = (self.size, g.kernel);
         let last = [self.count, self.co_padded, self.bias_at, self.chunk, self.parts, usize::from(self.accumulate)];
-        [x, y, z, g.i, kx, ky, kz, g.o].iter().chain(&last).map(|&word| word as u32).collect()
+        let whole = [x, y, z, g.i, kx, ky, kz, g.o].into_iter().chain(last).map(|word| word as u32);
+        whole.chain(g.padded_words()).collect()
     }
 }
 
@@ -281,7 +282,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     let pack = tile.define_pack(pass.pack_kernel(g, true));
     program.dispatch(pack, words.list(g), operands, context.grid_for(elements));
 
-    let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
+    let [from, to] = g.frame_elements();
     let kernel = tile.define(pass.kernel(g, true), context.limits.matrices);
     let scratch = |elements| Operand { slot: packed, elements };
     for window in context.windows(g.n, &[from, to])? {
@@ -308,7 +309,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
     let columns = columns(&of);
     let (across, down) = ((4 * (columns - 1)).div_ceil(tile.columns), products * of.o.div_ceil(tile.rows));
     let set = products * of.o * columns * 4;
-    let (x, y) = (g.voxels() * g.i, g.voxels() * g.o);
+    let [x, y] = g.frame_elements();
     let windows = if tile.winograd > 0 { winograd::windows(context, g)? } else { context.windows(g.n, &[x, y])? };
     let limit = context.limits.max_storage_binding_bytes.min(PARTIAL_BYTES);
     let most_sets = (limit / (set * WORD_BYTES)).clamp(1, MOST_CHUNKS);

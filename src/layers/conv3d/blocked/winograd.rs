@@ -41,7 +41,7 @@ impl Tiling {
 
     fn new(context: &OpContext, g: &Geometry, m: usize, transformed: usize) -> Option<Tiling> {
         let products = g.n * g.voxels() * g.taps() * g.i * g.o;
-        if g.kernel[1] != 3 || products < LEAST_PRODUCTS {
+        if !g.is_same() || g.kernel[1] != 3 || products < LEAST_PRODUCTS {
             return None;
         }
         let limits = context.limits;

@@ -26,12 +26,13 @@ const TRANSFORMED_BYTES: usize = 128 << 20;
 pub(super) fn product_of(g: &Geometry) -> Geometry {
     let ([x, y, z], [kx, _, kz]) = (g.size, g.kernel);
     let [i, o] = [g.i, g.o].map(|channels| channels.next_multiple_of(4));
-    Geometry { n: g.n, size: [x, y.div_ceil(ROWS), z], i, o, kernel: [kx, 1, kz] }
+    Geometry::same(g.n, [x, y.div_ceil(ROWS), z], [i, o], [kx, 1, kz])
 }
 
 /// Whether a tuner tries it, where so many bytes are to be bound beside what is transformed.
 pub(super) fn is_tried(context: &OpContext, g: &Geometry, bytes: usize) -> bool {
-    g.kernel[1] == 3
+    g.is_same()
+        && g.kernel[1] == 3
         && g.i.min(g.o) >= LEAST_CHANNELS
         && bytes <= context.limits.max_storage_binding_bytes
         && windows(context, g).is_ok()

@@ -1,0 +1,96 @@
+// Kernels of src/layers/space_to_depth.rs.
+{% include "common/index.wgsl" %}
+
+{% if entry == "flip" %}
+// One invocation an element.
+struct Rows {
+    count: u32,
+    taps: u32,
+    channels: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Rows;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn flip(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = invocation_index(workgroup, grid, local);
+    if index >= p.count {
+        return;
+    }
+    let tap = index / p.channels % p.taps;
+    y[index] = x[index + p.channels * (p.taps - 1u) - 2u * tap * p.channels];
+}
+{% else %}
+// One invocation {{ "four channels" if width == 4 else "an element" }} of the result, blocks of {{ sx }} x {{ sy }} x {{ sz }} voxels.
+struct Layout {
+    size: vec3<i32>,   // X, Y, Z of the volume
+    channels: i32,     // of a voxel, or vectors of four of them
+    blocks: vec3<i32>, // along x, y, z
+    count: i32,        // of results
+    before: vec3<i32>, // voxels of the first block that lie before the volume
+}
+
+{% set value = "vec4<f32>" if width == 4 else "f32" %}
+{% set stored = ["", "vec4<" ~ element[1] ~ ">", "vec4<" ~ element[2] ~ ">"] if width == 4 else element %}
+const STRIDE = vec3<i32>({{ sx }}, {{ sy }}, {{ sz }});
+
+@group(0) @binding(0) var<uniform> p: Layout;
+@group(0) @binding(1) var<storage, read_write> xs: array<{{ stored[1] }}>;
+@group(0) @binding(2) var<storage, read_write> ys: array<{{ stored[2] }}>;
+
+fn place(position: vec3<i32>, extents: vec3<i32>) -> i32 {
+    return (position.x * extents.y + position.y) * extents.z + position.z;
+}
+
+fn position_in(extents: vec3<i32>, at: i32) -> vec3<i32> {
+    return vec3(at / (extents.z * extents.y), at / extents.z % extents.y, at % extents.z);
+}
+
+@compute @workgroup_size(64)
+fn space_to_depth(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    if index >= p.count {
+        return;
+    }
+    let row = index / p.channels;
+    let blocks = p.blocks.x * p.blocks.y * p.blocks.z;
+    let block = row / {{ sx * sy * sz }};
+    let frame = block / blocks;
+    let voxel = position_in(p.blocks, block - frame * blocks) * STRIDE
+        + position_in(STRIDE, row % {{ sx * sy * sz }}) - p.before;
+    let inside = all(vec3<u32>(voxel) < vec3<u32>(p.size));
+    let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index % p.channels;
+    ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
+}
+
+@compute @workgroup_size(64)
+fn depth_to_space(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = i32(invocation_index(workgroup, grid, local));
+    if index >= p.count {
+        return;
+    }
+    let row = index / p.channels;
+    let voxels = p.size.x * p.size.y * p.size.z;
+    let frame = row / voxels;
+    let voxel = position_in(p.size, row - frame * voxels) + p.before;
+    let block = voxel / STRIDE;
+    let inside = all(block < p.blocks);
+    let deep = frame * p.blocks.x * p.blocks.y * p.blocks.z + place(block, p.blocks);
+    let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index % p.channels;
+    ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
+}
+{% endif %}
