@@ -3,7 +3,7 @@
 use super::{BuiltLatent, LatentKind, LatentSpec, Losses, Mode};
 use crate::Result;
 use crate::graph::{Graph, Init, TensorId, TensorSpec};
-use crate::layers::conv3d::conv3d;
+use crate::layers::conv3d::{ConvGeometry, conv_transpose3d, conv3d, conv3d_with};
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::linear::linear;
 use crate::layers::pointwise::weighted_sum;
@@ -147,11 +147,56 @@ pub fn conv_layer(
     })
 }
 
+/// `nn.Conv3d(I, outputs, by, stride=by)`, or `nn.Conv2d` along y and z where `by` begins with 1, on `x [N, X, Y, Z, I]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken, or the extents are no multiples.
+pub fn down_layer(g: &mut Graph, x: TensorId, name: &str, outputs: usize, by: [usize; 3]) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    let init = default_init(inputs * by.iter().product::<usize>());
+    strided_layer(g, name, [outputs, inputs], outputs, by, init, |g, weight, bias| {
+        conv3d_with(g, x, weight, Some(bias), ConvGeometry::new(by, by, [0; 3]))
+    })
+}
+
+/// `nn.ConvTranspose3d(I, outputs, by, stride=by)`, or `nn.ConvTranspose2d`, likewise.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the name is taken.
+pub fn up_layer(g: &mut Graph, x: TensorId, name: &str, outputs: usize, by: [usize; 3]) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    // PyTorch's fan-in of a transposed convolution counts its output channels.
+    let init = default_init(outputs * by.iter().product::<usize>());
+    strided_layer(g, name, [inputs, outputs], outputs, by, init, |g, weight, bias| {
+        conv_transpose3d(g, x, weight, Some(bias), ConvGeometry::new(by, by, [0; 3]))
+    })
+}
+
+fn strided_layer(
+    g: &mut Graph,
+    name: &str,
+    channels: [usize; 2],
+    outputs: usize,
+    by: [usize; 3],
+    init: Init,
+    layer: impl FnOnce(&mut Graph, TensorId, TensorId) -> Result<TensorId>,
+) -> Result<TensorId> {
+    let spatial = if by[0] == 1 { &by[1..] } else { &by[..] };
+    g.scope(name, |g| {
+        let weight = g.parameter("weight", &[&channels[..], spatial].concat(), init.clone())?;
+        let bias = g.parameter("bias", &[outputs], init)?;
+        let weight = g.reshape(weight, &[&channels[..], &by[..]].concat())?;
+        layer(g, weight, bias)
+    })
+}
+
 /// Kernel of a residual block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kernel {
     /// 1x1x1.
     One,
+    /// 3x3 along y and z, on tensors of one cell along x.
+    Plane,
     /// 3x3x3.
     Three,
 }
@@ -172,6 +217,7 @@ pub fn residual_block(
     let width = g.tensor(x).spec.channels();
     let conv = |g: &mut Graph, x, name: &str| match kernel {
         Kernel::One => linear_layer(g, x, name, width, LinearOptions::default()),
+        Kernel::Plane => conv_layer(g, x, name, width, [1, 3, 3], None),
         Kernel::Three => conv_layer(g, x, name, width, [3, 3, 3], None),
     };
     g.scope(name, |g| {

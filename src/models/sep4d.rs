@@ -1,6 +1,10 @@
 //! SEP-4D (`docs/model.md`; equation numbers of the paper).
 
+mod encoders;
 mod fusion;
+
+use encoders::ENCODERS;
+use fusion::FUSIONS;
 
 use super::modules::{
     Kernel, LinearOptions, Sampler, conv_layer, default_init, distribution_layer, linear_layer, positional_code,
@@ -17,7 +21,7 @@ use crate::layers::pointwise::Pointwise;
 use crate::layers::unpack::unpack_bytes;
 use crate::{Error, Result};
 
-/// The architecture. No parameter depends on T, X, Y or Z.
+/// The architecture. No parameter depends on T, X, Y or Z, unless the encoder is one of the controls.
 pub static SEP4D: Architecture = Architecture {
     name: "sep4d",
     about: "six Gaussian latent planes, fused by the structure-equivalence prior",
@@ -54,6 +58,17 @@ pub static SEP4D: Architecture = Architecture {
                 needed_for: Some("the decoder's head needs at least one channel"),
             },
         },
+        Key {
+            key: "model.fusion",
+            doc: "How the latent planes become one 4D latent.",
+            values: Values::Choice(FUSIONS),
+        },
+        Key { key: "model.encoder", doc: "What the latent is.", values: Values::Choice(ENCODERS) },
+        Key {
+            key: "model.volume_channels",
+            doc: "c, latent channels of the encoders conv3d_se and bev; 0 for as many as give the latent planes' floats.",
+            values: Values::Width { defaults: [0; 4], needed_for: None },
+        },
     ],
     losses: &[LossTerm {
         name: "kl",
@@ -76,6 +91,10 @@ struct Widths {
     hidden: usize,
     /// hr: width of the head at full resolution.
     head: usize,
+    /// How planes are fused.
+    fusion: &'static str,
+    /// c: channels of a latent that is no plane, or 0.
+    volume_channels: usize,
 }
 
 impl Widths {
@@ -86,6 +105,8 @@ impl Widths {
             plane_features: config.get("model.plane_features"),
             hidden: config.get("model.hidden"),
             head: config.get("model.head"),
+            fusion: config.choice("model.fusion"),
+            volume_channels: config.get("model.volume_channels"),
         }
     }
 }
@@ -133,7 +154,11 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let [x, y, z] = shape.cells();
     let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
     let labels = unpack_bytes(g, label_bytes)?;
-    let (z, sampler) = planes(g, widths, shape, labels, mode)?;
+    let (z, sampler) = match config.choice("model.encoder") {
+        "conv3d_se" => encoders::conv3d_se(g, widths, shape, labels, mode)?,
+        "bev" => encoders::bev(g, widths, shape, labels, mode)?,
+        _ => planes(g, widths, shape, labels, mode)?,
+    };
     let logits = g.scope("decoder", |g| decoder(g, widths, z))?;
     let (latents, losses) = sampler.finish(g)?;
     Ok(Built { label_bytes, labels, logits, losses, latents })
@@ -158,7 +183,7 @@ fn planes(
     let blocks =
         g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, widths, plane))))?;
     let [x, y, z] = shape.cells();
-    let fused = g.scope("fusion", |g| fusion::structure_equivalent(g, &blocks))?;
+    let fused = g.scope("fusion", |g| fusion::fuse(g, widths.fusion, &blocks, shape))?;
     Ok((g.reshape(fused, &[shape.total_frames(), x, y, z, widths.plane_features])?, sampler))
 }
 

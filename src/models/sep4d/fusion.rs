@@ -1,15 +1,55 @@
-//! The fusion g_theta (Eqs. 9-10): six sampled planes become one continuous 4D latent.
+//! The fusion g_theta (Eqs. 9-10), by which six sampled planes become one continuous 4D latent, and those it is compared with
+//! (Table 3).
 
-use super::Planes;
+use super::{PLANES, Planes};
 use crate::Result;
 use crate::graph::{Graph, Init, TensorId};
 use crate::layers::axis_mean::axis_mean;
 use crate::layers::broadcast_add::broadcast_add;
-use crate::layers::concat::concat;
+use crate::layers::broadcast_mul::{broadcast_mul, broadcast_to};
+use crate::layers::concat::{concat, slice};
 use crate::layers::gate::gate;
 use crate::layers::lift::lift;
+use crate::layers::linear::linear;
+use crate::layers::permute::permute;
 use crate::layers::pointwise::Pointwise;
-use crate::models::modules::{LinearOptions, conv_layer, linear_layer, positional_code};
+use crate::layers::softmax::softmax;
+use crate::models::BatchShape;
+use crate::models::modules::{LinearOptions, conv_layer, default_init, linear_layer, positional_code};
+
+/// The values of `model.fusion`, with what they mean.
+pub const FUSIONS: &[(&str, &str)] = &[
+    ("sep", "structure-equivalent"),
+    ("concat", "one linear layer"),
+    ("conv1d", "convolutions along the planes"),
+    ("mlp", "two linear layers"),
+    ("averaging", "their mean"),
+    ("dynamic", "softmax weights"),
+];
+
+/// `z [B, T, X', Y', Z', D]` from planes of D features, by the fusion of that name (`docs/model.md`).
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the planes do not belong together.
+pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, shape: &BatchShape) -> Result<TensorId> {
+    let space = Space::of(shape);
+    match name {
+        "concat" => concatenated(g, planes, &space, "out", g.tensor(planes.xy).spec.channels(), false),
+        "conv1d" => along_planes(g, planes, &space),
+        "mlp" => {
+            let features = g.tensor(planes.xy).spec.channels();
+            let hidden = concatenated(g, planes, &space, "hidden", 2 * features, true)?;
+            linear_layer(g, hidden, "out", features, LinearOptions::default())
+        }
+        "averaging" => {
+            let factor = 1.0 / 6f32.sqrt();
+            let scaled = planes.try_map(|_, _, plane| g.push_one(Pointwise::Scale { factor }, &[plane]))?;
+            space.sum(g, &terms(&scaled), false)
+        }
+        "dynamic" => weighted(g, planes, &space),
+        _ => structure_equivalent(g, planes),
+    }
+}
 
 /// `z [B, T, X', Y', Z', D]` from planes of D features (`docs/model.md`).
 ///
@@ -18,7 +58,7 @@ use crate::models::modules::{LinearOptions, conv_layer, linear_layer, positional
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the planes do not belong together.
-pub fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> {
+fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> {
     let features = g.tensor(planes.xy).spec.channels();
     // Per plane: the two other static planes, averaged onto the axis that it lacks.
     let phi_xy = phi(g, "xy", [(planes.xz, 1), (planes.yz, 1)])?;
@@ -54,4 +94,140 @@ fn phi(g: &mut Graph, name: &str, others: [(TensorId, usize); 2]) -> Result<Tens
         let one = LinearOptions { bias: Some(Init::Constant(1.0)), ..Default::default() };
         linear_layer(g, hidden, "out", features, one)
     })
+}
+
+/// A tensor with the axes of a plane, and which they are.
+type Term = (&'static str, TensorId);
+
+fn terms(planes: &Planes) -> Vec<Term> {
+    PLANES.into_iter().zip(planes.all()).collect()
+}
+
+/// The extents that planes are repeated over.
+struct Space {
+    batch: usize,
+    /// T, X', Y', Z'.
+    extents: [usize; 4],
+}
+
+impl Space {
+    fn of(shape: &BatchShape) -> Space {
+        let [x, y, z] = shape.cells();
+        Space { batch: shape.batch, extents: [shape.frames, x, y, z] }
+    }
+
+    /// A term repeated along the axes of `over` that it lacks.
+    fn repeated(&self, g: &mut Graph, (axes, term): Term, over: &str) -> Result<TensorId> {
+        let channels = g.tensor(term).spec.channels();
+        let kept = over.chars().map(|axis| if axes.contains(axis) { self.extent(axis) } else { 1 });
+        let kept: Vec<usize> = [self.batch].into_iter().chain(kept).chain([channels]).collect();
+        let term = g.reshape(term, &kept)?;
+        let all = over.chars().map(|axis| self.extent(axis));
+        let all: Vec<usize> = [self.batch].into_iter().chain(all).chain([channels]).collect();
+        if kept == all { Ok(term) } else { broadcast_to(g, term, &all) }
+    }
+
+    fn extent(&self, axis: char) -> usize {
+        "txyz".find(axis).map_or(1, |place| self.extents[place])
+    }
+
+    /// The sum of terms, each repeated: over time and space if any of them has time, and over space alone if none has. What has
+    /// no time is summed before it is repeated there. Leaky ReLU follows if `activation`.
+    fn sum(&self, g: &mut Graph, terms: &[Term], activation: bool) -> Result<TensorId> {
+        let (moving, still): (Vec<Term>, Vec<Term>) = terms.iter().partition(|(axes, _)| axes.contains('t'));
+        let mut sum_over = |terms: &[Term], over: &str| -> Result<Option<TensorId>> {
+            let mut sum = None;
+            for &term in terms {
+                let repeated = self.repeated(g, term, over)?;
+                sum = Some(match sum {
+                    Some(sum) => g.push_one(Pointwise::Add, &[sum, repeated])?,
+                    None => repeated,
+                });
+            }
+            Ok(sum)
+        };
+        let (moving, still) = (sum_over(&moving, "txyz")?, sum_over(&still, "xyz")?);
+        match (moving, still) {
+            (Some(moving), Some(still)) => broadcast_add(g, moving, still, activation),
+            (Some(sum), None) | (None, Some(sum)) if activation => g.push_one(Pointwise::Lrelu, &[sum]),
+            (Some(sum), None) | (None, Some(sum)) => Ok(sum),
+            (None, None) => Err(crate::Error::Shape("a sum needs a term".into())),
+        }
+    }
+}
+
+/// A linear layer of all planes, one after the other: the sum of one of each, for a linear layer may come before a repetition.
+fn concatenated(
+    g: &mut Graph,
+    planes: &Planes,
+    space: &Space,
+    name: &str,
+    outputs: usize,
+    activation: bool,
+) -> Result<TensorId> {
+    let features = g.tensor(planes.xy).spec.channels();
+    let terms = g.scope(name, |g| {
+        let init = default_init(6 * features);
+        let weight = g.parameter("weight", &[outputs, 6 * features], init.clone())?;
+        let bias = g.parameter("bias", &[outputs], init)?;
+        planes.try_map(|k, _, plane| {
+            let weight = slice(g, weight, k * features, features)?;
+            linear(g, plane, weight, (k == 0).then_some(bias), false)
+        })
+    })?;
+    space.sum(g, &self::terms(&terms), activation)
+}
+
+/// `conv6(lrelu(conv3(..)))` along the row of the six planes.
+fn along_planes(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
+    let features = g.tensor(planes.xy).spec.channels();
+    // A matrix [D, D] for each tap, from PyTorch's [O, I, taps].
+    let taps = |g: &mut Graph, name: &str, taps: usize| -> Result<(Vec<TensorId>, TensorId)> {
+        g.scope(name, |g| {
+            let init = default_init(features * taps);
+            let weight = g.parameter("weight", &[features, features, taps], init.clone())?;
+            let bias = g.parameter("bias", &[features], init)?;
+            let weight = permute(g, weight, &[0, 2, 1])?;
+            let weight = g.reshape(weight, &[features, taps * features])?;
+            let matrices = (0..taps).map(|tap| slice(g, weight, tap * features, features)).collect::<Result<_>>()?;
+            Ok((matrices, bias))
+        })
+    };
+    let (along, bias) = taps(g, "along", 3)?;
+    let (out, out_bias) = taps(g, "out", 6)?;
+    let planes = terms(planes);
+    let mut results = Vec::new();
+    for (k, out) in out.into_iter().enumerate() {
+        let mut products = Vec::new();
+        for (tap, &matrix) in along.iter().enumerate() {
+            let Some(&(axes, plane)) = (k + tap).checked_sub(1).and_then(|from| planes.get(from)) else { continue };
+            products.push((axes, linear(g, plane, matrix, (tap == 1).then_some(bias), false)?));
+        }
+        let hidden = space.sum(g, &products, true)?;
+        let axes = if products.iter().any(|(axes, _)| axes.contains('t')) { "txyz" } else { "xyz" };
+        results.push((axes, linear(g, hidden, out, (k == 0).then_some(out_bias), false)?));
+    }
+    space.sum(g, &results, false)
+}
+
+/// The mean of all planes, weighted by the softmax of their scores at each place.
+fn weighted(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
+    let scores = g.scope("scores", |g| {
+        planes.try_map(|_, name, plane| linear_layer(g, plane, name, 1, LinearOptions::default()))
+    })?;
+    let scores =
+        terms(&scores).into_iter().map(|score| space.repeated(g, score, "txyz")).collect::<Result<Vec<_>>>()?;
+    let scores = concat(g, &scores)?;
+    let weights = softmax(g, scores)?;
+    let mut sum = None;
+    for (k, plane) in terms(planes).into_iter().enumerate() {
+        let plane = space.repeated(g, plane, "txyz")?;
+        let weight = slice(g, weights, k, 1)?;
+        let product = broadcast_mul(g, plane, weight)?;
+        sum = Some(match sum {
+            Some(sum) => g.push_one(Pointwise::Add, &[sum, product])?,
+            None => product,
+        });
+    }
+    sum.ok_or_else(|| crate::Error::Shape("a sum needs a term".into()))
 }
