@@ -3,18 +3,21 @@
 pub mod adam;
 pub mod axis_mean;
 pub mod axis_pool;
+pub mod batch_norm;
 pub mod broadcast_add;
 pub mod ceiling;
 mod common;
 pub mod concat;
 pub mod conv3d;
 pub mod gate;
+pub mod group_norm;
 pub mod instance_norm;
 pub mod label_table;
 pub mod layer_norm;
 pub mod lift;
 pub mod likely;
 pub mod linear;
+pub mod matmul;
 pub mod metrics;
 pub mod permute;
 pub mod pointwise;
@@ -32,17 +35,20 @@ pub fn cases() -> Vec<Case> {
         adam::cases(),
         axis_mean::cases(),
         axis_pool::cases(),
+        batch_norm::cases(),
         broadcast_add::cases(),
         ceiling::cases(),
         concat::cases(),
         conv3d::cases(),
         gate::cases(),
+        group_norm::cases(),
         instance_norm::cases(),
         label_table::cases(),
         layer_norm::cases(),
         lift::cases(),
         likely::cases(),
         linear::cases(),
+        matmul::cases(),
         metrics::cases(),
         permute::cases(),
         pointwise::cases(),
