@@ -12,12 +12,17 @@ use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
 use sep4d::layers::activation::{Activation, activate};
+use sep4d::layers::batch_norm::{RunningAverage, batch_norm, batch_norm_inference};
 use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
 use sep4d::layers::commitment_loss::{commitment_loss, straight_through};
 use sep4d::layers::dropout::dropout;
 use sep4d::layers::gather::gather;
+use sep4d::layers::group_norm::group_norm;
+use sep4d::layers::layer_norm::layer_norm;
+use sep4d::layers::matmul::{Matmul, matmul};
 use sep4d::layers::nearest_code::{code_usage, nearest_code};
 use sep4d::layers::pad3d::{PadMode, Padding, pad3d};
+use sep4d::layers::softmax::softmax;
 use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session;
@@ -89,18 +94,43 @@ fn tokens() -> Result<Graph> {
     Ok(graph)
 }
 
+/// Layers that SEP-4D does not have, on as many cells as its volume has: as tokens of a transformer, with attention among each
+/// row of them along Z, and as a volume.
+fn others() -> Result<Graph> {
+    let [x, y, z] = SIZE;
+    let (cells, channels) = (FRAMES * x * y * z, 64);
+    let mut graph = Graph::new();
+    let tokens = graph.input("tokens", TensorSpec::f32(&[cells / z, z, channels]));
+    let volume = graph.input("volume", TensorSpec::f32(&[FRAMES, x, y, z, channels]));
+    let [weight, bias] = ["weight", "bias"].map(|name| graph.input(name, TensorSpec::f32(&[channels])));
+    let normalised = layer_norm(&mut graph, tokens, weight, bias, 1e-5)?;
+    let scores = Matmul { transpose_a: false, transpose_b: true, scale: 0.125 };
+    let scores = graph.push_one(scores, &[normalised, tokens])?;
+    let scores = softmax(&mut graph, scores)?;
+    let attended = matmul(&mut graph, scores, normalised)?;
+    let grouped = group_norm(&mut graph, volume, weight, bias, 8, 1e-5)?;
+    let batch = batch_norm(&mut graph, volume, weight, bias, 1e-5)?;
+    graph.push_one(RunningAverage { momentum: 0.1 }, &[bias, batch.mean])?;
+    let inferred = batch_norm_inference(&mut graph, volume, weight, bias, [bias, weight], 1e-5)?;
+    let seeds = [(attended, tokens), (grouped, volume), (inferred, volume)];
+    graph.backward(&seeds, &[tokens, volume])?;
+    Ok(graph)
+}
+
 /// The op of each name that moves and computes most.
 fn largest() -> Result<BTreeMap<&'static str, Timed>> {
     let config = RunConfig::preset(Preset::Base, Some(FRAMES));
     let shape = BatchShape { batch: 1, frames: FRAMES, size: SIZE };
-    let [graph, ..] = session::graphs(&config.model, &shape, &config.step())?;
-    let tokens = tokens()?;
+    let [model, ..] = session::graphs(&config.model, &shape, &config.step())?;
+    let others = [tokens()?, others()?];
     let mut found = BTreeMap::new();
-    for (graph, node) in [&graph, &tokens].into_iter().flat_map(|graph| graph.nodes().iter().map(move |n| (graph, n))) {
-        let work = graph.node_flops(node) + graph.node_bytes(node);
-        let best = found.entry(node.op.name()).or_insert((0, graph, node));
-        if work > best.0 {
-            *best = (work, graph, node);
+    for graph in [&model].into_iter().chain(&others) {
+        for node in graph.nodes() {
+            let work = graph.node_flops(node) + graph.node_bytes(node);
+            let best = found.entry(node.op.name()).or_insert((0, graph, node));
+            if work > best.0 {
+                *best = (work, graph, node);
+            }
         }
     }
     let timed = |graph: &Graph, node: &Node| Timed {

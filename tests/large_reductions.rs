@@ -17,14 +17,17 @@ use sep4d::layers::commitment_loss::CommitmentLoss;
 use sep4d::layers::conv3d::{Conv3dBackwardWeight, same_padding};
 use sep4d::layers::gate::GateBackwardPlane;
 use sep4d::layers::gather::GatherBackward;
+use sep4d::layers::group_norm::{GroupNorm, GroupNormBackward};
 use sep4d::layers::instance_norm::{EPS, InstanceNorm, InstanceNormBackward};
 use sep4d::layers::label_table::LabelTableBackward;
+use sep4d::layers::layer_norm::LayerNormBackward;
 use sep4d::layers::lift::{LiftBackwardFactor, Plane};
 use sep4d::layers::linear::LinearBackwardWeight;
 use sep4d::layers::metrics::Confusion;
 use sep4d::layers::nearest_code::CodeUsage;
 use sep4d::layers::reparameterise::Reparameterise;
 use sep4d::layers::segmentation_loss::SegmentationLoss;
+use sep4d::layers::softmax::Softmax;
 
 /// A tensor and what the host writes into it.
 enum Input {
@@ -148,6 +151,55 @@ fn statistics_of_one_channel_of_a_large_volume() {
         };
         near(&read(0), expected, 1e-4);
     });
+}
+
+#[test]
+fn weights_of_norms_of_many_rows() {
+    let rows = (1 << 20) + 3;
+    // x and d_y are 1, the statistics such that this is its own normalised value.
+    let mut probe = Probe::default();
+    let [x, d_y] = [(); 2].map(|()| probe.floats(&[rows, 4], |_| 1.0));
+    let (weight, stats) = (probe.floats(&[4], |_| 1.0), probe.floats(&[rows, 2], |i| [0.0, 1.0][i % 2]));
+    probe.run(LayerNormBackward, &[x, weight, stats, d_y], |read| {
+        equal(&read(1), rows as f32);
+        equal(&read(2), rows as f32);
+    });
+    let mut probe = Probe::default();
+    let [x, d_y] = [(); 2].map(|()| probe.floats(&[1, rows, 4], |_| 1.0));
+    let (weight, stats) = (probe.floats(&[4], |_| 1.0), probe.floats(&[1, 4, 2], |i| [0.0, 1.0][i % 2]));
+    probe.run(GroupNormBackward { groups: 4, eps: 0.0 }, &[x, weight, stats, d_y], |read| {
+        equal(&read(1), rows as f32);
+        equal(&read(2), rows as f32);
+    });
+}
+
+#[test]
+fn statistics_of_the_groups_of_a_large_volume() {
+    let rows = 200 * 200 * 16;
+    let sign = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+    // Of each group one channel alternates around 0, the other around 6, which its first half does around 3 and its second around 9.
+    let value = move |i: usize| {
+        sign(i / 4)
+            + if i % 2 == 0 {
+                0.0
+            } else if i < 2 * rows {
+                3.0
+            } else {
+                9.0
+            }
+    };
+    let mut probe = Probe::default();
+    let (x, ones) = (probe.floats(&[1, 200, 200, 16, 4], value), probe.floats(&[4], |_| 1.0));
+    // Variances 1 and 10 within the channels, and 9 between them.
+    let op = GroupNorm { groups: 2, eps: 1e-5 };
+    probe.run(op, &[x, ones, ones], |read| near(&read(1), |i| [3.0, 14.5][i % 2], 1e-5));
+}
+
+#[test]
+fn softmax_of_a_million() {
+    let mut probe = Probe::default();
+    let x = probe.floats(&[1, 1 << 20], |_| 3.0);
+    probe.run(Softmax, &[x], |read| equal(&read(0), 1.0 / (1 << 20) as f32));
 }
 
 #[test]

@@ -49,8 +49,11 @@ pub(super) fn frame_windows(
         .collect())
 }
 
+/// Most channels of a row: a workgroup's invocations share three loops over it.
+const LONGEST_ROW: usize = 1 << 20;
+
 /// Most vectors of a row that one invocation of a CPU adapter loops over.
-const LONGEST_ROW: usize = 8192;
+const LONGEST_UNSHARED: usize = 8192;
 
 /// Invocations of a GPU that share in the sums of a run of rows.
 const RUN_SLICES: usize = 8;
@@ -65,6 +68,15 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Checks that `x` is made of rows that kernels can share.
+    pub fn check(x: &TensorSpec) -> Result<(), String> {
+        expect("x", x, &x.shape)?;
+        if x.shape.is_empty() || x.channels() > LONGEST_ROW {
+            return Err(format!("x is {x} but must be [.., C] with at most {LONGEST_ROW} channels"));
+        }
+        Ok(())
+    }
+
     pub fn of(spec: &TensorSpec) -> Rows {
         Rows { rows: spec.rows(), channels: spec.channels() }
     }
@@ -85,33 +97,26 @@ impl Rows {
         run_length(self.rows) * if context.limits.is_cpu { 1 } else { RUN_SLICES / 2 }
     }
 
-    /// A kernel in which invocations share a row, and its grid for `rows` of them.
-    pub fn shared(
-        &self,
-        shader: &'static str,
-        entry: &'static str,
-        context: &OpContext,
-        rows: usize,
-    ) -> (Kernel, [u32; 3]) {
+    /// The kernel `entry`, in which invocations share a row, and its grid for `rows` of them.
+    pub fn shared(&self, shader: &'static str, entry: &'static str, context: &OpContext, rows: usize) -> Shared {
         let slices = match self.vectors() {
             // A CPU adapter has but a few lanes, and shares nothing fast.
-            vectors if context.limits.is_cpu && vectors <= LONGEST_ROW => 1,
+            vectors if context.limits.is_cpu && vectors <= LONGEST_UNSHARED => 1,
             vectors => vectors.div_ceil(4).next_power_of_two().min(WORKGROUP),
         };
-        let kernel = Kernel::new(shader, entry).define("width", self.width() as i64).define("slices", slices as i64);
-        (kernel, context.grid_for(rows * slices))
+        (self.kernel(shader, entry, slices), context.grid_for(rows * slices))
     }
 
-    /// A kernel in which invocations share in the sums of a run of rows, channel by channel, and its grid for `runs` of them.
-    pub fn summed(
-        &self,
-        shader: &'static str,
-        entry: &'static str,
-        context: &OpContext,
-        runs: usize,
-    ) -> (Kernel, [u32; 3]) {
+    /// The kernel `entry`, in which invocations share in the sums of a run of rows, channel by channel, and its grid for `runs`.
+    pub fn summed(&self, shader: &'static str, entry: &'static str, context: &OpContext, runs: usize) -> Shared {
         let slices = if context.limits.is_cpu { 1 } else { RUN_SLICES };
-        let kernel = Kernel::new(shader, entry).define("width", self.width() as i64).define("slices", slices as i64);
-        (kernel, context.grid_for(runs * self.vectors() * slices))
+        (self.kernel(shader, entry, slices), context.grid_for(runs * self.vectors() * slices))
+    }
+
+    fn kernel(&self, shader: &'static str, entry: &'static str, slices: usize) -> Kernel {
+        Kernel::new(shader, entry).define("width", self.width() as i64).define("slices", slices as i64)
     }
 }
+
+/// A kernel and its grid.
+type Shared = (Kernel, [u32; 3]);

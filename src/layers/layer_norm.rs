@@ -12,7 +12,7 @@ pub const EPS: f32 = 1e-5;
 /// Appends [`LayerNorm`] and returns `y`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`.
+/// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`, or C is more than 1,048,576.
 pub fn layer_norm(graph: &mut Graph, x: TensorId, weight: TensorId, bias: TensorId, eps: f32) -> Result<TensorId> {
     graph.push_one(LayerNorm { eps }, &[x, weight, bias])
 }
@@ -30,7 +30,7 @@ pub fn layer_norm(graph: &mut Graph, x: TensorId, weight: TensorId, bias: Tensor
 /// place), `d_weight` and `d_bias`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`.
+/// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`, or C is more than 1,048,576.
 #[derive(Debug)]
 pub struct LayerNorm {
     /// Added to the variance.
@@ -38,8 +38,7 @@ pub struct LayerNorm {
 }
 
 fn stats_spec(x: &TensorSpec) -> TensorSpec {
-    let rows = &x.shape[..x.shape.len().saturating_sub(1)];
-    TensorSpec::f32(&[rows, &[2]].concat())
+    TensorSpec::f32(&[&x.shape[..x.shape.len() - 1], &[2]].concat())
 }
 
 impl Op for LayerNorm {
@@ -49,7 +48,7 @@ impl Op for LayerNorm {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         let [x, weight, bias] = inputs else { return Err("needs 3 operands: x, weight, bias".into()) };
-        expect("x", x, &x.shape)?;
+        Rows::check(x)?;
         expect("weight", weight, &[x.channels()])?;
         expect("bias", bias, &[x.channels()])?;
         Ok(vec![x.clone(), stats_spec(x)])

@@ -5,6 +5,7 @@ pub mod adam;
 pub mod average;
 pub mod axis_mean;
 pub mod axis_pool;
+pub mod batch_norm;
 pub mod broadcast_add;
 pub mod broadcast_mul;
 pub mod ceiling;
@@ -15,12 +16,14 @@ pub mod conv3d;
 pub mod dropout;
 pub mod gate;
 pub mod gather;
+pub mod group_norm;
 pub mod instance_norm;
 pub mod label_table;
 pub mod layer_norm;
 pub mod lift;
 pub mod likely;
 pub mod linear;
+pub mod matmul;
 pub mod metrics;
 pub mod nearest_code;
 pub mod pad3d;
@@ -43,6 +46,7 @@ pub fn cases() -> Vec<Case> {
         average::cases(),
         axis_mean::cases(),
         axis_pool::cases(),
+        batch_norm::cases(),
         broadcast_add::cases(),
         broadcast_mul::cases(),
         ceiling::cases(),
@@ -52,12 +56,14 @@ pub fn cases() -> Vec<Case> {
         dropout::cases(),
         gate::cases(),
         gather::cases(),
+        group_norm::cases(),
         instance_norm::cases(),
         label_table::cases(),
         layer_norm::cases(),
         lift::cases(),
         likely::cases(),
         linear::cases(),
+        matmul::cases(),
         metrics::cases(),
         nearest_code::cases(),
         pad3d::cases(),

@@ -8,7 +8,7 @@ use crate::selftest::Case;
 /// Appends [`Softmax`] and returns `y`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `x` is no f32 tensor with a last axis.
+/// [`crate::Error::Shape`] if `x` is not `[.., N]` in f32, or N is more than 1,048,576.
 pub fn softmax(graph: &mut Graph, x: TensorId) -> Result<TensorId> {
     graph.push_one(Softmax, &[x])
 }
@@ -22,18 +22,13 @@ pub fn softmax(graph: &mut Graph, x: TensorId) -> Result<TensorId> {
 /// Saves `y`; may overwrite `x`. The backward pass overwrites `d_x` (perhaps in `d_y`'s place).
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `x` is no f32 tensor with a last axis.
+/// [`crate::Error::Shape`] if `x` is not `[.., N]` in f32, or N is more than 1,048,576.
 #[derive(Debug)]
 pub struct Softmax;
 
 /// `d_x = y (d_y - sum y d_y)` from `y` and `d_y`, which it may overwrite.
 #[derive(Debug)]
 pub struct SoftmaxBackward;
-
-fn checked(x: &TensorSpec) -> Result<Vec<TensorSpec>, String> {
-    expect("x", x, &x.shape)?;
-    if x.shape.is_empty() { Err("needs [.., N]".into()) } else { Ok(vec![x.clone()]) }
-}
 
 /// The one launch a window; all operands are as large as the result.
 fn program(context: &OpContext, entry: &'static str) -> Result<Program> {
@@ -55,7 +50,8 @@ impl Op for Softmax {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         let [x] = inputs else { return Err("needs one operand".into()) };
-        checked(x)
+        Rows::check(x)?;
+        Ok(vec![x.clone()])
     }
 
     fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
@@ -105,7 +101,7 @@ impl Op for SoftmaxBackward {
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         let [y, d_y] = inputs else { return Err("needs 2 operands: y, d_y".into()) };
         expect("d_y", d_y, &y.shape)?;
-        checked(y)
+        Ok(vec![y.clone()])
     }
 
     fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
