@@ -1,4 +1,4 @@
-//! The whole model against the independent PyTorch implementation in `tests/golden`.
+//! The whole model and its variants against the independent PyTorch implementations in `tests/golden`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,17 +20,64 @@ use sep4d::selftest::relative_error;
 use sep4d::train::session::{LossWeights, NamedTensor, Session, StepConfig, TrainingState};
 
 const CLASSES: usize = 11;
-const SIZE: [usize; 3] = [8, 6, 4];
 const SEED: u32 = 7;
 
+/// The variants of the second fixture, with what makes the model one.
+const VARIANTS: [(&str, &str); 7] = [
+    ("concat", "model.fusion"),
+    ("conv1d", "model.fusion"),
+    ("mlp", "model.fusion"),
+    ("averaging", "model.fusion"),
+    ("dynamic", "model.fusion"),
+    ("conv3d_se", "model.encoder"),
+    ("bev", "model.encoder"),
+];
+
+/// A fixture's figures of one model.
 struct Golden {
     bytes: Vec<u8>,
+    /// What its names begin with, unless all variants share what they name.
+    prefix: String,
+    config: ModelConfig,
+    size: [usize; 3],
 }
 
 impl Golden {
+    /// The model itself: C = 4, D = 6, hid = 8, hr = 4.
     fn load() -> Golden {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/model.safetensors");
-        Golden { bytes: std::fs::read(path).unwrap() }
+        Golden::read("model", "", ModelConfig::of(&SEP4D, 0), [8, 6, 4])
+    }
+
+    /// It and all its variants.
+    fn all() -> impl Iterator<Item = Golden> {
+        let narrow =
+            [("model.latent_channels", 3), ("model.plane_features", 4), ("model.hidden", 6), ("model.head", 4)];
+        let variant = move |(name, key): (&'static str, &str)| {
+            let config = ModelConfig::of(&SEP4D, 0).with(&narrow).unwrap().with_choice(key, name).unwrap();
+            Golden::read("variants", name, config, [12, 8, 4])
+        };
+        std::iter::once(Golden::load()).chain(VARIANTS.into_iter().map(variant))
+    }
+
+    fn read(fixture: &str, name: &str, config: ModelConfig, size: [usize; 3]) -> Golden {
+        let path = format!("{}/tests/golden/{fixture}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
+        Golden { bytes: std::fs::read(path).unwrap(), prefix, config, size }
+    }
+
+    fn shape(&self) -> BatchShape {
+        BatchShape { batch: 2, frames: 3, size: self.size }
+    }
+
+    /// The name in the file, if there is such a tensor.
+    fn name(&self, name: &str) -> Option<String> {
+        let own = format!("{}{name}", self.prefix);
+        let tensors = self.tensors();
+        [own, name.to_owned()].into_iter().find(|name| tensors.tensor(name).is_ok())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.name(name).is_some()
     }
 
     fn tensors(&self) -> SafeTensors<'_> {
@@ -39,7 +86,7 @@ impl Golden {
 
     fn f32(&self, name: &str) -> Vec<f32> {
         let tensors = self.tensors();
-        let tensor = tensors.tensor(name).unwrap();
+        let tensor = tensors.tensor(&self.name(name).expect(name)).unwrap();
         assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
         tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
@@ -52,7 +99,7 @@ impl Golden {
     fn labels(&self) -> Vec<u8> {
         let tensors = self.tensors();
         let plain = tensors.tensor("labels").unwrap();
-        plain.data().chunks(SIZE.iter().product()).flat_map(|frame| to_blocked(frame, SIZE)).collect()
+        plain.data().chunks(self.size.iter().product()).flat_map(|frame| to_blocked(frame, self.size)).collect()
     }
 
     /// The same, four to a word.
@@ -65,7 +112,7 @@ impl Golden {
     fn no_effect(&self) -> Vec<String> {
         let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
-        metadata["no_effect"].split(' ').map(str::to_owned).collect()
+        metadata["no_effect"].split(' ').filter_map(|name| name.strip_prefix(&self.prefix)).map(str::to_owned).collect()
     }
 
     fn parameter(&self, name: &str) -> Vec<f32> {
@@ -73,22 +120,13 @@ impl Golden {
     }
 }
 
-/// C = 4, D = 6, hid = 8, hr = 4.
-fn config() -> ModelConfig {
-    ModelConfig::of(&SEP4D, 0)
-}
-
-fn shape() -> BatchShape {
-    BatchShape { batch: 2, frames: 3, size: SIZE }
-}
-
 /// Logits in blocked order from the fixture's `[N, X, Y, Z, K]`.
 fn blocked_logits(golden: &Golden) -> Vec<f64> {
     let plain = golden.f64("eval.logits");
-    let voxels: usize = SIZE.iter().product();
+    let voxels: usize = golden.size.iter().product();
     let frames = plain.len() / (voxels * CLASSES);
     let rows: Vec<usize> = (0..frames * voxels).collect();
-    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, SIZE)).collect();
+    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, golden.size)).collect();
     order.iter().flat_map(|row| plain[row * CLASSES..(row + 1) * CLASSES].to_vec()).collect()
 }
 
@@ -100,11 +138,11 @@ struct Training {
     losses: [TensorId; 4],
 }
 
-fn training_graph() -> Training {
+fn training_graph(golden: &Golden) -> Training {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[CLASSES]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
-    let model = config().build(&mut g, &shape(), Mode::Train { rng }).unwrap();
+    let model = golden.config.build(&mut g, &golden.shape(), Mode::Train { rng }).unwrap();
     let (ce, lovasz) = segmentation_loss(&mut g, model.logits, model.labels, class_weights).unwrap();
     let [("kl", kl)] = model.losses[..] else { panic!("{:?}", model.losses) };
     let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (0.005, kl)]).unwrap();
@@ -132,7 +170,8 @@ fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<M
         limits.is_cpu = false;
         let choices = graph.forced_tunings(&limits).into_iter().flatten();
         limits.tuning = choices.filter(|(_, name)| name.starts_with("Winograd")).collect();
-        assert!(limits.tuning.len() > 3, "{:?}", limits.tuning);
+        // The narrow variants have none.
+        assert!(limits.tuning.len() > 3 || !golden.prefix.is_empty(), "{:?}", limits.tuning);
     }
     let plan = Plan::new(graph, &limits).unwrap();
     let memory = Memory::new(&context, &[&plan]).unwrap();
@@ -155,18 +194,20 @@ fn twin_values(graph: &Graph, golden: &Golden) -> Values {
 
 #[test]
 fn every_parameter_has_its_pytorch_name_and_shape() {
-    let golden = Golden::load();
-    let mut graph = Graph::new();
-    config().build(&mut graph, &shape(), Mode::Look).unwrap();
-    let tensors = golden.tensors();
-    let mut expected: Vec<(String, Vec<usize>)> = tensors
-        .iter()
-        .filter_map(|(name, t)| Some((name.strip_prefix("param.")?.to_owned(), t.shape().to_vec())))
-        .collect();
-    let mut actual: Vec<_> = graph.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-    expected.sort();
-    actual.sort();
-    assert_eq!(actual, expected);
+    for golden in Golden::all() {
+        let mut graph = Graph::new();
+        golden.config.build(&mut graph, &golden.shape(), Mode::Look).unwrap();
+        let tensors = golden.tensors();
+        for p in graph.parameters() {
+            let name = golden.name(&format!("param.{}", p.name));
+            let name = name.unwrap_or_else(|| panic!("{}{} is not PyTorch's", golden.prefix, p.name));
+            assert_eq!(tensors.tensor(&name).unwrap().shape(), p.shape, "{name}");
+        }
+        let own = format!("{}param.", golden.prefix);
+        for name in tensors.names().into_iter().filter_map(|name| name.strip_prefix(&own)) {
+            assert!(graph.parameters().iter().any(|p| p.name == name), "{}{name} is missing", golden.prefix);
+        }
+    }
 }
 
 #[test]
@@ -174,81 +215,90 @@ fn presets_have_the_published_parameter_counts() {
     for (hidden, count) in [(128, 1_215_095), (64, 508_215)] {
         let config = ModelConfig::of(&SEP4D, 3).with(&[("model.hidden", hidden)]).unwrap();
         let mut graph = Graph::new();
-        config.build(&mut graph, &shape(), Mode::Look).unwrap();
+        config.build(&mut graph, &Golden::load().shape(), Mode::Look).unwrap();
         assert_eq!(graph.parameter_count(), count);
     }
 }
 
 #[test]
 fn logits_agree() {
-    let golden = Golden::load();
-    let expected = blocked_logits(&golden);
-    let mut graph = Graph::new();
-    let model = config().build(&mut graph, &shape(), Mode::Look).unwrap();
-    graph.keep(model.logits);
+    for golden in Golden::all() {
+        let expected = blocked_logits(&golden);
+        let mut graph = Graph::new();
+        let model = golden.config.build(&mut graph, &golden.shape(), Mode::Look).unwrap();
+        graph.keep(model.logits);
 
-    let mut values = twin_values(&graph, &golden);
-    values.set(&graph, model.label_bytes, golden.label_words());
-    interpret::run(&graph, &mut values).unwrap();
-    let twin = relative_error(values.get(&graph, model.logits).unwrap(), &expected);
+        let mut values = twin_values(&graph, &golden);
+        values.set(&graph, model.label_bytes, golden.label_words());
+        interpret::run(&graph, &mut values).unwrap();
+        // The variants' are those of the first clip.
+        let twin = relative_error(&values.get(&graph, model.logits).unwrap()[..expected.len()], &expected);
 
-    let (executor, _memory) = on_device(&graph, &golden, Family::Own);
-    executor.write(model.label_bytes, &golden.labels()).unwrap();
-    executor.run().unwrap();
-    let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
-    let device = relative_error(&logits, &expected);
-    println!("logits: twin {twin:.1e}, device {device:.1e}");
-    assert!(twin < 1e-6 && device < 1e-4);
+        let (executor, _memory) = on_device(&graph, &golden, Family::Own);
+        executor.write(model.label_bytes, &golden.labels()).unwrap();
+        executor.run().unwrap();
+        let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
+        let device = relative_error(&logits[..expected.len()], &expected);
+        println!("{}logits: twin {twin:.1e}, device {device:.1e}", golden.prefix);
+        assert!(twin < 1e-6 && device < 1e-4, "{}logits deviate by {twin} and {device}", golden.prefix);
+    }
 }
 
 #[test]
 fn losses_and_gradients_agree() {
-    let golden = Golden::load();
-    let Training { graph, model, rng, class_weights, losses } = training_graph();
-    let key = [SEED, 0, 0];
-
-    let mut values = twin_values(&graph, &golden);
-    values.set(&graph, model.label_bytes, golden.label_words());
-    values.set(&graph, rng, key.map(f64::from).to_vec());
-    values.set(&graph, class_weights, golden.f64("class_weights"));
-    interpret::run(&graph, &mut values).unwrap();
-
-    for family in [Family::Own, Family::Other, Family::Winograd] {
-        let (executor, memory) = on_device(&graph, &golden, family);
-        executor.write(model.label_bytes, &golden.labels()).unwrap();
-        executor.write(rng, &key).unwrap();
-        executor.write(class_weights, &golden.f32("class_weights")).unwrap();
-        executor.run().unwrap();
-
-        for (loss, name) in losses.into_iter().zip(["total", "ce", "lovasz", "kl"]) {
-            let expected = golden.f64(&format!("loss.{name}"))[0];
-            let twin = values.get(&graph, loss).unwrap()[0];
-            let device = f64::from(executor.read::<f32>(loss).unwrap()[0]);
-            println!("{name}: {expected} twin {twin} device {device}");
-            assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
-            assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
+    for golden in Golden::all() {
+        let training = training_graph(&golden);
+        let mut values = twin_values(&training.graph, &golden);
+        values.set(&training.graph, training.model.label_bytes, golden.label_words());
+        values.set(&training.graph, training.rng, [SEED, 0, 0].map(f64::from).to_vec());
+        values.set(&training.graph, training.class_weights, golden.f64("class_weights"));
+        interpret::run(&training.graph, &mut values).unwrap();
+        for family in [Family::Own, Family::Other, Family::Winograd] {
+            losses_and_gradients(&golden, &training, &values, family);
         }
-
-        let no_effect = golden.no_effect();
-        let block = memory.read_block(Block::Gradients).unwrap();
-        let mut worst = (0.0, 0.0, String::new());
-        for (i, p) in graph.parameters().iter().enumerate() {
-            let expected = golden.f64(&format!("grad.{}", p.name));
-            let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
-            let twin = values.get(&graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
-            if no_effect.contains(&p.name) {
-                let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
-                assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
-                continue;
-            }
-            let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
-            assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}: {errors:?}", p.name);
-            if errors.1 > worst.1 {
-                worst = (errors.0, errors.1, p.name.clone());
-            }
-        }
-        println!("worst gradient: {worst:?}");
     }
+}
+
+/// Compares the twin's `values`, and what a device computes with the kernels of `family`, with the figures.
+fn losses_and_gradients(golden: &Golden, training: &Training, values: &Values, family: Family) {
+    let Training { graph, model, rng, class_weights, losses } = training;
+    let (executor, memory) = on_device(graph, golden, family);
+    executor.write(model.label_bytes, &golden.labels()).unwrap();
+    executor.write(*rng, &[SEED, 0, 0]).unwrap();
+    executor.write(*class_weights, &golden.f32("class_weights")).unwrap();
+    executor.run().unwrap();
+
+    for (loss, name) in losses.iter().zip(["total", "ce", "lovasz", "kl"]) {
+        let name = format!("loss.{name}");
+        let expected = golden.f64(&name)[0];
+        let twin = values.get(graph, *loss).unwrap()[0];
+        let device = f64::from(executor.read::<f32>(*loss).unwrap()[0]);
+        println!("{}{name}: {expected} twin {twin} device {device}", golden.prefix);
+        assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
+        assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
+    }
+
+    let no_effect = golden.no_effect();
+    let block = memory.read_block(Block::Gradients).unwrap();
+    let mut worst = (0.0, 0.0, String::new());
+    // The fixture of the variants leaves out the largest.
+    let stored = |name: &str| golden.has(&format!("grad.{name}")) || golden.prefix.is_empty();
+    for (i, p) in graph.parameters().iter().enumerate().filter(|(_, p)| stored(&p.name)) {
+        let expected = golden.f64(&format!("grad.{}", p.name));
+        let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
+        let twin = values.get(graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
+        if no_effect.contains(&p.name) {
+            let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
+            assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
+            continue;
+        }
+        let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
+        assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}{}: {errors:?}", golden.prefix, p.name);
+        if errors.1 > worst.1 {
+            worst = (errors.0, errors.1, p.name.clone());
+        }
+    }
+    println!("{}worst gradient: {worst:?}", golden.prefix);
 }
 
 #[test]
@@ -272,7 +322,7 @@ fn reconstructions_are_the_largest_logits_in_plain_order() {
     assert_eq!(labels, expected);
 
     let truth: Vec<u8> = golden.tensors().tensor("labels").unwrap().data().to_vec();
-    let voxels: usize = SIZE.iter().product();
+    let voxels: usize = golden.size.iter().product();
     let mut confusion = vec![0u64; 6 * 11 * 11];
     for (i, (&truth, &predicted)) in truth.iter().zip(&expected).enumerate() {
         confusion[(i / voxels * 11 + usize::from(truth)) * 11 + usize::from(predicted)] += 1;
@@ -283,7 +333,7 @@ fn reconstructions_are_the_largest_logits_in_plain_order() {
 fn batch(golden: &Golden) -> Batch {
     let labels = golden.labels();
     let observed = vec![1; labels.len()];
-    Batch { labels, observed, poses: None, batch: 2, frames: 3, size: SIZE }
+    Batch { labels, observed, poses: None, batch: 2, frames: 3, size: golden.size }
 }
 
 /// A session that starts from the fixture's parameters.
@@ -294,7 +344,8 @@ fn session(golden: &Golden) -> Session {
         ..StepConfig::default()
     };
     let weights = golden.f32("class_weights");
-    let mut session = Session::new(&context, &config(), &shape(), &step, &weights, u64::from(SEED)).unwrap();
+    let mut session =
+        Session::new(&context, &golden.config, &golden.shape(), &step, &weights, u64::from(SEED)).unwrap();
     let fresh = session.export().unwrap();
     let parameters: Vec<NamedTensor> =
         fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();
@@ -304,13 +355,15 @@ fn session(golden: &Golden) -> Session {
 
 #[test]
 fn ten_adam_losses_agree() {
-    let golden = Golden::load();
-    let mut session = session(&golden);
-    let batch = batch(&golden);
-    for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
-        session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
-        let loss = session.report().unwrap().loss;
-        println!("step {step}: {loss} against {expected}");
-        assert!((loss - expected).abs() <= 1e-4 * expected, "step {step}: {loss} instead of {expected}");
+    for golden in Golden::all() {
+        let mut session = session(&golden);
+        let batch = batch(&golden);
+        for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
+            session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
+            let loss = session.report().unwrap().loss;
+            let step = format!("{}step {step}", golden.prefix);
+            println!("{step}: {loss} against {expected}");
+            assert!((loss - expected).abs() <= 1e-4 * expected, "{step}: {loss} instead of {expected}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use sep4d::selftest::{self, Scope};
 fn kernels_agree_with_their_twins() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let mut failures = Vec::new();
-    let compared = |case: &selftest::Case, agreement: sep4d::Result<selftest::Agreement>| {
+    let compared = |case: &layers::case::Case, agreement: sep4d::Result<selftest::Agreement>| {
         let agreement = agreement?;
         println!("{:40} {agreement}", case.name);
         if !agreement.acceptable() {

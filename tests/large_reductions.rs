@@ -180,7 +180,7 @@ fn statistics_of_the_groups_of_a_large_volume() {
     // Of each group one channel alternates around 0, the other around 6, which its first half does around 3 and its second around 9.
     let value = move |i: usize| {
         sign(i / 4)
-            + if i % 2 == 0 {
+            + if i.is_multiple_of(2) {
                 0.0
             } else if i < 2 * rows {
                 3.0

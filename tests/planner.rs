@@ -12,7 +12,7 @@ use sep4d::graph::interpret::{self, Values};
 use sep4d::graph::plan::{BufferId, Member, Placement, Plan, Step};
 use sep4d::graph::program::LAYER_BYTES;
 use sep4d::graph::recompute::plan_within;
-use sep4d::graph::{Graph, Grouping, Init, KernelLimits, OpContext, Slot, Storage, TensorId, TensorSpec};
+use sep4d::graph::{Add, Graph, Grouping, Init, KernelLimits, OpContext, Slot, Storage, TensorId, TensorSpec};
 use sep4d::layers::concat::{concat, slice};
 use sep4d::layers::conv3d::conv3d;
 use sep4d::layers::linear::linear;
@@ -67,7 +67,7 @@ fn random_graph(seed: u64) -> RandomGraph {
             3 => {
                 let alike: Vec<TensorId> =
                     tensors.iter().copied().filter(|&other| graph.shape(other) == graph.shape(x)).collect();
-                graph.push_one(Pointwise::Add, &[x, alike[rng.below(alike.len())]]).unwrap()
+                graph.push_one(Add, &[x, alike[rng.below(alike.len())]]).unwrap()
             }
             4 if channels <= 8 => {
                 let other = pick(&mut rng, &tensors);
@@ -377,7 +377,7 @@ fn the_cheapest_are_recomputed_first() {
     for _ in 0..4 {
         let y = linear(&mut g, x, weight, Some(bias), false).unwrap();
         let y = g.push_one(Pointwise::Sigmoid { scale: 2.0 }, &[y]).unwrap();
-        x = g.push_one(Pointwise::Add, &[x, y]).unwrap();
+        x = g.push_one(Add, &[x, y]).unwrap();
     }
     let d_x = g.input("d_x", TensorSpec::f32(&[ROWS, 16]));
     // So that every node has a purpose.
@@ -432,7 +432,7 @@ fn nothing_is_overwritten_that_is_kept_or_read_later() {
         }
         if reads_later {
             let y = g.reshape(y, &[64, 4]).unwrap();
-            let sum = g.push_one(Pointwise::Add, &[y, x]).unwrap();
+            let sum = g.push_one(Add, &[y, x]).unwrap();
             g.keep(sum);
         }
         g.keep(y);
@@ -444,7 +444,7 @@ fn nothing_is_overwritten_that_is_kept_or_read_later() {
     let mut g = Graph::new();
     let input = g.input("input", TensorSpec::f32(&[64, 4]));
     let x = g.push_one(Pointwise::Lrelu, &[input]).unwrap();
-    let y = g.push_one(Pointwise::Add, &[x, x]).unwrap();
+    let y = g.push_one(Add, &[x, x]).unwrap();
     g.keep(y);
     let plan = Plan::new(&g, &KernelLimits::portable()).unwrap();
     assert!(!overlap(&plan.places[&x], &plan.places[&y]));
@@ -533,7 +533,7 @@ fn branches() -> (Graph, Vec<(TensorId, Vec<f64>)>) {
         hidden.push(linear(&mut graph, x, weight, Some(bias), true).unwrap());
     }
     for &id in &hidden[1..] {
-        let sum = graph.push_one(Pointwise::Add, &[id, hidden[0]]).unwrap();
+        let sum = graph.push_one(Add, &[id, hidden[0]]).unwrap();
         graph.keep(sum);
     }
     (graph, inputs)

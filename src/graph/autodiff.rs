@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Op, ParameterKind, Storage, Tensor, TensorId};
-use crate::layers::pointwise::Pointwise;
+use super::{Add, Graph, ParameterKind, Storage, Tensor, TensorId};
 use crate::{Error, Result};
 
 /// The gradients that [`Graph::backward`] built, by tensor.
@@ -87,7 +86,7 @@ impl Graph {
         let shape = self.shape(root).to_vec();
         let d_tensor = self.reshape(d_tensor, &shape)?;
         let total = match gradients.by_root.get(&root) {
-            Some(&before) => self.push_one(Pointwise::Add, &[before, d_tensor])?,
+            Some(&before) => self.push_one(Add, &[before, d_tensor])?,
             None => d_tensor,
         };
         gradients.by_root.insert(root, total);
@@ -103,7 +102,7 @@ impl Graph {
         }
         let mut absorbed = HashSet::new();
         for index in 0..self.nodes.len() {
-            if self.nodes[index].op.name() != Pointwise::LreluBackward.name() {
+            if !self.nodes[index].op.is_mask() {
                 continue;
             }
             let (d_y, y, d_x) =

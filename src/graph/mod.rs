@@ -6,6 +6,7 @@
 //!
 //! Nothing in this module or in a layer names wgpu except [`execute`].
 
+mod add;
 mod autodiff;
 pub mod execute;
 mod half;
@@ -19,6 +20,8 @@ pub mod tune;
 use std::fmt;
 use std::sync::Arc;
 
+pub use add::Add;
+pub(crate) use add::elementwise;
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterKind, ParameterSpec};
 pub use program::{
@@ -246,6 +249,12 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// `(output, input)` that may share memory, because every element is read before it is written by one invocation.
     fn in_place(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    /// Whether it multiplies its first operand by the derivative of leaky ReLU at the second, which other ops may do with their
+    /// results besides ([`Op::masked`]).
+    fn is_mask(&self) -> bool {
+        false
     }
 
     /// The op that multiplies its only result by the derivative of leaky ReLU besides, at `y`, which is one more input.

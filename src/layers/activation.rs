@@ -1,9 +1,9 @@
 //! The activations that a layer or a model may choose from.
 
+use super::case::Case;
 use super::pointwise::Pointwise;
 use crate::Result;
 use crate::graph::{Graph, TensorId};
-use crate::selftest::Case;
 
 /// A function of each element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! The optimiser: the gradient's norm, Adam over the flat blocks, and the scale of the loss in mixed precision.
 
 use super::average::MovingAverage;
+use super::case::Case;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{Block, CpuTensor, Graph, Kernel, Op, OpContext, Operand, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Elements that kernels load at once.
 const VECTOR: usize = 4;

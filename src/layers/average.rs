@@ -1,8 +1,8 @@
 //! Sums over the batches of a step, and averages over the steps.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{Block, CpuTensor, Graph, Kernel, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Elements that kernels load at once where there are whole vectors.
 const VECTOR: usize = 4;

@@ -1,8 +1,8 @@
 //! Mean of a plane over one of its two axes.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Longest axis: an invocation adds all of it.
 const LONGEST_AXIS: usize = 16_384;

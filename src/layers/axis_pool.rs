@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::pointwise::Pointwise;
+use super::case::Case;
 use super::reduce::run_length;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Which of t, x, y, z a pool sums over.
 pub type Axes = [bool; 4];
@@ -542,7 +541,7 @@ pub fn cases() -> Vec<Case> {
             let shape = [2, 5, 3, 5, 2, 16];
             let (v0, v1, s) = (b.normal("v0", &shape), b.normal("v1", &shape), b.normal("s", &shape));
             let biases = [(T, b.normal("b", &[5, 8])), (YZ, b.normal("b", &[10, 8]))];
-            let v = b.graph.push_one(Pointwise::Add, &[v0, v1])?;
+            let v = b.graph.push_one(crate::graph::Add, &[v0, v1])?;
             axis_pool(&mut b.graph, v, s, &biases)
         })
         .windowed(8000),

@@ -1,10 +1,10 @@
 //! Batch norm: in training with the batch's statistics, in evaluation with their running averages.
 
+use super::case::{Case, CaseBuilder};
 use super::common::expect;
 use super::group_norm::{GroupNorm, Launches, Norm, check};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::{Case, CaseBuilder};
 
 /// What [`batch_norm`] makes.
 #[derive(Debug, Clone, Copy)]

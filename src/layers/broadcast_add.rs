@@ -1,10 +1,10 @@
 //! Adds a term without a time index to every frame, with leaky ReLU fused.
 
+use super::case::Case;
 use super::common::{expect, frame_windows};
 use super::pointwise::{lrelu, lrelu_slope};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// `[B, T, R..]` as sequences, frames a sequence and elements a frame.
 fn split(shape: &[usize]) -> Result<[usize; 3], String> {

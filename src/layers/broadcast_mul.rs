@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, run_length, sum_chunks};
 use crate::graph::{
     CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
-use crate::selftest::Case;
 use crate::{Error, Result};
 
 /// Most axes that are left when neighbours of one kind are merged.

@@ -1,9 +1,9 @@
 //! What an adapter can do at best: kernels of nothing but multiply-adds, of numbers or matrices, or nothing but memory traffic.
 //! No model uses them; [`crate::roofline`] times them.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, MatrixUnits, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Independent chains of multiply-adds in one invocation, or of matrices in one subgroup.
 const CHAINS: usize = 12;

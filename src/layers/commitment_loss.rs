@@ -1,11 +1,11 @@
 //! What trains a codebook and what it quantises: the straight-through estimator and the embedding loss of VQ-VAE
 //! (van den Oord et al., NeurIPS 2017).
 
+use super::case::Case;
 use super::common::expect;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Vectors of one invocation, at most, and workgroups that keep a GPU busy.
 const MOST_VECTORS: usize = 64;

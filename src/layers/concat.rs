@@ -1,9 +1,9 @@
 //! Concatenation and slices along the channel axis.
 
+use super::case::Case;
 use super::common::expect;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Most operands of [`Concat`].
 const MAX_OPERANDS: usize = 6;

@@ -11,9 +11,9 @@ pub(super) use program::{
 };
 pub use strided::{ConvGeometry, conv_transpose3d, conv3d_with};
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
-use crate::selftest::Case;
 
 /// `y = w * x + b`, `x` padded with zeros (torch `F.conv3d(F.pad(x, padding), weight, bias)`; with kernel `[1, 3, 3]`
 /// `F.conv2d`).

@@ -1,9 +1,9 @@
 //! Dropout whose mask is drawn again instead of being stored.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::rng::philox;
-use crate::selftest::Case;
 
 /// Elements of a block of random words.
 const BLOCK: usize = 4;

@@ -1,10 +1,10 @@
 //! The gated product: per-cell gates weigh the space-time planes of each frame.
 
+use super::case::Case;
 use super::common::{expect, frame_windows};
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// `1 / sqrt(3)`, as in `lift`.
 const SCALE: f64 = 0.577_350_269_189_625_8;

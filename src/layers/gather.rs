@@ -1,5 +1,6 @@
 //! Rows of a table by their numbers, and one token of a sequence.
 
+use super::case::Case;
 use super::common::expect;
 use super::concat::slice;
 use super::reduce::{Chunks, sum_chunks};
@@ -7,7 +8,6 @@ use crate::Result;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
-use crate::selftest::Case;
 
 /// Rows of a first-stage sum, at least: fewer make more partial tables than they save time.
 const ROWS_PER_CHUNK: usize = 256;

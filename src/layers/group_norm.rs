@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, run_length, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Most frames, and channels: an invocation adds the sums of all frames' or all of a group's.
 const MOST: usize = 16_384;
@@ -196,7 +196,7 @@ impl<'a> Launches<'a> {
     }
 
     fn launch(&mut self, kernel: Kernel, window: &Window, run: usize, tasks: usize, operands: Vec<Operand>) {
-        let width = if kernel.defines.contains_key("width") || self.norm.channels % 4 != 0 { 1 } else { 4 };
+        let width = if kernel.defines.contains_key("width") || !self.norm.channels.is_multiple_of(4) { 1 } else { 4 };
         let slices = kernel.defines.get("slices").map_or(1, |&slices| slices as usize);
         let kernel = kernel.define("width", width);
         let words = [

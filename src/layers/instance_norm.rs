@@ -1,11 +1,11 @@
 //! Instance norm with the activations and the residual sum that surround it in the model.
 
-use super::pointwise::{Pointwise, lrelu, lrelu_slope};
+use super::case::Case;
+use super::pointwise::{lrelu, lrelu_slope};
 use super::reduce::run_length;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Added to the variance (`shaders/instance_norm.wgsl` has the same).
 pub const EPS: f64 = 1e-5;
@@ -385,7 +385,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("instance_norm in place, forward", |b| {
             let shape = [5, 75, 64];
             let (x0, x1) = (b.constant_normal("x0", &shape), b.constant_normal("x1", &shape));
-            let x = b.graph.push_one(Pointwise::Add, &[x0, x1])?;
+            let x = b.graph.push_one(crate::graph::Add, &[x0, x1])?;
             Ok(vec![instance_norm(&mut b.graph, x, None, true, false)?])
         })
         .windowed(40_000),

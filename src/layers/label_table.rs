@@ -1,12 +1,12 @@
 //! Labels straight to features: embedding and k2s2 convolution folded into one table per sub-voxel.
 
+use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
-use crate::selftest::Case;
 
 /// Sub-voxels of a coarse cell; number `4*(x&1) + 2*(y&1) + (z&1)`.
 const SUB_VOXELS: usize = 8;

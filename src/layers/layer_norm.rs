@@ -1,10 +1,10 @@
 //! Layer norm over the channel axis.
 
+use super::case::Case;
 use super::common::{Rows, expect};
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// PyTorch's default of what is added to the variance.
 pub const EPS: f32 = 1e-5;

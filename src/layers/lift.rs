@@ -1,10 +1,10 @@
 //! Outer-product lift-and-add: three spatial planes, each times a factor along its missing axis, become one volume.
 
+use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// `1 / sqrt(3)`: three independent terms of unit variance add up to unit variance.
 const SCALE: f64 = 0.577_350_269_189_625_8;

@@ -1,8 +1,8 @@
 //! What the model makes of each voxel, small enough to be read back: three classes, their probabilities, the entropy.
 
+use super::case::{Case, CaseBuilder};
 use crate::Result;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::{Case, CaseBuilder};
 
 /// Steps of an entropy.
 const ENTROPY_LEVELS: u32 = 255;

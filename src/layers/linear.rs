@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use half::f16;
 
+use super::case::{Case, CaseBuilder};
 use super::conv3d::{self, Geometry, Pass};
 use super::pointwise::{Pointwise, lrelu, lrelu_slope};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, Variants};
-use crate::selftest::{Case, CaseBuilder};
 
 /// `y = act(x W^T + b)` (torch `nn.Linear`, or `nn.Conv3d` with kernel 1), leaky ReLU fused where `activation` is set, or
 /// `y = act(x + x W^T + b)` where `residual` is, which costs nothing: the identity is added to the weight.

@@ -1,8 +1,8 @@
 //! Batched matrix products.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Longest inner dimension: an invocation adds all of it.
 const LONGEST_INNER: usize = 32_768;

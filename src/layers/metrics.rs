@@ -1,9 +1,9 @@
 //! What evaluation counts: the predicted class of each voxel, and how often each class was taken for which.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Most classes of a confusion matrix: one fits a workgroup's memory.
 pub const MAX_CLASSES: usize = 64;

@@ -8,6 +8,7 @@ pub mod axis_pool;
 pub mod batch_norm;
 pub mod broadcast_add;
 pub mod broadcast_mul;
+pub mod case;
 pub mod ceiling;
 pub mod commitment_loss;
 mod common;
@@ -36,7 +37,7 @@ pub mod softmax;
 pub mod space_to_depth;
 pub mod unpack;
 
-use crate::selftest::Case;
+use case::Case;
 
 /// Every layer's cases; `sep4d selftest` and the tests run them all.
 pub fn cases() -> Vec<Case> {

@@ -1,10 +1,10 @@
 //! Vector quantisation: which code of a codebook is nearest to each vector, and how often each is used.
 
+use super::case::{Case, CaseBuilder};
 use super::common::expect;
 use crate::Result;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Codes that an invocation compares at once.
 const GROUP: usize = 8;
@@ -192,7 +192,7 @@ pub fn cases() -> Vec<Case> {
         nearest("of many codes", &[301], 512, 32),
         nearest("of one code", &[9], 1, 3),
         Case::new("nearest_code ties", |b| {
-            let few = |b: &mut crate::selftest::CaseBuilder, count| (0..count).map(|_| b.rng.below(2) as f64).collect();
+            let few = |b: &mut CaseBuilder, count| (0..count).map(|_| b.rng.below(2) as f64).collect();
             let (z, codebook) = (few(b, 200 * 3), few(b, 21 * 3));
             let (z, codebook) = (b.values("z", &[200, 3], z), b.values("codebook", &[21, 3], codebook));
             Ok(vec![nearest_code(&mut b.graph, z, codebook)?])

@@ -1,9 +1,9 @@
 //! Padding and cropping of volumes.
 
+use super::case::Case;
 use super::common::expect;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Most padded cells that copy one cell: the backward pass adds them in one invocation.
 const MOST_COPIES: usize = 16_384;

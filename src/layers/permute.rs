@@ -1,10 +1,10 @@
 //! Rearranged copies of parameter-sized tensors: axis permutation and repetition.
 
+use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Most axes of a tensor that [`Permute`] takes.
 const MAX_RANK: usize = 6;

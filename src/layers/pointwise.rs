@@ -1,8 +1,10 @@
 //! Element by element: sums, scaling, activations, sigmoid, and weighted sums of scalars.
 
 use super::activation::{normal_cdf, normal_density, sigmoid};
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
+use super::case::Case;
+use crate::graph::{
+    Add, CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec, elementwise,
+};
 use crate::{Error, Result};
 
 /// Slope of leaky ReLU below zero, everywhere in the model (`common/activation.wgsl` has the same).
@@ -23,8 +25,6 @@ pub fn lrelu_slope(x: f64) -> f64 {
 /// Every one of them may overwrite its first operand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pointwise {
-    /// `y = a + b` (torch `a + b`).
-    Add,
     /// `y = x` where `x > 0`, else `0.1 x` (torch `leaky_relu`). Saves `y`.
     Lrelu,
     /// `d_x = d_y * lrelu'(y)` from `d_y` and `y`.
@@ -65,8 +65,7 @@ pub enum Pointwise {
 impl Pointwise {
     fn operands(self) -> usize {
         match self {
-            Pointwise::Add
-            | Pointwise::LreluBackward
+            Pointwise::LreluBackward
             | Pointwise::ReluBackward
             | Pointwise::SiluBackward
             | Pointwise::GeluBackward
@@ -88,7 +87,6 @@ impl Pointwise {
     fn of(self, a: f64, b: f64) -> f64 {
         let constant = f64::from(self.constant());
         match self {
-            Pointwise::Add => a + b,
             Pointwise::Lrelu => lrelu(a),
             Pointwise::LreluBackward => a * lrelu_slope(b),
             Pointwise::Relu => a.max(0.0),
@@ -109,7 +107,6 @@ impl Pointwise {
 impl Op for Pointwise {
     fn name(&self) -> &'static str {
         match self {
-            Pointwise::Add => "add",
             Pointwise::Lrelu => "lrelu_forward",
             Pointwise::LreluBackward => "lrelu_backward",
             Pointwise::Relu => "relu_forward",
@@ -142,19 +139,7 @@ impl Op for Pointwise {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        let count = context.outputs[0].elements();
-        // Software Vulkan loads four values at once for little more than one.
-        let width = if count.is_multiple_of(4) { 4 } else { 1 };
-        let mut program = Program::default();
-        for window in context.windows(count, &[1])? {
-            let vectors = window.len() / width;
-            let mut bound: Vec<_> = (0..self.operands()).map(|i| context.input(i).window(&window, 1)).collect();
-            bound.push(context.output(0).window(&window, 1));
-            let kernel = Kernel::new("pointwise.wgsl", self.name()).define("width", width as i64);
-            let parameters = vec![vectors as u32, self.constant().to_bits()];
-            program.dispatch(kernel, parameters, bound, context.grid_for(vectors));
-        }
-        Ok(program)
+        elementwise(context, self.name(), self.constant())
     }
 
     fn backward(
@@ -167,7 +152,6 @@ impl Op for Pointwise {
         let Some(d_y) = d_outputs[0] else { return Ok(vec![None; self.operands()]) };
         let (x, y) = (node.inputs[0], node.outputs[0]);
         let d_x = match *self {
-            Pointwise::Add => return Ok(vec![Some(d_y); 2]),
             Pointwise::Lrelu => graph.push_one(Pointwise::LreluBackward, &[d_y, y])?,
             Pointwise::Relu => graph.push_one(Pointwise::ReluBackward, &[d_y, y])?,
             Pointwise::Silu => graph.push_one(Pointwise::SiluBackward, &[d_y, x])?,
@@ -182,6 +166,10 @@ impl Op for Pointwise {
 
     fn in_place(&self) -> Option<(usize, usize)> {
         Some((0, 0))
+    }
+
+    fn is_mask(&self) -> bool {
+        *self == Pointwise::LreluBackward
     }
 
     fn takes_half(&self, _: Slot) -> bool {
@@ -269,12 +257,12 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("add", |b| {
             let (x, y) = (b.normal("a", &[3, 77]), b.normal("b", &[3, 77]));
-            b.graph.push(Pointwise::Add, &[x, y])
+            b.graph.push(Add, &[x, y])
         })
         .windowed(512),
         Case::new("add in fours", |b| {
             let (x, y) = (b.normal("a", &[4, 77]), b.normal("b", &[4, 77]));
-            b.graph.push(Pointwise::Add, &[x, y])
+            b.graph.push(Add, &[x, y])
         })
         .windowed(512),
         Case::new("lrelu in fours", |b| {

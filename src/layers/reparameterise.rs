@@ -1,8 +1,8 @@
 //! Sampling from the plane distributions, and their divergence from the standard normal (paper: Eqs. 7-8).
 
+use super::case::Case;
 use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
-use crate::selftest::Case;
 use crate::{Result, rng};
 
 /// Most elements of one invocation.

@@ -8,12 +8,12 @@
 
 use half::f16;
 
+use super::case::{Case, CaseBuilder};
 use crate::graph::program::WORKGROUP;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec,
 };
 use crate::rng::Rng;
-use crate::selftest::{Case, CaseBuilder};
 use crate::{Error, Result};
 
 /// Error bins of a class.

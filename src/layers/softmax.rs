@@ -1,9 +1,9 @@
 //! Softmax over the last axis.
 
+use super::case::Case;
 use super::common::{Rows, expect};
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// Appends [`Softmax`] and returns `y`.
 ///

@@ -1,10 +1,10 @@
 //! Blocks of voxels as channels and back, with which a strided convolution is one without strides; and the taps of a kernel in
 //! reverse order, for transposed ones.
 
+use super::case::Case;
 use super::common::expect;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
-use crate::selftest::Case;
 
 /// `y[n, block, (sub, c)] = x[n, stride * block + sub - before, c]`, zero outside of `x`: each block of `stride` voxels becomes
 /// channels, the sub-voxels in the order x, y, z (torch `F.pad` and `pixel_unshuffle`, channels last).

@@ -1,8 +1,8 @@
 //! Bytes of the host as words of the device: kernels have no bytes, and words would be four times as long under way.
 
+use super::case::Case;
 use crate::Result;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Op, OpContext, Program, TensorId, TensorSpec, WORD_BYTES};
-use crate::selftest::Case;
 
 /// `y[.., 4 i + k]` is byte `k` of `x[.., i]`, the lowest first.
 ///

@@ -11,13 +11,12 @@ use super::modules::{
     residual_block,
 };
 use super::{Architecture, BatchShape, Built, Key, LossTerm, Mode, ModelConfig, Values};
-use crate::graph::{Graph, Init, TensorId, TensorSpec, WORD_BYTES};
+use crate::graph::{Add, Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
 use crate::layers::linear::{linear, residual_linear};
 use crate::layers::permute::{permute, tile};
-use crate::layers::pointwise::Pointwise;
 use crate::layers::unpack::unpack_bytes;
 use crate::{Error, Result};
 
@@ -270,7 +269,7 @@ fn plane_block(g: &mut Graph, widths: &Widths, plane: TensorId) -> Result<Tensor
     let x = instance_norm(g, x, None, true, false)?;
     let x = conv_layer(g, x, "conv2", d, [1, 3, 3], Some(Init::Constant(0.0)))?;
     let x = g.reshape(x, &[b, rows, columns, d])?;
-    g.push_one(Pointwise::Add, &[x, skip])
+    g.push_one(Add, &[x, skip])
 }
 
 /// Logits `[N, X', Y', Z', 8, K]` from `z [N, X', Y', Z', D]` (Eq. 11).

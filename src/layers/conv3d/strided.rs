@@ -3,10 +3,10 @@
 
 use super::{Conv3d, Padding};
 use crate::graph::{Graph, TensorId};
+use crate::layers::case::Case;
 use crate::layers::linear::linear;
 use crate::layers::permute::{permute, tile};
 use crate::layers::space_to_depth::{DepthToSpace, Flip, SpaceToDepth, depth_to_space, space_to_depth};
-use crate::selftest::Case;
 use crate::{Error, Result};
 
 /// How a kernel goes over a volume; along x, y, z.

@@ -57,7 +57,8 @@ pub fn conv3d_se(
     g.scope("volume", |g| {
         let u = down_layer(g, features, "down", 2 * c, [2, 2, 2])?;
         let u = instance_norm(g, u, None, false, false)?;
-        let v = residual_block(g, u, "res", Kernel::Three, false, false)?;
+        // The mean of what was normalised is zero, of which nothing could be learnt: the activation comes first.
+        let v = residual_block(g, u, "res", Kernel::Three, false, true)?;
         let w = squeeze_excitation(g, v, c)?;
         let width = channels(widths, shape, shape.frames * x * y * z);
         let encoded = distribution_layer(g, w, "distribution", width)?;

@@ -3,7 +3,7 @@
 
 use super::{PLANES, Planes};
 use crate::Result;
-use crate::graph::{Graph, Init, TensorId};
+use crate::graph::{Add, Graph, Init, TensorId};
 use crate::layers::axis_mean::axis_mean;
 use crate::layers::broadcast_add::broadcast_add;
 use crate::layers::broadcast_mul::{broadcast_mul, broadcast_to};
@@ -140,7 +140,7 @@ impl Space {
             for &term in terms {
                 let repeated = self.repeated(g, term, over)?;
                 sum = Some(match sum {
-                    Some(sum) => g.push_one(Pointwise::Add, &[sum, repeated])?,
+                    Some(sum) => g.push_one(Add, &[sum, repeated])?,
                     None => repeated,
                 });
             }
@@ -225,7 +225,7 @@ fn weighted(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
         let weight = slice(g, weights, k, 1)?;
         let product = broadcast_mul(g, plane, weight)?;
         sum = Some(match sum {
-            Some(sum) => g.push_one(Pointwise::Add, &[sum, product])?,
+            Some(sum) => g.push_one(Add, &[sum, product])?,
             None => product,
         });
     }
