@@ -1,5 +1,6 @@
 //! Every kind of op by itself: of those in a training step the one with most to do, in preset `base` at T = 4 on 64x64x8, and
-//! others on volumes of that size, on the best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its operands and results.
+//! others on volumes of that size, on the best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those
+//! of its operands and results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

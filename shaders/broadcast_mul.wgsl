@@ -37,7 +37,8 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read_write> sums: array<ShortValue>;
 {% endif %}
 
-{# Adds the place of number `rest` among the axes that are kept, or not, or all: all of them, the innermost first. #}
+{# Adds to `sum` where number `rest` of the axes that are kept, of those summed, or of all is, by the strides of these, or of
+   the kept ones where it is of all. #}
 {% macro add_place(sum, rest, which) %}
 {% set ns = namespace(left=0) %}
 {% for axis in range(axes) %}
@@ -92,9 +93,7 @@ fn {{ entry }}(
     }
     var kept = i % p.count;
     var base = p.first_long;
-    {
 {{ add_place("base", "kept", "kept") }}
-    }
     var sum = Value(0.0);
     let end = min(p.terms, (chunk + 1u) * p.run);
     for (var term = chunk * p.run; term < end; term += 1u) {

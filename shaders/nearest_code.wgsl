@@ -1,5 +1,6 @@
-// Kernels of src/layers/nearest_code.rs. Codes are compared in groups of eight: quad q of channels of group g is packed as
-// eight vectors, for channel i of the quad that of the group's first four codes and that of the other four.
+// Kernels of src/layers/nearest_code.rs. Codes are compared in groups of sixteen: four channels of a group are packed as sixteen
+// vectors, for each channel those of the group's codes by four. Where `lanes` is more than one, so many lanes of a subgroup load
+// these together.
 {% include "common/index.wgsl" %}
 {% if entry == "nearest_code_usage" %}
 
@@ -50,7 +51,7 @@ const QUADS = {{ (channels + 3) // 4 }}u;
 struct Parameters {
     rows: u32,
     codes: u32,
-    // Of eight codes.
+    // Of sixteen codes.
     groups: u32,
 }
 
@@ -67,7 +68,7 @@ fn nearest_code_pack(
     @builtin(local_invocation_index) local: u32,
 ) {
     let code = invocation_index(workgroup, grid, local);
-    if code >= p.groups * 8u {
+    if code >= p.groups * 16u {
         return;
     }
     var squares = 0.0;
@@ -77,7 +78,7 @@ fn nearest_code_pack(
             value = codebook[code * CHANNELS + c];
         }
         squares += value * value;
-        packed[(code / 8u * QUADS * 4u + c) * 8u + code % 8u] = value;
+        packed[(code / 16u * QUADS * 4u + c) * 16u + code % 16u] = value;
     }
     halves[code] = select(3.0e38, 0.5 * squares, code < p.codes);
 }
@@ -107,41 +108,52 @@ fn nearest_code_assign(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
+    {% if lanes > 1 %}
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+    {% endif %}
 ) {
     let first = workgroup_index(workgroup, grid) * {{ 64 * rows }}u + local;
     {% for r in range(rows) %}
-    // A row past the end is the last one once more.
+    // A row past the end is the last one once more, because the broadcasts need every lane.
     let row_{{ r }} = min(first + {{ 64 * r }}u, p.rows - 1u);
     var least_{{ r }} = 3.4e38;
     var best_{{ r }} = 0u;
     {% endfor %}
+    {% if lanes > 1 %}
+    let lane = subgroup_lane & {{ lanes - 1 }}u;
+    {% endif %}
     for (var g = 0u; g < p.groups; g += 1u) {
+        {% for f in range(4) %}
+        let half_{{ f }} = half_fours[4u * g + {{ f }}u];
         {% for r in range(rows) %}
-        var low_{{ r }} = half_fours[2u * g];
-        var high_{{ r }} = half_fours[2u * g + 1u];
+        var sum_{{ r }}_{{ f }} = half_{{ f }};
+        {% endfor %}
         {% endfor %}
         for (var q = 0u; q < QUADS; q += 1u) {
-            let at = (g * QUADS + q) * 8u;
+            let at = (g * QUADS + q) * 16u;
             {% for r in range(rows) %}
             let z_{{ r }} = z_quad(row_{{ r }}, q);
             {% endfor %}
-            {% for i in range(4) %}
-            let low_codes_{{ i }} = code_fours[at + {{ 2 * i }}u];
-            let high_codes_{{ i }} = code_fours[at + {{ 2 * i + 1 }}u];
+            {% for vector in range(16) %}
+            {% if lanes > 1 %}
+            {% if vector % lanes == 0 %}
+            let loaded_{{ vector // lanes }} = code_fours[at + {{ vector }}u + lane];
+            {% endif %}
+            let codes_{{ vector }} = subgroupBroadcast(loaded_{{ vector // lanes }}, {{ vector % lanes }}u);
+            {% else %}
+            let codes_{{ vector }} = code_fours[at + {{ vector }}u];
+            {% endif %}
             {% for r in range(rows) %}
-            low_{{ r }} -= z_{{ r }}.{{ "xyzw"[i] }} * low_codes_{{ i }};
-            high_{{ r }} -= z_{{ r }}.{{ "xyzw"[i] }} * high_codes_{{ i }};
+            sum_{{ r }}_{{ vector % 4 }} -= z_{{ r }}.{{ "xyzw"[vector // 4] }} * codes_{{ vector }};
             {% endfor %}
             {% endfor %}
         }
         {% for r in range(rows) %}
-        {% for half in ["low", "high"] %}
-        {% for j in range(4) %}
-        if {{ half }}_{{ r }}.{{ "xyzw"[j] }} < least_{{ r }} {
-            least_{{ r }} = {{ half }}_{{ r }}.{{ "xyzw"[j] }};
-            best_{{ r }} = 8u * g + {{ j + (4 if half == "high" else 0) }}u;
+        {% for code in range(16) %}
+        if sum_{{ r }}_{{ code // 4 }}.{{ "xyzw"[code % 4] }} < least_{{ r }} {
+            least_{{ r }} = sum_{{ r }}_{{ code // 4 }}.{{ "xyzw"[code % 4] }};
+            best_{{ r }} = 16u * g + {{ code }}u;
         }
-        {% endfor %}
         {% endfor %}
         {% endfor %}
     }

@@ -7,10 +7,10 @@ use crate::graph::program::WORKGROUP;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 
 /// Codes that an invocation compares at once.
-const GROUP: usize = 8;
+const GROUP: usize = 16;
 
 /// Iterations of an invocation, at most.
-const MOST_ITERATIONS: usize = 16_384;
+const MOST_ITERATIONS: usize = 8_192;
 
 /// Most codes that are counted: a counter of each fits a workgroup's memory.
 const MOST_COUNTED: usize = 4096;
@@ -78,9 +78,12 @@ impl Op for NearestCode {
         let groups = codebook.rows().div_ceil(GROUP);
         let many = context.limits.is_cpu || z.rows() >= MANY_ROWS;
         let rows_each = if many { ROWS } else { ROWS / 2 };
+        // What all lanes of a CPU adapter need costs less if each loads a part of it.
+        let shared = context.limits.is_cpu && context.limits.min_subgroup_lanes >= 4;
+        let lanes = if shared { context.limits.min_subgroup_lanes.min(GROUP) } else { 1 };
         let kernel = |entry| {
             let kernel = Kernel::new("nearest_code.wgsl", entry).define("channels", channels as i64);
-            kernel.define("rows", rows_each as i64)
+            kernel.define("rows", rows_each as i64).define("lanes", lanes as i64)
         };
         let words = |rows: usize| [rows, codebook.rows(), groups].map(|word| word as u32).to_vec();
 
