@@ -315,7 +315,9 @@ impl Op for Conv3dBackwardWeight {
             x.shape[axis + 1] + before + after + 1 == d_y.shape[axis + 1] + self.kernel[axis]
         };
         if [x, d_y].iter().any(|spec| spec.shape.len() != 5) || x.shape[0] != d_y.shape[0] || !(0..3).all(fits) {
-            return Err("needs x and d_y [N, X, Y, Z, C], and of these extents the other ones".into());
+            return Err(
+                "needs x and d_y [N, X, Y, Z, C], and d_y of the extents that the convolution makes of x's".into()
+            );
         }
         let ([kx, ky, kz], o, i) = (self.kernel, d_y.channels(), x.channels());
         let mut outputs = vec![TensorSpec::f32(&[o, i, kx, ky, kz])];

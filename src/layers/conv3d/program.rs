@@ -127,7 +127,7 @@ impl Tiles {
         framed: &[(usize, [usize; 3], usize)],
         tiles: Vec<&'static Tile>,
     ) -> Tiles {
-        let Geometry { n, x_size, i, o, kernel: [kx, ky, kz], before, .. } = *g;
+        let Geometry { n, i, o, kernel: [kx, ky, kz], before, .. } = *g;
         let voxels = (n * g.voxels()).next_power_of_two().min(MOST_TUNED_VOXELS);
         let frames = n.min((MOST_TUNED_VOXELS / g.voxels()).max(1));
         let mut sample = context.inputs.to_vec();
@@ -136,8 +136,8 @@ impl Tiles {
         }
         let is_half = |spec: &&TensorSpec| spec.dtype == DType::F16;
         let half = context.inputs.iter().chain(context.outputs).filter(is_half).count();
-        let place = if g.is_same() { String::new() } else { format!(" {before:?} before {x_size:?}") };
-        let problem = format!("{entry} {kx}x{ky}x{kz}{place} {i}->{o} {voxels} voxels, {half} of the operands f16");
+        let padding = if g.is_same() { String::new() } else { format!(" padded by {before:?}") };
+        let problem = format!("{entry} {kx}x{ky}x{kz}{padding} {i}->{o} {voxels} voxels, {half} of the operands f16");
         let names = tiles.iter().map(|tile| tile.name).collect();
         Tiles { tiles, variants: Variants { problem, names, sample } }
     }
