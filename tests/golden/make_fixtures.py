@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import philox
 from losses import LovaszBinned, carlasc_class_weights, kl_divergence, lovasz_exact, training_losses
@@ -54,17 +54,17 @@ def philox_noise(step: int) -> Noise:
     """The sampling noise: element i of the channels-last plane k is `normal(SEED, step, k, i)`, rounded to f32."""
 
     def noise(k: int, like: Tensor) -> Tensor:
-        b, c, a1, a2 = like.shape
+        b, c, *axes = like.shape
         eps = torch.from_numpy(philox.normal(SEED, step, k, like.numel())).float()
-        return eps.view(b, a1, a2, c).movedim(-1, 1).to(like)
+        return eps.view(b, *axes, c).movedim(-1, 1).to(like)
 
     return noise
 
 
-def structured_labels(generator: torch.Generator) -> Tensor:
+def structured_labels(generator: torch.Generator, grid: tuple[int, int, int] = GRID) -> Tensor:
     """Blocks of 2 x 2 x 2 voxels that move along x from frame to frame, a tenth of the voxels replaced at random."""
-    shape = (BATCH, FRAMES, *GRID)
-    blocks = torch.randint(0, CONFIG.classes, (BATCH, *(n // 2 for n in GRID)), generator=generator)
+    shape = (BATCH, FRAMES, *grid)
+    blocks = torch.randint(0, CONFIG.classes, (BATCH, *(n // 2 for n in grid)), generator=generator)
     still = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
     moving = torch.stack([still.roll(t, 1) for t in range(FRAMES)], 1)
     speckle = torch.randint(0, CONFIG.classes, shape, generator=generator)
@@ -73,18 +73,23 @@ def structured_labels(generator: torch.Generator) -> Tensor:
     return labels
 
 
-def perturbed_model() -> Sep4d:
-    """PyTorch's initialisation, with what starts at zero perturbed so that every gradient path is alive.
+def perturb(model: nn.Module) -> None:
+    """Perturbs what starts at zero, so that every gradient path is alive.
 
     The last weights are enlarged, so that the errors spread over the bins of the Lovasz loss.
     """
-    torch.manual_seed(DATA_SEED)
-    model = Sep4d(CONFIG)
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
         model.decoder.head.out.weight *= 4
+
+
+def perturbed_model() -> Sep4d:
+    """PyTorch's initialisation, perturbed."""
+    torch.manual_seed(DATA_SEED)
+    model = Sep4d(CONFIG)
+    perturb(model)
     return model
 
 
@@ -122,9 +127,15 @@ class Figures:
 
 
 def run_model(labels: Tensor, class_weights: Tensor, dtype: torch.dtype) -> Figures:
-    """Evaluation, losses and gradients of step 0, then ten steps of Adam on the same batch."""
-    model, class_weights = perturbed_model().to(dtype), class_weights.to(dtype)
-    trace = evaluate(model, labels)
+    """Evaluation, then training."""
+    model = perturbed_model().to(dtype)
+    return Figures(evaluate(model, labels), *train_model(model, labels, class_weights.to(dtype)))
+
+
+def train_model(
+    model: nn.Module, labels: Tensor, class_weights: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Losses and gradients of step 0, and the total losses of ten steps of Adam on the same batch."""
     optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8)
     losses, gradients, adam = {}, {}, []
     for step in range(STEPS):
@@ -139,7 +150,7 @@ def run_model(labels: Tensor, class_weights: Tensor, dtype: torch.dtype) -> Figu
             gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         optimiser.step()
         adam.append(parts.total.detach())
-    return Figures(trace, losses, gradients, torch.stack(adam))
+    return losses, gradients, torch.stack(adam)
 
 
 def relative(a: Tensor, b: Tensor) -> float:
