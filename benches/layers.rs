@@ -1,5 +1,6 @@
-//! Every kind of op in a training step by itself: of each the one with most to do, in preset `base` at T = 4 on 64x64x8, and those of
-//! other models, on the best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its operands and results.
+//! Every kind of op in a training step by itself: of each the one with most to do, in preset `base` at T = 4 on 64x64x8, and
+//! those of other models, on the best adapter (or the one whose name contains `$SEP4D_BENCH_DEVICE`). Bytes are those of its
+//! operands and results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
