@@ -1,6 +1,6 @@
-// Kernels of src/layers/group_norm.rs, which src/layers/batch_norm.rs runs too. x is [N, S, C]. An invocation handles one channel, or
-// four (width = 4), of a run of consecutive rows of one frame, so that neighbours touch neighbouring channels; in the sums, `slices`
-// invocations share it, each taking every `slices`th term.
+// Kernels of src/layers/group_norm.rs, which src/layers/batch_norm.rs runs too. x is [N, S, C]. An invocation handles one
+// channel, or four (width = 4), of a run of consecutive rows of one frame, so that neighbours touch neighbouring channels; in
+// the sums, `slices` invocations share it, each taking every `slices`th term.
 {% include "common/index.wgsl" %}
 {% from "common/slices.wgsl" import shared %}
 {% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
@@ -22,8 +22,8 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
-// Two sums a channel, [N, runs, 2, C] of runs and [N, 2, C] of frames: mean and squared deviations from it, or sums of d_y and of
-// d_y * normalised.
+// Two sums a channel, [N, runs, 2, C] of runs and [N, 2, C] of frames: mean and squared deviations from it, or sums of d_y
+// and of d_y * normalised.
 @group(0) @binding(1) var<storage, read_write> run_sums: array<Value>;
 @group(0) @binding(1) var<storage, read_write> frame_sums: array<Value>;
 @group(0) @binding(2) var<storage, read_write> merged_sums: array<Value>;

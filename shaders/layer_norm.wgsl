@@ -1,5 +1,5 @@
-// Kernels of src/layers/layer_norm.rs. x is [R, C]; `slices` invocations share a row, or (in the sums over rows) a run of rows, and
-// handle one channel, or four (width = 4), at a time.
+// Kernels of src/layers/layer_norm.rs. x is [R, C]; `slices` invocations share a row, or (in the sums over rows) a run of
+// rows, and handle one channel, or four (width = 4), at a time.
 {% include "common/index.wgsl" %}
 {% from "common/slices.wgsl" import shared %}
 {% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}

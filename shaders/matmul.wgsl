@@ -1,5 +1,5 @@
-// Kernels of src/layers/matmul.rs. Of each of `batch` products, a is [M, K] or, transposed, [K, M], b is [K, N] or, transposed, [N, K],
-// y is [M, N]; each is loaded one number or (width = 4) four at a time.
+// Kernels of src/layers/matmul.rs. Of each of `batch` products, a is [M, K] or, transposed, [K, M], b is [K, N] or,
+// transposed, [N, K], y is [M, N]; each is loaded one number or (width = 4) four at a time.
 {% include "common/index.wgsl" %}
 {% macro values(element, width) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
 
@@ -17,8 +17,8 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3], y_width) }}>;
 
 {% if entry == "matmul_blocked" %}
-// One invocation: a block of {{ bm }} x {{ bn }} results, {{ step }} of the inner dimension a step. Rows and columns past the end
-// repeat the last, and are not stored.
+// One invocation: a block of {{ bm }} x {{ bn }} results, {{ step }} of the inner dimension a step. Rows and columns past the
+// end repeat the last, and are not stored.
 {% set a_inner = not transpose_a %}
 {% set b_inner = transpose_b %}
 {# Loads of one operand, named {{ name }}_{{ i }} (a vector along the inner dimension) or {{ name }}_{{ k }}_{{ i }}. #}

@@ -1,4 +1,5 @@
-//! Norms, softmax and matrix products against PyTorch's figures in `tests/golden`: the f64 twin and the device, forward and backward.
+//! Norms, softmax and matrix products against PyTorch's figures in `tests/golden`: the f64 twin and the device, forward and
+//! backward.
 
 #![allow(clippy::unwrap_used)]
 

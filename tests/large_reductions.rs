@@ -179,17 +179,9 @@ fn weights_of_norms_of_many_rows() {
 fn statistics_of_the_groups_of_a_large_volume() {
     let rows = 200 * 200 * 16;
     let sign = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
-    // Of each group one channel alternates around 0, the other around 6, which its first half does around 3 and its second around 9.
-    let value = move |i: usize| {
-        sign(i / 4)
-            + if i.is_multiple_of(2) {
-                0.0
-            } else if i < 2 * rows {
-                3.0
-            } else {
-                9.0
-            }
-    };
+    // Of each group one channel alternates around 0; the first half of the other does around 3, the second around 9.
+    let means = move |i: usize| if i < 2 * rows { [0.0, 3.0] } else { [0.0, 9.0] };
+    let value = move |i: usize| sign(i / 4) + means(i)[i % 2];
     let mut probe = Probe::default();
     let (x, ones) = (probe.floats(&[1, 200, 200, 16, 4], value), probe.floats(&[4], |_| 1.0));
     // Variances 1 and 10 within the channels, and 9 between them.

@@ -1,5 +1,5 @@
-{# What `slices` (a power of two) of a workgroup's 64 invocations, `stride` apart, make together of two `value`s `a` and `b`, in a fixed
-order, as a function `name`. All of the workgroup call it, and each gets the result. #}
+{# A function `name` of what `slices` (a power of two) of a workgroup's 64 invocations, `stride` apart, make together in a fixed
+order: `value` of two of theirs, `a` and `b`. All of the workgroup call it, and each gets the result. #}
 {% macro shared(name, type, value, slices, stride) %}
 {% if slices > 1 %}
 var<workgroup> {{ name }}_lanes: array<{{ type }}, 64>;

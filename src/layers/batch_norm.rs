@@ -17,9 +17,10 @@ pub struct BatchNorm {
     pub variance: TensorId,
 }
 
-/// Appends batch norm in training, `y = (x - mean) / sqrt(variance + eps) * weight + bias` with mean and biased variance of each
-/// channel over all rows of `x [.., C]` (torch `nn.BatchNorm3d(C, eps)` in training mode): a group norm of one frame with as many
-/// groups as channels. `mean` and the unbiased `variance` are for [`RunningAverage`]; nothing is differentiated through them.
+/// Appends batch norm in training, `y = (x - mean) / sqrt(variance + eps) * weight + bias` with mean and biased variance of
+/// each channel over all rows of `x [.., C]` (torch `nn.BatchNorm3d(C, eps)` in training mode): a group norm of one frame
+/// with as many groups as channels. `mean` and the unbiased `variance` are for [`RunningAverage`]; nothing is differentiated
+/// through them.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`, or `x` has less than two rows.

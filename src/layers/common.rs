@@ -91,8 +91,8 @@ impl Rows {
         self.channels / self.width()
     }
 
-    /// Rows of a run whose terms are added first. Where invocations share in them a run may be longer, so that fewer are left to
-    /// the second stage, in which none share.
+    /// Rows of a run whose terms are added first. Where invocations share in them a run may be longer, so that fewer are left
+    /// to the second stage, in which none share.
     pub fn run(&self, context: &OpContext) -> usize {
         run_length(self.rows) * if context.limits.is_cpu { 1 } else { RUN_SLICES / 2 }
     }
@@ -107,7 +107,8 @@ impl Rows {
         (self.kernel(shader, entry, slices), context.grid_for(rows * slices))
     }
 
-    /// The kernel `entry`, in which invocations share in the sums of a run of rows, channel by channel, and its grid for `runs`.
+    /// The kernel `entry`, in which invocations share in the sums of a run of rows, channel by channel, and its grid for
+    /// `runs`.
     pub fn summed(&self, shader: &'static str, entry: &'static str, context: &OpContext, runs: usize) -> Shared {
         let slices = if context.limits.is_cpu { 1 } else { RUN_SLICES };
         (self.kernel(shader, entry, slices), context.grid_for(runs * self.vectors() * slices))

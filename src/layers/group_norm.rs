@@ -41,8 +41,8 @@ pub fn group_norm(
 /// - `y`: that of `x`
 /// - `stats`: `[N, groups, 2]`, mean and variance
 ///
-/// Saves `x` and `stats`; may overwrite `x` where nothing is differentiated. The backward pass overwrites `d_x` (perhaps in `d_y`'s
-/// place), `d_weight` and `d_bias`.
+/// Saves `x` and `stats`; may overwrite `x` where nothing is differentiated. The backward pass overwrites `d_x` (perhaps in
+/// `d_y`'s place), `d_weight` and `d_bias`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if C is no multiple of `groups`, `weight` or `bias` is not `[C]`, or there are more than
@@ -55,8 +55,9 @@ pub struct GroupNorm {
     pub eps: f32,
 }
 
-/// With `rstd = 1 / sqrt(variance + eps)`, `n = (x - mean) * rstd` and `g = d_y * weight`: `d_x = rstd (g - mean(g) - n mean(g n))`,
-/// the means over each frame's group, `d_weight = sum d_y n` and `d_bias = sum d_y`, the sums over everything but the channels.
+/// With `rstd = 1 / sqrt(variance + eps)`, `n = (x - mean) * rstd` and `g = d_y * weight`:
+/// `d_x = rstd (g - mean(g) - n mean(g n))`, the means over each frame's group, `d_weight = sum d_y n` and
+/// `d_bias = sum d_y`, the sums over everything but the channels.
 ///
 /// # Shapes
 /// - `x`, `weight`, `stats`: those of the forward pass
@@ -196,7 +197,8 @@ impl<'a> Launches<'a> {
     }
 
     fn launch(&mut self, kernel: Kernel, window: &Window, run: usize, tasks: usize, operands: Vec<Operand>) {
-        let width = if kernel.defines.contains_key("width") || !self.norm.channels.is_multiple_of(4) { 1 } else { 4 };
+        let in_fours = self.norm.channels.is_multiple_of(4) && !kernel.defines.contains_key("width");
+        let width = if in_fours { 4 } else { 1 };
         let slices = kernel.defines.get("slices").map_or(1, |&slices| slices as usize);
         let kernel = kernel.define("width", width);
         let words = [
@@ -298,7 +300,6 @@ impl<'a> Launches<'a> {
         let mut means = Vec::new();
         if depend {
             means.push(self.temporary(2 * frames * groups));
-            // As the kernel binds them.
             self.combine("group_norm_backward_combine", vec![sums, weight.clone(), means[0].clone()]);
         }
         let kernel = Self::kernel("group_norm_backward").define("constant_stats", !depend);

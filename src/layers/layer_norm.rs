@@ -26,8 +26,8 @@ pub fn layer_norm(graph: &mut Graph, x: TensorId, weight: TensorId, bias: Tensor
 /// - `y`: that of `x`
 /// - `stats`: `[.., 2]`, mean and rstd
 ///
-/// Saves `x` and `stats`; may overwrite `x` where nothing is differentiated. The backward pass overwrites `d_x` (perhaps in `d_y`'s
-/// place), `d_weight` and `d_bias`.
+/// Saves `x` and `stats`; may overwrite `x` where nothing is differentiated. The backward pass overwrites `d_x` (perhaps in
+/// `d_y`'s place), `d_weight` and `d_bias`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `weight` or `bias` is not `[C]`, or C is more than 1,048,576.

@@ -11,7 +11,7 @@ const LONGEST_INNER: usize = 32_768;
 const TILE: usize = 64;
 
 /// Most rows and columns of an invocation's block: with more it runs out of registers.
-const MOST: (usize, usize) = (8, 6);
+const MOST: usize = 8;
 
 /// Appends [`Matmul`] of `a` and `b` as they are.
 ///
@@ -57,8 +57,8 @@ fn width(extent: usize) -> usize {
 }
 
 /// Rows or columns of an invocation's block: what loads and computes least, in fours where they lie so `in_fours`.
-fn block(extent: usize, most: usize, in_fours: bool) -> usize {
-    let sizes = (1..=most).filter(|size| !in_fours || size.is_multiple_of(4));
+fn block(extent: usize, in_fours: bool) -> usize {
+    let sizes = (1..=MOST).filter(|size| !in_fours || size.is_multiple_of(4));
     // An invocation's loads cost as much as two more rows or columns would.
     sizes.min_by_key(|&size| (extent.div_ceil(size) * (size + 2), size)).unwrap_or(1)
 }
@@ -89,8 +89,8 @@ impl Matmul {
         let (entry, size) = if is_tiled {
             ("matmul_tiled", [TILE, TILE])
         } else {
-            let rows = block(e.m, MOST.0, self.transpose_a && e.m.is_multiple_of(4));
-            ("matmul_blocked", [rows, block(e.n, MOST.1, e.n.is_multiple_of(4))])
+            let rows = block(e.m, self.transpose_a && e.m.is_multiple_of(4));
+            ("matmul_blocked", [rows, block(e.n, e.n.is_multiple_of(4))])
         };
         let across = |extent: usize, size: usize| if size.is_multiple_of(4) { width(extent) } else { 1 };
         let a_width = if self.transpose_a { across(e.m, size[0]) } else { width(e.k) };
@@ -206,8 +206,8 @@ pub fn cases() -> Vec<Case> {
             Ok(vec![b.graph.push_one(op, &x)?])
         })
     };
-    // Attention of few and of many tokens, tiles with and without rests, vectors along every axis and none; backward passes take
-    // other transposes.
+    // Attention of few and of many tokens, tiles with and without rests, vectors along every axis and none; backward passes
+    // take other transposes.
     vec![
         case(&[3, 11], [5, 8, 5], [false, true]),
         case(&[7], [13, 7, 9], [false, false]),

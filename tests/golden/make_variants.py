@@ -50,10 +50,10 @@ SEEDS = {"concat": 137, "conv1d": 326, "mlp": 115, "averaging": 292, "dynamic": 
 EDGE = 1e-4
 LEFT_OUT = ("extractor.res.conv1.weight", "extractor.res.conv2.weight")
 # What else has no effect, as `<variant>.<name>`: more biases before an instance norm (the extractor's last is followed
-# by `down` alone, which pads nothing), and the weights by which `squeeze` takes a mean of what was normed, which is 0.
+# by `down` alone, which pads nothing).
 NO_EFFECT_HERE = re.compile(
     rf"\w+\.({NO_EFFECT.pattern})"
-    r"|conv3d_se\.(extractor\.out\.bias|volume\.(down|res\.conv[12])\.bias|volume\.squeeze\.hidden\.weight)"
+    r"|conv3d_se\.(extractor\.out\.bias|volume\.(down|res\.conv[12])\.bias)"
     r"|bev\.bev\.(down|res\d\.conv[12])\.bias"
 )
 

@@ -127,7 +127,7 @@ class Volume(nn.Module):
 
     def encode(self, s: Tensor) -> Tensor:
         """Features `[N, C, x, y, z]` to mean and log variance, stacked `[N, 2c, x/2, y/2, z/2]`."""
-        v = self.res(F.instance_norm(self.down(s)))
+        v = lrelu(self.res(F.instance_norm(self.down(s))))
         return self.distribution(v * self.squeeze(v.mean((2, 3, 4), keepdim=True)).sigmoid())
 
     def decode(self, sample: Tensor) -> Tensor:
