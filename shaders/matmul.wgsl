@@ -115,7 +115,7 @@ var<workgroup> tile_b: array<vec4<f32>, 272>;
 
 {% for name, along_inner, width, extent in [("a", not transpose_a, a_width, "p.rows"), ("b", transpose_b, b_width, "p.columns")] %}
 // Four numbers along the axis that lies innermost in memory: from `outer` on it is line `at` of a matrix, zero past the end.
-fn load_{{ name }}(product: u32, outer: u32, at: u32) -> vec4<f32> {
+fn fetch_{{ name }}(product: u32, outer: u32, at: u32) -> vec4<f32> {
     {% set lines, length = (extent, "p.inner") if along_inner else ("p.inner", extent) %}
     if outer >= {{ lines }} {
         return vec4(0.0);
@@ -161,7 +161,7 @@ fn matmul_tiled(
             let k = local % 4u * 4u;
             let line = local / 4u;
             {% for i in range(4) %}
-            let line_{{ i }} = load_{{ name }}(product, {{ start }} + 4u * line + {{ i }}u, first + k);
+            let line_{{ i }} = fetch_{{ name }}(product, {{ start }} + 4u * line + {{ i }}u, first + k);
             {% endfor %}
             {% for i in range(4) %}
             {% set c = "xyzw"[i] %}
@@ -171,7 +171,7 @@ fn matmul_tiled(
             let k = local / 16u * 4u;
             let vector = local % 16u;
             {% for i in range(4) %}
-            tile_{{ name }}[(k + {{ i }}u) * 17u + vector] = load_{{ name }}(product, first + k + {{ i }}u, {{ start }} + 4u * vector);
+            tile_{{ name }}[(k + {{ i }}u) * 17u + vector] = fetch_{{ name }}(product, first + k + {{ i }}u, {{ start }} + 4u * vector);
             {% endfor %}
             {% endif %}
         }
