@@ -160,12 +160,18 @@ enum Family {
     Other,
     /// A GPU's, by Winograd's algorithm wherever a tuner may choose it.
     Winograd,
+    /// Its own, where no two bindings may overlap.
+    Apart,
 }
 
 fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<Memory>) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let own = context.limits();
-    let mut limits = KernelLimits { is_cpu: own.is_cpu == (family == Family::Own), ..own.clone() };
+    let mut limits = KernelLimits {
+        is_cpu: own.is_cpu == matches!(family, Family::Own | Family::Apart),
+        forbids_aliasing: family == Family::Apart,
+        ..own.clone()
+    };
     if family == Family::Winograd {
         limits.is_cpu = false;
         let choices = graph.forced_tunings(&limits).into_iter().flatten();
@@ -253,7 +259,7 @@ fn losses_and_gradients_agree() {
         values.set(&training.graph, training.rng, [SEED, 0, 0].map(f64::from).to_vec());
         values.set(&training.graph, training.class_weights, golden.f64("class_weights"));
         interpret::run(&training.graph, &mut values).unwrap();
-        for family in [Family::Own, Family::Other, Family::Winograd] {
+        for family in [Family::Own, Family::Other, Family::Winograd, Family::Apart] {
             losses_and_gradients(&golden, &training, &values, family);
         }
     }

@@ -550,7 +550,7 @@ fn equal_branches_share_their_dispatches_and_give_the_same_bits() {
     let launches = |executor: &Executor| {
         let members = executor.plan().steps.iter().map(|step| match step {
             Step::Dispatch { members, .. } => members.len(),
-            Step::Clear { .. } => 0,
+            Step::Clear { .. } | Step::Copy { .. } => 0,
         });
         members.collect::<Vec<_>>()
     };

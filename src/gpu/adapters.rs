@@ -153,6 +153,7 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
         // Drivers of GPUs are many; what they make of the rewritten kernels is tried before it is used.
         grouping: if is_cpu { Grouping::Small } else { Grouping::Tried },
+        forbids_aliasing: adapter.get_info().backend == wgpu::Backend::BrowserWebGpu,
     }
 }
 

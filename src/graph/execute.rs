@@ -137,6 +137,11 @@ enum Encoded {
         offset: u64,
         bytes: u64,
     },
+    Copy {
+        from: (wgpu::Buffer, u64),
+        to: (wgpu::Buffer, u64),
+        bytes: u64,
+    },
 }
 
 /// Runs one planned graph, step after step.
@@ -222,6 +227,10 @@ impl Executor {
                     offset: place.offset as u64,
                     bytes: place.bytes as u64,
                 },
+                Step::Copy { from, to } => {
+                    let at = |place: &Placement| Ok((self.buffer(place.buffer)?.clone(), place.offset as u64));
+                    Encoded::Copy { from: at(from)?, to: at(to)?, bytes: to.bytes as u64 }
+                }
                 Step::Dispatch { members, kernel, parameters: block, bindings, workgroups } => {
                     let made = context.pipeline(kernel, bindings.len())?;
                     let mut entries = vec![wgpu::BindGroupEntry {
@@ -409,6 +418,10 @@ fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[Encoded]) {
             Encoded::Clear { buffer, offset, bytes } => {
                 pass = None;
                 encoder.clear_buffer(buffer, *offset, Some(*bytes));
+            }
+            Encoded::Copy { from, to, bytes } => {
+                pass = None;
+                encoder.copy_buffer_to_buffer(&from.0, from.1, &to.0, to.1, *bytes);
             }
         }
     }

@@ -28,6 +28,8 @@ pub enum BufferId {
     Persistent(usize),
     /// A flat block.
     Block(Block),
+    /// What a binding is bound to in place of a range that overlaps another's, if that is forbidden.
+    Detour(usize),
 }
 
 /// A range of bytes in a buffer.
@@ -79,6 +81,13 @@ pub enum Step {
         /// What is cleared.
         place: Placement,
     },
+    /// Copies a range to another buffer.
+    Copy {
+        /// What is copied.
+        from: Placement,
+        /// Where to.
+        to: Placement,
+    },
 }
 
 /// Everything the executor needs to know.
@@ -124,7 +133,7 @@ impl Plan {
             units.extend(program.launches.into_iter().map(|launch| Unit::new(graph, index, launch)));
         }
         let order = schedule(graph, units, limits);
-        let mut lifetimes = Lifetimes::new(graph, &touches(graph, &order), order.len());
+        let mut lifetimes = Lifetimes::new(graph, &touches(graph, &order), order.len(), !limits.forbids_aliasing);
         lifetimes.add_scratch(&order, &scratch);
 
         let mut plan = Plan {
@@ -158,16 +167,16 @@ impl Plan {
                 match &mut shared {
                     Some(shared) if shared.takes(&launch, limits) => shared.launches.push(launch),
                     shared => {
-                        plan.steps.extend(shared.take().map(|shared| shared.step(limits)));
+                        plan.steps.extend(shared.take().into_iter().flat_map(|shared| shared.steps(limits)));
                         *shared = Some(Shared { kernel, launches: vec![launch] });
                     }
                 }
             }
-            plan.steps.extend(shared.map(|shared| shared.step(limits)));
+            plan.steps.extend(shared.into_iter().flat_map(|shared| shared.steps(limits)));
         }
         let bindings = plan.steps.iter().flat_map(|step| match step {
             Step::Dispatch { bindings, .. } => &bindings[..],
-            Step::Clear { .. } => &[],
+            Step::Clear { .. } | Step::Copy { .. } => &[],
         });
         let buffers = bindings.filter(|place| !place.is_image());
         plan.largest_binding = buffers.map(|place| place.bytes).max().unwrap_or(0);
@@ -179,20 +188,28 @@ impl Plan {
     pub fn kernels(&self) -> impl Iterator<Item = BoundKernel> {
         self.steps.iter().filter_map(|step| match step {
             Step::Dispatch { kernel, bindings, .. } => Some((kernel.clone(), bindings.len())),
-            Step::Clear { .. } => None,
+            Step::Clear { .. } | Step::Copy { .. } => None,
         })
     }
 
     /// Bytes of everything this plan needs on the device.
     pub fn peak_bytes(&self) -> usize {
-        self.arenas.iter().chain(&self.images).sum::<usize>() + self.blocks.values().sum::<usize>() + self.own_bytes()
+        shared_bytes(&[self]).values().sum::<usize>() + self.own_bytes()
+    }
+
+    /// What is bound in place of ranges that would overlap, with its size.
+    fn detours(&self) -> impl Iterator<Item = (BufferId, usize)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Copy { to: Placement { buffer: id @ BufferId::Detour(_), bytes, .. }, .. } => Some((*id, *bytes)),
+            _ => None,
+        })
     }
 
     /// Bytes of what no other plan shares: inputs, constants and the kernels' parameters.
     pub fn own_bytes(&self) -> usize {
         let parameters = self.steps.iter().map(|step| match step {
             Step::Dispatch { parameters, .. } => parameter_bytes(parameters),
-            Step::Clear { .. } => 0,
+            Step::Clear { .. } | Step::Copy { .. } => 0,
         });
         self.persistent.iter().sum::<usize>() + parameters.sum::<usize>()
     }
@@ -210,7 +227,7 @@ pub fn shared_bytes(plans: &[&Plan]) -> HashMap<BufferId, usize> {
         let arenas = plan.arenas.iter().enumerate().map(|(i, &bytes)| (BufferId::Arena(i), bytes));
         let blocks = plan.blocks.iter().map(|(&block, &bytes)| (BufferId::Block(block), bytes));
         let images = plan.images.iter().enumerate().map(|(i, &bytes)| (BufferId::Image(i), bytes));
-        for (id, bytes) in arenas.chain(images).chain(blocks) {
+        for (id, bytes) in arenas.chain(images).chain(blocks).chain(plan.detours()) {
             let size = sizes.entry(id).or_default();
             *size = bytes.max(*size);
         }

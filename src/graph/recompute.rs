@@ -69,6 +69,8 @@ struct Schedule {
     scratch: Vec<usize>,
     /// Bytes alive while each node runs, its scratch included.
     usage: Vec<usize>,
+    /// Whether ops may overwrite what they read.
+    in_place: bool,
 }
 
 /// A tensor that is kept over a peak, and how to do without.
@@ -90,11 +92,11 @@ impl Schedule {
             let program = node.op.program(&OpContext { inputs: &inputs, outputs: &outputs, limits })?;
             scratch.push(program.scratch.iter().map(Scratch::bytes).sum());
         }
-        Ok(Schedule::of(graph, &scratch))
+        Ok(Schedule::of(graph, &scratch, !limits.forbids_aliasing))
     }
 
     /// Of the nodes of `graph` that matter; `scratch` has one number for each node.
-    fn of(mut graph: Graph, scratch: &[usize]) -> Schedule {
+    fn of(mut graph: Graph, scratch: &[usize], in_place: bool) -> Schedule {
         let live = live_nodes(&graph);
         graph.nodes = live.iter().map(|&index| graph.nodes[index].clone()).collect();
         let scratch: Vec<usize> = live.iter().map(|&index| scratch[index]).collect();
@@ -103,9 +105,9 @@ impl Schedule {
             let operands = node.inputs.iter().chain(&node.outputs);
             touches.extend(operands.map(|&tensor| Touch { time, node: time, tensor }));
         }
-        let alive = Lifetimes::new(&graph, &touches, live.len()).arena_bytes(live.len());
+        let alive = Lifetimes::new(&graph, &touches, live.len(), in_place).arena_bytes(live.len());
         let usage = alive.iter().zip(&scratch).map(|(alive, scratch)| alive + scratch).collect();
-        Schedule { graph, scratch, usage }
+        Schedule { graph, scratch, usage, in_place }
     }
 
     /// The most bytes alive, how many nodes find so many, and the first of them.
@@ -230,7 +232,7 @@ impl Schedule {
         let added: Vec<usize> = candidate.again.iter().map(|&position| self.scratch[position]).collect();
         scratch.splice(candidate.at..candidate.at, added);
         graph.nodes.splice(candidate.at..candidate.at, nodes);
-        Some(Schedule::of(graph, &scratch))
+        Some(Schedule::of(graph, &scratch, self.in_place))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct KernelLimits {
     pub has_f16: bool,
     /// Which launches share a dispatch.
     pub grouping: Grouping,
+    /// No two bindings of a dispatch may overlap, as WebGPU has it for what kernels may write to.
+    pub forbids_aliasing: bool,
 }
 
 /// What a tuning says of a kernel whose launches may share a dispatch ([`Kernel::sharing`]).
@@ -90,6 +92,7 @@ impl KernelLimits {
             has_f16: false,
             matrices: MatrixUnits::None,
             grouping: Grouping::Small,
+            forbids_aliasing: false,
         }
     }
 }

@@ -407,11 +407,13 @@ pub fn cases() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::gpu::{Context, DeviceChoice};
-    use crate::graph::Init;
     use crate::graph::execute::{Executor, Memory};
     use crate::graph::plan::Plan;
+    use crate::graph::{Init, KernelLimits};
 
     // import torch
     // def run(cls, clip, **options):
@@ -439,16 +441,24 @@ mod tests {
         [9.430_64e-4, 9.038_919e-3, 3.732_457e-10, 1.971_899_2e-2],
     ];
 
-    /// Three steps, with one in between whose gradient is not a number.
     fn three_steps(adam: Adam, expected: [[f32; 4]; 3]) {
         let context = Context::open(&DeviceChoice::Best).unwrap();
+        // What overwrites its operands must do so as well where it is bound to them once only.
+        for forbids_aliasing in [false, true] {
+            let limits = KernelLimits { forbids_aliasing, ..context.limits().clone() };
+            three_steps_under(&context, &limits, &adam, expected);
+        }
+    }
+
+    /// Three steps, with one in between whose gradient is not a number.
+    fn three_steps_under(context: &Arc<Context>, limits: &KernelLimits, adam: &Adam, expected: [[f32; 4]; 3]) {
         let mut graph = Graph::new();
         graph.parameter("w", &[4], Init::Constant(0.0)).unwrap();
         let step = optimiser_step(&mut graph, adam.clone(), Block::Gradients, LossScaling::NONE, true).unwrap();
         graph.keep(step.state);
-        let plan = Plan::new(&graph, context.limits()).unwrap();
-        let memory = Memory::new(&context, &[&plan]).unwrap();
-        let executor = Executor::new(&context, graph, plan, &memory).unwrap();
+        let plan = Plan::new(&graph, limits).unwrap();
+        let memory = Memory::new(context, &[&plan]).unwrap();
+        let executor = Executor::new(context, graph, plan, &memory).unwrap();
         let padded = |values: [f32; 4]| {
             let mut block = values.to_vec();
             block.resize(64, 0.0);

@@ -113,7 +113,7 @@ impl Executor {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Seconds of each of `steps`; zero for clears, which are no passes.
+    /// Seconds of each of `steps`; zero for clears and copies, which are no passes.
     fn stamped(&self, steps: &[Encoded]) -> Result<Vec<f64>> {
         let stamps = Stamps::new(&self.context, 2 * steps.len() as u32);
         let mut encoder = self.context.device.create_command_encoder(&Default::default());
@@ -132,7 +132,7 @@ impl Executor {
                     pass.set_bind_group(0, bind_group, &[]);
                     pass.dispatch_workgroups(*x, *y, *z);
                 }
-                Encoded::Clear { .. } => {
+                Encoded::Clear { .. } | Encoded::Copy { .. } => {
                     encode(&mut encoder, std::slice::from_ref(step));
                     stamps.between_passes(&mut encoder, 2 * i);
                     stamps.between_passes(&mut encoder, 2 * i + 1);

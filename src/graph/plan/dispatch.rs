@@ -1,7 +1,7 @@
 //! Dispatches, of one launch or several that share it.
 
 use super::schedule::SMALL_WORKGROUPS_CPU;
-use super::{Member, Placement, Step};
+use super::{BufferId, Member, Placement, Step};
 use crate::graph::program::{Grouping, Slot};
 use crate::graph::{Kernel, KernelLimits};
 use crate::kernel::grouped;
@@ -30,8 +30,10 @@ impl Shared {
     /// Whether a dispatch can bind what both touch.
     pub fn takes(&self, launch: &Resolved, limits: &KernelLimits) -> bool {
         let buffers = |launch: &Resolved| launch.places().map(|place| place.buffer).collect::<Vec<_>>();
+        let bound = self.bound(Some(launch), limits);
         buffers(&self.launches[0]) == buffers(launch)
-            && self.bound(Some(launch), limits).iter().all(|place| place.bytes <= limits.max_storage_binding_bytes)
+            && bound.iter().all(|place| place.bytes <= limits.max_storage_binding_bytes)
+            && !(limits.forbids_aliasing && (1..bound.len()).any(|i| meets_another(&bound, i)))
     }
 
     /// The least ranges that all launches, and perhaps another, lie in.
@@ -41,7 +43,8 @@ impl Shared {
             for (bound, place) in bound.iter_mut().zip(launch.places()) {
                 let end = (bound.offset + bound.bytes).max(place.offset + place.bytes);
                 bound.offset = bound.offset.min(place.offset);
-                if limits.grouping == Grouping::Every && end <= limits.max_storage_binding_bytes {
+                let wide = limits.grouping == Grouping::Every && !limits.forbids_aliasing;
+                if wide && end <= limits.max_storage_binding_bytes {
                     // So that launches begin at other elements than the first.
                     bound.offset = 0;
                 }
@@ -51,7 +54,13 @@ impl Shared {
         bound
     }
 
-    pub fn step(self, limits: &KernelLimits) -> Step {
+    /// The dispatch, with what must come before and after it.
+    pub fn steps(self, limits: &KernelLimits) -> Vec<Step> {
+        let step = self.step(limits);
+        if limits.forbids_aliasing { with_detours(step) } else { vec![step] }
+    }
+
+    fn step(self, limits: &KernelLimits) -> Step {
         let count = |launch: &Resolved| launch.workgroups.iter().product();
         let first = &self.launches[0];
         let can_be_grouped = grouped::fits(&self.kernel, first.parameters.len(), first.operands.len());
@@ -75,4 +84,40 @@ impl Shared {
         let members = self.launches.into_iter().map(member).collect();
         Step::Dispatch { kernel: Kernel { is_grouped, ..self.kernel }, members, parameters, bindings, workgroups }
     }
+}
+
+/// Whether a binding overlaps one before it.
+fn meets_another(bindings: &[Placement], i: usize) -> bool {
+    let own = &bindings[i];
+    bindings[..i].iter().any(|other| {
+        let (first, last) = if own.offset < other.offset { (own, other) } else { (other, own) };
+        own.buffer == other.buffer && last.offset < first.offset + first.bytes
+    })
+}
+
+/// `step` with another place for every binding that overlaps one before it, as of an operand that is read twice or of a result
+/// that overwrites what it is made of. What is bound is copied there before, and, unless it is only read, back after.
+fn with_detours(mut step: Step) -> Vec<Step> {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    if let Step::Dispatch { members, bindings, .. } = &mut step {
+        for i in 1..bindings.len() {
+            if !meets_another(bindings, i) {
+                continue;
+            }
+            let own = bindings[i];
+            let detour = Placement { buffer: BufferId::Detour(before.len()), offset: 0, bytes: own.bytes };
+            before.push(Step::Copy { from: own, to: detour });
+            bindings[i] = detour;
+            let is_read = |member: &Member| matches!(member.operands[i].0, Slot::Input(_));
+            if !members.iter().all(is_read) {
+                after.push(Step::Copy { from: detour, to: own });
+            }
+            for (_, place) in members.iter_mut().map(|member| &mut member.operands[i]) {
+                *place = Placement { buffer: detour.buffer, offset: place.offset - own.offset, ..*place };
+            }
+        }
+    }
+    before.push(step);
+    before.extend(after);
+    before
 }

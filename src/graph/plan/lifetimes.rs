@@ -72,8 +72,8 @@ impl Places {
 }
 
 impl Lifetimes {
-    /// Of what `touches` says, `end` being the number of times.
-    pub(in crate::graph) fn new(graph: &Graph, touches: &[Touch], end: usize) -> Lifetimes {
+    /// Of what `touches` says, `end` being the number of times; whether ops may work `in_place`.
+    pub(in crate::graph) fn new(graph: &Graph, touches: &[Touch], end: usize, in_place: bool) -> Lifetimes {
         let mut lifetimes = Lifetimes { intervals: Vec::new(), by_root: HashMap::new(), shared: HashMap::new() };
         let used: HashSet<TensorId> = touches.iter().map(|touch| graph.root(touch.tensor)).collect();
         for (i, tensor) in graph.tensors.iter().enumerate() {
@@ -91,7 +91,9 @@ impl Lifetimes {
                 }
             }
         }
-        lifetimes.share_in_place(graph, touches);
+        if in_place {
+            lifetimes.share_in_place(graph, touches);
+        }
         lifetimes
     }
 
