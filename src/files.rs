@@ -113,7 +113,10 @@ pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
 
 /// Where things are kept that only make the next start faster; `None` if this user has no such place.
 pub fn cache_folder() -> Option<PathBuf> {
-    directories::BaseDirs::new().map(|user| user.cache_dir().join("sep4d"))
+    // A user without a home may have one all the same.
+    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = given.or_else(|| Some(directories::BaseDirs::new()?.cache_dir().to_path_buf()))?;
+    Some(base.join("sep4d"))
 }
 
 /// Makes a folder and those above it.

@@ -46,10 +46,11 @@ pub fn run(config: &RunConfig) -> Result<()> {
     for frames in frames {
         let chosen = frames == config.data.frames;
         let batch = if follows_preset { preset(frames).train.batch } else { config.train.batch };
-        let mut row = vec![frames.to_string(), batch.to_string()];
+        let mut row = vec![frames.to_string(), clips_of_a_step(batch, config.train.accumulate)];
         match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.step(), &limits) {
             Ok(plan) => {
-                parameters = Some(plan.parameters);
+                // Those of some models depend on T.
+                parameters = Some(plan.parameters).filter(|_| chosen).or(parameters);
                 row.extend([
                     bytes(plan.peak_bytes as u64),
                     bytes(plan.largest_binding as u64),
@@ -87,4 +88,9 @@ fn limits(choice: &DeviceChoice) -> Result<(KernelLimits, String)> {
     }
     let chosen = &adapters[choose(&adapters, choice)?];
     Ok((chosen.limits.clone(), chosen.name.clone()))
+}
+
+/// `2`, or `2 x 8` where a step has several batches.
+pub fn clips_of_a_step(batch: usize, accumulate: usize) -> String {
+    if accumulate == 1 { batch.to_string() } else { format!("{batch} x {accumulate}") }
 }

@@ -67,12 +67,12 @@ pub fn run(args: Args) -> Result<()> {
         let text = serde_json::to_string_pretty(&report).map_err(|why| Error::Data(why.to_string()))?;
         say!("{text}")?;
     } else {
-        print(&report, &tally)?;
+        print(&report, &tally, &model.dataset.about())?;
     }
     Ok(())
 }
 
-fn print(report: &Report, tally: &Tally) -> Result<()> {
+fn print(report: &Report, tally: &Tally, data: &str) -> Result<()> {
     let Report { evaluation, .. } = report;
     say!(
         "{} (step {}), {} clips of {} frames from {}",
@@ -82,6 +82,7 @@ fn print(report: &Report, tally: &Tally) -> Result<()> {
         report.frames,
         report.split.folder()
     )?;
+    say!("{data}")?;
     say!("mIoU {}   IoU {}\n", percent(evaluation.total.miou), percent(evaluation.total.iou))?;
     let classes: Vec<Vec<String>> = report
         .classes

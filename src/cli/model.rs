@@ -117,7 +117,6 @@ fn open_data(args: &Args, config: &RunConfig) -> Result<Dataset> {
         Error::Data(why) if args.data.is_none() => Error::Data(format!("{why}, or give its folder by --data DIR")),
         why => why,
     })?;
-    tell(&dataset.about());
     for warning in dataset.warnings() {
         tell(&format!("warning: {warning}"));
     }

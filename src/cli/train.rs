@@ -293,7 +293,7 @@ impl Reporter {
             started.adapter,
             thousands(started.parameters as u64),
             config.data.frames,
-            config.train.batch,
+            dry_run::clips_of_a_step(config.train.batch, config.train.accumulate),
             bytes(started.peak_bytes as u64),
         ));
         self.console.line(&format!(

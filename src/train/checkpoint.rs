@@ -134,13 +134,17 @@ impl Checkpoint {
         }
         let among =
             |prefix: &str| -> Vec<NamedTensor> { file.tensors.iter().filter_map(|t| strip(t, prefix)).collect() };
-        // Not every parameter is trained.
-        let moments = |prefix: &str| -> Result<Vec<NamedTensor>> {
-            let moments = among(prefix);
-            belong(&moments, &weights.parameters, &beside)?;
-            Ok(moments)
-        };
-        let (first_moments, second_moments) = (moments(FIRST)?, moments(SECOND)?);
+        let (first_moments, second_moments) = (among(FIRST), among(SECOND));
+        // Not every parameter is trained; before that was so, the file did not say how many are.
+        let given = file.metadata.contains_key("moments");
+        let expected = if given { file.number("moments")? } else { weights.parameters.len() };
+        for moments in [&first_moments, &second_moments] {
+            if moments.len() == expected {
+                belong(moments, &weights.parameters, &beside)?;
+            } else {
+                conform(moments, &weights.parameters, &beside)?;
+            }
+        }
         let trained = among(TRAINED);
         let (parameters, averages) = if trained.is_empty() {
             (weights.parameters, None)
@@ -196,6 +200,7 @@ impl CheckpointFolder {
             ("cursor_epoch", checkpoint.cursor.epoch.to_string()),
             ("cursor_position", checkpoint.cursor.position.to_string()),
             ("model_checksum", model_checksum),
+            ("moments", state.first_moments.len().to_string()),
         ];
         if let Some(LossScale { scale, good_steps }) = state.loss_scale {
             optimiser.extend([("loss_scale", scale.to_string()), ("good_steps", good_steps.to_string())]);
@@ -438,7 +443,11 @@ mod tests {
         saved.state.second_moments.remove(0);
         let path = folder.save(&saved, &Index::default()).unwrap();
         assert_eq!(Checkpoint::load(&path).unwrap(), saved);
-        assert_eq!(Weights::load(&path).unwrap().parameters, saved.state.averages.unwrap());
+        assert_eq!(Weights::load(&path).unwrap().parameters, saved.state.averages.clone().unwrap());
+        // One that is missing is noticed all the same.
+        saved.state.second_moments.clear();
+        let path = folder.save(&saved, &Index::default()).unwrap();
+        assert!(sentence(Checkpoint::load(&path)).contains("lacks the tensor"));
     }
 
     #[test]

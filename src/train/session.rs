@@ -291,31 +291,46 @@ impl Session {
         &mut self.inference
     }
 
-    /// Enqueues one step, by the mean gradient of `batches`; returns before it is done. Adam's bias correction counts skipped
-    /// steps too, so that it does not depend on when the host learns of them.
+    /// Enqueues one step, by the mean gradient of `batches`; returns before it is done.
     ///
     /// # Errors
     /// [`Error::Usage`] if there are not as many batches as a step has, or one has other extents, [`Error::Device`] if the
     /// device failed.
     pub fn train_step(&mut self, batches: &[Batch], learning_rate: f32) -> Result<()> {
-        let (steps, needed) = (self.steps(), self.step.accumulate);
+        let needed = self.step.accumulate;
         if batches.len() != needed {
             return Err(Error::Usage(format!("{} batches for a step of {needed}", batches.len())));
         }
-        for (number, batch) in batches.iter().enumerate() {
-            self.inference.check(batch, self.inference.shape().batch)?;
-            let (executor, ids) = &self.gradients;
-            executor.write(ids.labels, &batch.labels)?;
-            // Not every model samples.
-            if executor.uses(ids.rng) {
-                let draw = steps.wrapping_mul(needed as u32).wrapping_add(number as u32);
-                executor.write(ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, draw])?;
-            }
-            if let Some(first) = ids.first {
-                executor.write(first, &[u32::from(number == 0)])?;
-            }
-            executor.run()?;
+        batches.iter().enumerate().try_for_each(|(number, batch)| self.add_gradient(number, batch))?;
+        self.update(learning_rate)
+    }
+
+    /// Enqueues the gradient of the batch of this number in a step, the first of which is 0.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it has other extents, [`Error::Device`] if the device failed.
+    pub fn add_gradient(&mut self, number: usize, batch: &Batch) -> Result<()> {
+        self.inference.check(batch, self.inference.shape().batch)?;
+        let (executor, ids) = &self.gradients;
+        executor.write(ids.labels, &batch.labels)?;
+        // Not every model samples.
+        if executor.uses(ids.rng) {
+            let draw = self.steps().wrapping_mul(self.step.accumulate as u32).wrapping_add(number as u32);
+            executor.write(ids.rng, &[self.seed as u32, (self.seed >> 32) as u32, draw])?;
         }
+        if let Some(first) = ids.first {
+            executor.write(first, &[u32::from(number == 0)])?;
+        }
+        executor.run()
+    }
+
+    /// Enqueues the end of a step, once all its batches were added. Adam's bias correction counts skipped steps too, so that it
+    /// does not depend on when the host learns of them.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn update(&mut self, learning_rate: f32) -> Result<()> {
+        let steps = self.steps();
         let (executor, ids) = &self.update;
         executor.write(ids.optimiser.hyper, &ids.adam.hyper(f64::from(learning_rate), u64::from(steps)))?;
         executor.run()?;
@@ -414,12 +429,20 @@ impl Session {
         self.set_scaling(state.skipped, state.loss_scale)
     }
 
-    /// Times each op of a training step on the last batch. Parameters change, so use a session that is thrown away.
+    /// Times each op of a training step, all batches of which are taken to be as the last. Parameters change, so use a session
+    /// that is thrown away.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn profile(&mut self) -> Result<Vec<OpProfile>> {
-        Ok([self.gradients.0.profile()?, self.update.0.profile()?].concat())
+        let batches = self.step.accumulate as u64;
+        let mut ops = self.gradients.0.profile()?;
+        for op in &mut ops {
+            (op.flops, op.bytes) = (op.flops * batches, op.bytes * batches);
+            op.launches.iter_mut().for_each(|launch| launch.secs *= batches as f64);
+        }
+        ops.extend(self.update.0.profile()?);
+        Ok(ops)
     }
 
     /// Seconds that the device is at a training step on the last batch, by [`Executor::device_secs`]. Parameters change as in

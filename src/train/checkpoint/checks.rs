@@ -36,7 +36,8 @@ pub(super) fn belong(have: &[NamedTensor], expected: &[NamedTensor], path: &Path
             }
             Some(other) if other.shape != tensor.shape => {
                 return Err(Error::Data(format!(
-                    "{path} has {} as {:?}, but the model needs {:?}; resume with the model.* values it was trained with",
+                    "{path} has {} as {:?}, but the model needs {:?}; use the model.* values, T and grid that it was \
+                     trained with",
                     tensor.name, tensor.shape, other.shape
                 )));
             }

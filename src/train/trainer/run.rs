@@ -356,15 +356,14 @@ impl Run {
     }
 
     fn step(&mut self, session: &mut Session) -> Result<()> {
-        let mut batches = Vec::new();
         let mut cursor = self.cursor;
-        for _ in 0..self.config().train.accumulate {
+        for number in 0..self.config().train.accumulate {
             let delivery = self.loader.next_batch()?;
-            batches.push(delivery.batch);
+            session.add_gradient(number, &delivery.batch)?;
             cursor = delivery.cursor;
         }
         let rate = self.config().schedule().at(session.steps() as usize);
-        session.train_step(&batches, rate as f32)?;
+        session.update(rate as f32)?;
         session.pace()?;
         self.cursor = cursor;
         self.clock.steps += 1;
