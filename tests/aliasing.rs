@@ -3,14 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use sep4d::graph::KernelLimits;
-use sep4d::graph::plan::{Placement, Plan, Step};
+use sep4d::graph::plan::{Plan, Step};
 use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::graphs;
-
-fn overlap(a: &Placement, b: &Placement) -> bool {
-    a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
-}
 
 #[test]
 fn no_two_bindings_of_a_dispatch_overlap_where_that_is_forbidden() {
@@ -32,7 +28,7 @@ fn no_two_bindings_of_a_dispatch_overlap_where_that_is_forbidden() {
                     match step {
                         Step::Dispatch { kernel, bindings, .. } => {
                             for (i, a) in bindings.iter().enumerate() {
-                                let meets = bindings[..i].iter().any(|b| overlap(a, b));
+                                let meets = bindings[..i].iter().any(|b| a.overlaps(b));
                                 assert!(!meets, "{} of {preset:?} binds {a:?} beside what it overlaps", kernel.entry);
                             }
                         }

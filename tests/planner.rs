@@ -123,7 +123,7 @@ fn operands(graph: &Graph, member: &Member) -> HashSet<TensorId> {
 }
 
 fn lies_in(range: &Placement, place: &Placement) -> bool {
-    overlap(range, place) && range.offset >= place.offset && range.offset + range.bytes <= place.offset + place.bytes
+    range.overlaps(place) && range.offset >= place.offset && range.offset + range.bytes <= place.offset + place.bytes
 }
 
 /// First and last step that touches a transient tensor, by root; kept ones live to the end.
@@ -142,10 +142,6 @@ fn lifetimes(graph: &Graph, plan: &Plan) -> HashMap<TensorId, (usize, usize)> {
     lives
 }
 
-fn overlap(a: &Placement, b: &Placement) -> bool {
-    a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
-}
-
 /// Checks every pair of living tensors, and every range that a kernel gets; returns how many tensors are made in place.
 fn check_memory(graph: &Graph, plan: &Plan) -> usize {
     let lives = lifetimes(graph, plan);
@@ -156,7 +152,7 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
         for (b, life_b) in lives.iter().filter(|(b, _)| *b > a) {
             let (first, second) = if life_a.0 <= life_b.0 { (a, b) } else { (b, a) };
             let (early, late) = (lives[first], lives[second]);
-            if late.0 > early.1 || !overlap(&place_a, &plan.places[b]) {
+            if late.0 > early.1 || !place_a.overlaps(&plan.places[b]) {
                 continue;
             }
             // They meet in time and in memory: the one must be made of the other, in its last use.
@@ -189,7 +185,7 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
                 let others = lives.iter().filter(|(id, life)| life.0 <= time && time <= life.1 && !own.contains(id));
                 for (id, life) in others {
                     assert!(
-                        !overlap(range, &plan.places[id]),
+                        !range.overlaps(&plan.places[id]),
                         "{} {life:?} is touched by step {time}",
                         graph.describe(*id)
                     );
@@ -197,12 +193,12 @@ fn check_memory(graph: &Graph, plan: &Plan) -> usize {
                 // Scratch must touch neither the launch's own tensors nor another launch's ranges.
                 if let Slot::Scratch(_) = slot {
                     assert!(
-                        !own.iter().any(|id| overlap(range, &plan.places[id])),
+                        !own.iter().any(|id| range.overlaps(&plan.places[id])),
                         "scratch of step {time} meets an operand"
                     );
                     let rest = members.iter().enumerate().filter(|(other, _)| *other != number);
                     let mut ranges = rest.flat_map(|(_, other)| &other.operands);
-                    assert!(!ranges.any(|(_, other)| overlap(range, other)), "launches of step {time} share scratch");
+                    assert!(!ranges.any(|(_, other)| range.overlaps(other)), "launches of step {time} share scratch");
                 }
             }
         }
@@ -401,6 +397,27 @@ fn the_cheapest_are_recomputed_first() {
 }
 
 #[test]
+fn what_has_read_a_buffer_is_not_computed_again_once_that_is_overwritten() {
+    for overwritten in [false, true] {
+        let mut g = Graph::new();
+        let x = g.input("x", TensorSpec::f32(&[ROWS, 16]));
+        let buffer = g.buffer("buffer", &[ROWS, 16], Init::Constant(1.0)).unwrap();
+        let early = g.push_one(Add, &[x, buffer]).unwrap();
+        if overwritten {
+            g.push_into(Add, &[buffer, x], &[buffer]).unwrap();
+        }
+        let mut y = early;
+        for _ in 0..4 {
+            y = slice(&mut g, y, 0, 16).unwrap();
+        }
+        let sum = g.push_one(Add, &[y, early]).unwrap();
+        g.keep(sum);
+        let (smaller, _) = plan_within(g.clone(), &KernelLimits::portable(), excess(0)).unwrap();
+        assert_eq!(smaller.nodes().len() - g.nodes().len(), usize::from(!overwritten));
+    }
+}
+
+#[test]
 fn a_chain_needs_the_memory_of_two_tensors_or_of_one_in_place() {
     let bytes = 1024 * 4 * 4;
     for length in [3, 40] {
@@ -447,7 +464,7 @@ fn nothing_is_overwritten_that_is_kept_or_read_later() {
     let y = g.push_one(Add, &[x, x]).unwrap();
     g.keep(y);
     let plan = Plan::new(&g, &KernelLimits::portable()).unwrap();
-    assert!(!overlap(&plan.places[&x], &plan.places[&y]));
+    assert!(!plan.places[&x].overlaps(&plan.places[&y]));
 }
 
 fn refusal(graph: &Graph, limits: &KernelLimits) -> Error {

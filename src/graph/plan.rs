@@ -44,6 +44,13 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether they have a byte in common.
+    pub fn overlaps(&self, other: &Placement) -> bool {
+        self.buffer == other.buffer
+            && self.offset < other.offset + other.bytes
+            && other.offset < self.offset + self.bytes
+    }
+
     fn is_image(&self) -> bool {
         matches!(self.buffer, BufferId::Image(_))
     }

@@ -193,9 +193,18 @@ impl Schedule {
             if !again.insert(position) {
                 continue;
             }
-            for &input in &self.graph.nodes[position].inputs {
+            let node = &self.graph.nodes[position];
+            // It would change again what outlives the step.
+            if node.outputs.iter().any(|&id| self.graph.tensor(id).storage != Storage::Transient) {
+                return None;
+            }
+            for &input in &node.inputs {
                 let input = self.graph.root(input);
                 let tensor = self.graph.tensor(input);
+                // What it has read may be overwritten by then.
+                if tensor.storage != Storage::Transient && producer.contains_key(&input) {
+                    return None;
+                }
                 let outlives = tensor.kept || tensor.storage != Storage::Transient;
                 if !outlives && uses.get(&input).and_then(|read| read.last()).is_none_or(|&last| last < at) {
                     wanted.push(input);

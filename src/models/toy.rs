@@ -5,6 +5,7 @@ use super::modules::{LinearOptions, linear_layer};
 use super::{Architecture, BatchShape, Built, BuiltLatent, Key, LatentKind, LatentSpec, Mode, ModelConfig, Values};
 use crate::Result;
 use crate::graph::{Graph, Init, TensorSpec, WORD_BYTES};
+use crate::layers::batch_norm::RunningAverage;
 use crate::layers::label_table::label_table;
 use crate::layers::unpack::unpack_bytes;
 
@@ -30,6 +31,11 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let table = g.parameter("table", &[config.classes, 8, features], Init::Normal)?;
     let bias = g.parameter("bias", &[features], Init::Constant(0.0))?;
     let volume = label_table(g, labels, table, bias)?;
+    // Nothing but a buffer's value depends on it: what no gradient reaches, but training changes.
+    let seen = g.buffer("seen", &[features], Init::Constant(1.0))?;
+    if let Mode::Train { .. } = mode {
+        g.push_into(RunningAverage { momentum: 0.5 }, &[seen, bias], &[seen])?;
+    }
     let encoded = g.reshape(volume, &[shape.batch, shape.frames, x, y, z, features])?;
     let decoded = match mode {
         Mode::Train { .. } | Mode::Look => encoded,

@@ -88,11 +88,7 @@ impl Shared {
 
 /// Whether a binding overlaps one before it.
 fn meets_another(bindings: &[Placement], i: usize) -> bool {
-    let own = &bindings[i];
-    bindings[..i].iter().any(|other| {
-        let (first, last) = if own.offset < other.offset { (own, other) } else { (other, own) };
-        own.buffer == other.buffer && last.offset < first.offset + first.bytes
-    })
+    bindings[..i].iter().any(|other| other.overlaps(&bindings[i]))
 }
 
 /// `step` with another place for every binding that overlaps one before it, as of an operand that is read twice or of a result

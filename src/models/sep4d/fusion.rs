@@ -139,10 +139,7 @@ impl Space {
             let mut sum = None;
             for &term in terms {
                 let repeated = self.repeated(g, term, over)?;
-                sum = Some(match sum {
-                    Some(sum) => g.push_one(Add, &[sum, repeated])?,
-                    None => repeated,
-                });
+                sum = Some(added(g, sum, repeated)?);
             }
             Ok(sum)
         };
@@ -154,6 +151,11 @@ impl Space {
             (None, None) => Err(crate::Error::Shape("a sum needs a term".into())),
         }
     }
+}
+
+/// `term`, or the sum of it and what there is.
+fn added(g: &mut Graph, sum: Option<TensorId>, term: TensorId) -> Result<TensorId> {
+    sum.map_or(Ok(term), |sum| g.push_one(Add, &[sum, term]))
 }
 
 /// A linear layer of all planes, one after the other: the sum of one of each, for a linear layer may come before a repetition.
@@ -224,10 +226,7 @@ fn weighted(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
         let plane = space.repeated(g, plane, "txyz")?;
         let weight = slice(g, weights, k, 1)?;
         let product = broadcast_mul(g, plane, weight)?;
-        sum = Some(match sum {
-            Some(sum) => g.push_one(Add, &[sum, product])?,
-            None => product,
-        });
+        sum = Some(added(g, sum, product)?);
     }
     sum.ok_or_else(|| crate::Error::Shape("a sum needs a term".into()))
 }
