@@ -6,55 +6,37 @@ use super::common::expect;
 use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
-/// `y[n, block, (sub, c)] = x[n, stride * block + sub - before, c]`, zero outside of `x`: each block of `stride` voxels becomes
-/// channels, the sub-voxels in the order x, y, z (torch `F.pad` and `pixel_unshuffle`, channels last).
+/// `deep[n, block, (sub, c)] = volume[n, stride * block + sub - before, c]`, zero outside of the volume: each block of `stride`
+/// voxels is channels, the sub-voxels in the order x, y, z. From a volume to its blocks (torch `F.pad` and `pixel_unshuffle`,
+/// channels last), or from blocks to a volume, zero where there is no block (`pixel_shuffle` and a crop): each is the adjoint of
+/// the other.
 ///
 /// # Shapes
-/// - `x`: `[N, X, Y, Z, C]`
-/// - `y`: `[N, ..blocks, sx*sy*sz*C]`
+/// - the volume: `[N, ..size, C]`
+/// - the blocks: `[N, ..blocks, sx*sy*sz*C]`
 ///
-/// Saves nothing. The backward pass overwrites `d_x` by [`DepthToSpace`].
+/// Saves nothing. The backward pass overwrites `d_x` by the op in the other direction.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `x` is no volume, or an extent is 0.
+/// [`crate::Error::Shape`] if the operand has other extents, or one is 0.
 #[derive(Debug, Clone)]
-pub struct SpaceToDepth {
+pub struct Rearrange {
     /// Voxels of a block along x, y, z.
     pub stride: [usize; 3],
-    /// Voxels of the first block that lie before `x`.
+    /// Voxels of the first block that lie before the volume.
     pub before: [usize; 3],
+    /// Of the volume.
+    pub size: [usize; 3],
     /// Blocks along x, y, z.
     pub blocks: [usize; 3],
-}
-
-/// `y[n, voxel, c] = x[n, block, (sub, c)]` with `voxel + before = stride * block + sub`, zero outside of `x`: the adjoint of
-/// [`SpaceToDepth`] (torch `pixel_shuffle` and a crop, channels last).
-///
-/// # Shapes
-/// - `x`: `[N, X', Y', Z', sx*sy*sz*C]`
-/// - `y`: `[N, ..size, C]`
-///
-/// Saves nothing. The backward pass overwrites `d_x` by [`SpaceToDepth`].
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `x` is no volume of such channels, or an extent is 0.
-#[derive(Debug, Clone)]
-pub struct DepthToSpace {
-    /// Voxels of a block along x, y, z.
-    pub stride: [usize; 3],
-    /// Voxels of the first block that lie before `y`.
-    pub before: [usize; 3],
-    /// X, Y, Z of `y`.
-    pub size: [usize; 3],
+    /// Whether the operand is the volume, and not the blocks.
+    pub to_depth: bool,
 }
 
 /// How blocks lie in a volume.
-struct Layout {
+struct Layout<'a> {
+    op: &'a Rearrange,
     n: usize,
-    stride: [usize; 3],
-    before: [usize; 3],
-    size: [usize; 3],
-    blocks: [usize; 3],
     /// Of a voxel.
     channels: usize,
 }
@@ -68,93 +50,111 @@ fn volume(spec: &TensorSpec) -> Result<(usize, [usize; 3], usize), String> {
     }
 }
 
-impl Layout {
+impl Layout<'_> {
     /// Elements of a frame of voxels and of blocks.
     fn frame_elements(&self) -> [usize; 2] {
         let of = |extents: [usize; 3]| extents.iter().product::<usize>() * self.channels;
-        [of(self.size), of(self.blocks) * self.stride.iter().product::<usize>()]
+        [of(self.op.size), of(self.op.blocks) * self.op.sub_voxels()]
     }
 
     /// Calls `f(element of the volume, element of the blocks)` for every pair.
     fn for_each_pair(&self, mut f: impl FnMut(usize, usize)) {
+        let Rearrange { stride, before, size, blocks, .. } = *self.op;
         let place = |[ex, ey, ez]: [usize; 3], n: usize, [x, y, z]: [usize; 3]| ((n * ex + x) * ey + y) * ez + z;
-        let voxels = self.size.iter().product::<usize>();
+        let voxels = size.iter().product::<usize>();
         for voxel in 0..self.n * voxels {
-            let [_, y, z] = self.size;
-            let position = [voxel / (y * z) % self.size[0], voxel / z % y, voxel % z];
-            let shifted = [0, 1, 2].map(|axis| position[axis] + self.before[axis]);
-            let block = [0, 1, 2].map(|axis| shifted[axis] / self.stride[axis]);
-            let sub = [0, 1, 2].map(|axis| shifted[axis] % self.stride[axis]);
-            if (0..3).all(|axis| block[axis] < self.blocks[axis]) {
-                let block = place(self.blocks, voxel / voxels, block);
-                let deep = block * self.stride.iter().product::<usize>() + place(self.stride, 0, sub);
+            let [_, y, z] = size;
+            let position = [voxel / (y * z) % size[0], voxel / z % y, voxel % z];
+            let shifted = [0, 1, 2].map(|axis| position[axis] + before[axis]);
+            let block = [0, 1, 2].map(|axis| shifted[axis] / stride[axis]);
+            let sub = [0, 1, 2].map(|axis| shifted[axis] % stride[axis]);
+            if (0..3).all(|axis| block[axis] < blocks[axis]) {
+                let block = place(blocks, voxel / voxels, block);
+                let deep = block * self.op.sub_voxels() + place(stride, 0, sub);
                 (0..self.channels).for_each(|c| f(voxel * self.channels + c, deep * self.channels + c));
             }
         }
     }
+}
 
-    /// The launches of `entry`, from the op's input to its output; its result is the blocks if `to_blocks`, or else the volume.
-    fn program(&self, context: &OpContext, entry: &'static str, to_blocks: bool) -> Result<Program> {
-        let width = if self.channels.is_multiple_of(4) { 4 } else { 1 };
+impl Rearrange {
+    fn name(&self) -> &'static str {
+        if self.to_depth { "space_to_depth" } else { "depth_to_space" }
+    }
+
+    fn sub_voxels(&self) -> usize {
+        self.stride.iter().product()
+    }
+
+    fn layout(&self, x: &[usize]) -> Layout<'_> {
+        let channels = if self.to_depth { x[4] } else { x[4] / self.sub_voxels() };
+        Layout { op: self, n: x[0], channels }
+    }
+}
+
+impl Op for Rearrange {
+    fn name(&self) -> &'static str {
+        self.name()
+    }
+
+    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
+        let [x] = inputs else { return Err("needs one operand".into()) };
+        let (n, extents, channels) = volume(x)?;
+        let (needed, (ax, ay, az), channels) = if self.to_depth {
+            (self.size, self.blocks.into(), channels * self.sub_voxels())
+        } else {
+            if self.sub_voxels() == 0 || channels % self.sub_voxels() != 0 {
+                return Err(format!("x has {channels} channels, which are no blocks of {:?} voxels", self.stride));
+            }
+            (self.blocks, self.size.into(), channels / self.sub_voxels())
+        };
+        if extents != needed {
+            return Err(format!("x is {x}, but its extents must be {needed:?}"));
+        }
+        let y = TensorSpec::f32(&[n, ax, ay, az, channels]);
+        expect("y", &y, &y.shape)?;
+        Ok(vec![y])
+    }
+
+    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let (x, mut y) = (inputs[0].data, vec![0.0; outputs[0].elements()]);
+        self.layout(inputs[0].shape).for_each_pair(|voxel, deep| match self.to_depth {
+            true => y[deep] = x[voxel],
+            false => y[voxel] = x[deep],
+        });
+        vec![y]
+    }
+
+    fn program(&self, context: &OpContext) -> Result<Program> {
+        let layout = self.layout(&context.inputs[0].shape);
+        let width = if layout.channels.is_multiple_of(4) { 4 } else { 1 };
         let [sx, sy, sz] = self.stride.map(|extent| extent as i64);
-        let kernel = Kernel::new("space_to_depth.wgsl", entry).define("width", width as i64);
+        let kernel = Kernel::new("space_to_depth.wgsl", self.name()).define("width", width as i64);
         let kernel = kernel.define("sx", sx).define("sy", sy).define("sz", sz);
-        let frames = self.frame_elements();
-        let (from, to) = if to_blocks { (frames[0], frames[1]) } else { (frames[1], frames[0]) };
+        let [volume, blocks] = layout.frame_elements();
+        let (from, to) = if self.to_depth { (volume, blocks) } else { (blocks, volume) };
         let mut program = Program::default();
-        for window in context.windows(self.n, &[from, to])? {
+        for window in context.windows(layout.n, &[from, to])? {
             let count = window.len() * to / width;
-            let [size, blocks, before] = [self.size, self.blocks, self.before];
-            let words = [&size[..], &[self.channels / width], &blocks[..], &[count], &before[..]].concat();
+            let words =
+                [&self.size[..], &[layout.channels / width], &self.blocks[..], &[count], &self.before[..]].concat();
             let operands = vec![context.input(0).window(&window, from), context.output(0).window(&window, to)];
             let words = words.into_iter().map(|word| word as u32).collect();
             program.dispatch(kernel.clone(), words, operands, context.grid_for(count));
         }
         Ok(program)
     }
-}
-
-impl SpaceToDepth {
-    fn layout(&self, x: &[usize]) -> Layout {
-        let SpaceToDepth { stride, before, blocks } = *self;
-        Layout { n: x[0], stride, before, size: [x[1], x[2], x[3]], blocks, channels: x[4] }
-    }
-}
-
-impl Op for SpaceToDepth {
-    fn name(&self) -> &'static str {
-        "space_to_depth"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        let [x] = inputs else { return Err("needs one operand".into()) };
-        let (n, _, c) = volume(x)?;
-        let [bx, by, bz] = self.blocks;
-        let y = TensorSpec::f32(&[n, bx, by, bz, self.stride.iter().product::<usize>() * c]);
-        expect("y", &y, &y.shape)?;
-        Ok(vec![y])
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let mut y = vec![0.0; outputs[0].elements()];
-        self.layout(inputs[0].shape).for_each_pair(|voxel, deep| y[deep] = inputs[0].data[voxel]);
-        vec![y]
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        self.layout(&context.inputs[0].shape).program(context, self.name(), true)
-    }
 
     fn backward(
         &self,
         graph: &mut Graph,
-        node: &Node,
+        _: &Node,
         d_outputs: &[Option<TensorId>],
         needs: &[bool],
     ) -> Result<Vec<Option<TensorId>>> {
         let Some(d_y) = d_outputs[0].filter(|_| needs[0]) else { return Ok(vec![None]) };
-        let size = self.layout(graph.shape(node.inputs[0])).size;
-        Ok(vec![Some(depth_to_space(graph, d_y, DepthToSpace { stride: self.stride, before: self.before, size })?)])
+        let back = Rearrange { to_depth: !self.to_depth, ..self.clone() };
+        Ok(vec![Some(graph.push_one(back, &[d_y])?)])
     }
 
     fn takes_half(&self, _: Slot) -> bool {
@@ -166,76 +166,40 @@ impl Op for SpaceToDepth {
     }
 }
 
-impl DepthToSpace {
-    fn layout(&self, x: &[usize]) -> Layout {
-        let DepthToSpace { stride, before, size } = *self;
-        let channels = x[4] / stride.iter().product::<usize>();
-        Layout { n: x[0], stride, before, size, blocks: [x[1], x[2], x[3]], channels }
-    }
-}
-
-impl Op for DepthToSpace {
-    fn name(&self) -> &'static str {
-        "depth_to_space"
-    }
-
-    fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        let [x] = inputs else { return Err("needs one operand".into()) };
-        let (n, _, deep) = volume(x)?;
-        let ([sx, sy, sz], voxels) = (self.size, self.stride.iter().product::<usize>());
-        if voxels == 0 || deep % voxels != 0 {
-            return Err(format!("x has {deep} channels, which are no blocks of {:?} voxels", self.stride));
-        }
-        let y = TensorSpec::f32(&[n, sx, sy, sz, deep / voxels]);
-        expect("y", &y, &y.shape)?;
-        Ok(vec![y])
-    }
-
-    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let mut y = vec![0.0; outputs[0].elements()];
-        self.layout(inputs[0].shape).for_each_pair(|voxel, deep| y[voxel] = inputs[0].data[deep]);
-        vec![y]
-    }
-
-    fn program(&self, context: &OpContext) -> Result<Program> {
-        self.layout(&context.inputs[0].shape).program(context, self.name(), false)
-    }
-
-    fn backward(
-        &self,
-        graph: &mut Graph,
-        node: &Node,
-        d_outputs: &[Option<TensorId>],
-        needs: &[bool],
-    ) -> Result<Vec<Option<TensorId>>> {
-        let Some(d_y) = d_outputs[0].filter(|_| needs[0]) else { return Ok(vec![None]) };
-        let blocks = self.layout(graph.shape(node.inputs[0])).blocks;
-        Ok(vec![Some(space_to_depth(graph, d_y, SpaceToDepth { stride: self.stride, before: self.before, blocks })?)])
-    }
-
-    fn takes_half(&self, _: Slot) -> bool {
-        true
-    }
-
-    fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
-        0
-    }
-}
-
-/// Appends [`SpaceToDepth`] to `graph`.
+/// Appends the blocks of `x [N, X, Y, Z, C]`, each of `stride` voxels, with `before` voxels of the first before `x`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `x` is no volume, or an extent is 0.
-pub fn space_to_depth(graph: &mut Graph, x: TensorId, op: SpaceToDepth) -> Result<TensorId> {
-    graph.push_one(op, &[x])
+pub fn space_to_depth(
+    graph: &mut Graph,
+    x: TensorId,
+    stride: [usize; 3],
+    before: [usize; 3],
+    blocks: [usize; 3],
+) -> Result<TensorId> {
+    let size = extents(graph, x);
+    graph.push_one(Rearrange { stride, before, size, blocks, to_depth: true }, &[x])
 }
 
-/// Appends [`DepthToSpace`] to `graph`.
+/// Appends the volume of extents `size` that the blocks `x [N, X', Y', Z', sx*sy*sz*C]` make, with `before` voxels of the first
+/// before it.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `x` is no volume of such channels, or an extent is 0.
-pub fn depth_to_space(graph: &mut Graph, x: TensorId, op: DepthToSpace) -> Result<TensorId> {
-    graph.push_one(op, &[x])
+pub fn depth_to_space(
+    graph: &mut Graph,
+    x: TensorId,
+    stride: [usize; 3],
+    before: [usize; 3],
+    size: [usize; 3],
+) -> Result<TensorId> {
+    let blocks = extents(graph, x);
+    graph.push_one(Rearrange { stride, before, size, blocks, to_depth: false }, &[x])
+}
+
+/// X, Y and Z of a volume; of anything else zeros, which the op refuses.
+fn extents(graph: &Graph, x: TensorId) -> [usize; 3] {
+    if let [_, x, y, z, _] = graph.shape(x) { [*x, *y, *z] } else { [0; 3] }
 }
 
 /// `y[r, t, c] = x[r, T - 1 - t, c]` (torch `x.flip(1)`), for tensors of a parameter's size.
@@ -302,13 +266,13 @@ pub fn cases() -> Vec<Case> {
     let to_depth = |x: [usize; 5], stride: [usize; 3], before: [usize; 3], blocks: [usize; 3]| {
         Case::new(format!("space_to_depth {x:?} by {stride:?}"), move |b| {
             let x = b.normal("x", &x);
-            Ok(vec![space_to_depth(&mut b.graph, x, SpaceToDepth { stride, before, blocks })?])
+            Ok(vec![space_to_depth(&mut b.graph, x, stride, before, blocks)?])
         })
     };
     let to_space = |x: [usize; 5], stride: [usize; 3], before: [usize; 3], size: [usize; 3]| {
         Case::new(format!("depth_to_space {x:?} by {stride:?}"), move |b| {
             let x = b.normal("x", &x);
-            Ok(vec![depth_to_space(&mut b.graph, x, DepthToSpace { stride, before, size })?])
+            Ok(vec![depth_to_space(&mut b.graph, x, stride, before, size)?])
         })
     };
     vec![

@@ -6,7 +6,7 @@ use crate::graph::{Graph, TensorId};
 use crate::layers::case::Case;
 use crate::layers::linear::linear;
 use crate::layers::permute::{permute, tile};
-use crate::layers::space_to_depth::{DepthToSpace, Flip, SpaceToDepth, depth_to_space, space_to_depth};
+use crate::layers::space_to_depth::{Flip, depth_to_space, space_to_depth};
 use crate::{Error, Result};
 
 /// How a kernel goes over a volume; along x, y, z.
@@ -65,8 +65,7 @@ fn blocked_weight(graph: &mut Graph, weight: TensorId, geometry: &ConvGeometry) 
     let (taps, sub) = (geometry.taps(), geometry.block());
     let mut blocked = graph.reshape(weight, &[a * b, kx, ky, kz, 1])?;
     if sub > 1 {
-        let op = SpaceToDepth { stride: geometry.stride, before: [0; 3], blocks: taps };
-        blocked = space_to_depth(graph, blocked, op)?;
+        blocked = space_to_depth(graph, blocked, geometry.stride, [0; 3], taps)?;
     }
     graph.reshape(blocked, &[a, b, taps.iter().product(), sub])
 }
@@ -113,7 +112,7 @@ pub fn conv3d_with(
     let taps = geometry.taps();
     let blocks = geometry.map(|axis| (padded[axis] - kernel[axis]) / stride[axis] + taps[axis]);
     let before = padding.map(|[before, _]| before);
-    let x = space_to_depth(graph, x, SpaceToDepth { stride, before, blocks })?;
+    let x = space_to_depth(graph, x, stride, before, blocks)?;
     let weight = blocked_weight(graph, weight, &geometry)?;
     let weight = permute(graph, weight, &[0, 3, 1, 2])?;
     let &[o, sub, i, _] = graph.shape(weight) else { return Ok(weight) };
@@ -161,7 +160,7 @@ pub fn conv_transpose3d(
     let before = geometry.map(|axis| padding[axis][0] % stride[axis]);
     let full = geometry.map(|axis| (size[axis] - 1) * stride[axis] + kernel[axis]);
     let size = geometry.map(|axis| full[axis].saturating_sub(padding[axis][0] + padding[axis][1]));
-    depth_to_space(graph, y, DepthToSpace { stride, before, size })
+    depth_to_space(graph, y, stride, before, size)
 }
 
 /// Cases of both for the self-test.
