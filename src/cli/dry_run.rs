@@ -49,17 +49,17 @@ pub fn run(config: &RunConfig) -> Result<()> {
         let mut row = vec![frames.to_string(), clips_of_a_step(batch, config.train.accumulate)];
         match preflight(&config.model, &BatchShape { batch, frames, size: grid.size }, &config.step(), &limits) {
             Ok(plan) => {
-                // Those of some models depend on T.
-                parameters = Some(plan.parameters).filter(|_| chosen).or(parameters);
                 row.extend([
                     bytes(plan.peak_bytes as u64),
                     bytes(plan.largest_binding as u64),
                     bytes(plan.largest_tensor as u64),
                     thousands(plan.flops_per_step / 1_000_000_000),
                 ]);
-                row.extend(chosen.then(|| "<- configured".to_owned()));
-                if let (true, Some(budget)) = (chosen, config.memory_budget_bytes()) {
-                    misfit = plan.check(budget).err();
+                // Some models have other parameters at another T.
+                if chosen {
+                    row.push("<- configured".to_owned());
+                    parameters = Some(plan.parameters);
+                    misfit = config.memory_budget_bytes().and_then(|budget| plan.check(budget).err());
                 }
             }
             Err(why) => {
