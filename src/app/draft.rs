@@ -12,7 +12,7 @@ pub const GIVEN: [&str; 4] = ["model.architecture", "data.root", "model.classes"
 pub fn preset_value(config: &RunConfig, key: &str) -> Option<Value> {
     // Other defaults depend on the number of frames, but not that number itself.
     let frames = (key != "data.frames").then_some(config.data.frames);
-    config.like(config.train.preset, frames).value(key)
+    config.like(config.train.preset, frames).ok()?.value(key)
 }
 
 /// Whether `key` was set on purpose.
@@ -41,7 +41,7 @@ pub fn set(config: &RunConfig, key: &'static str, value: Value) -> Result<RunCon
         "data.frames" => Some(changed.data.frames),
         _ => is_edited(config, "data.frames").then_some(config.data.frames),
     };
-    changed.like(changed.train.preset, frames).with_values(values)
+    changed.like(changed.train.preset, frames)?.with_values(values)
 }
 
 /// The settings with `key` as the preset has it.
@@ -58,7 +58,7 @@ pub fn reset(config: &RunConfig, key: &'static str) -> Result<RunConfig> {
 /// As for [`set`].
 pub fn reset_all(config: &RunConfig) -> Result<RunConfig> {
     let given = GIVEN.into_iter().filter_map(|key| Some((key, config.value(key)?)));
-    config.like(config.train.preset, None).with_values(given)
+    config.like(config.train.preset, None)?.with_values(given)
 }
 
 /// The key that a sentence of [`RunConfig::validate`] is about.

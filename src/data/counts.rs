@@ -19,13 +19,27 @@ struct Stored {
     counts: Vec<u64>,
 }
 
-/// The weights of the cross entropy, `w_c = (max f / f_c)^(1/3)`, from voxel counts `[K]`.
-///
-/// A class that never occurs is counted as one voxel, and no weight exceeds 100 (the cube root of 1e6), so all weights
-/// are finite.
-pub fn class_weights(counts: &[u64]) -> Vec<f32> {
-    let most = counts.iter().copied().max().unwrap_or(1).max(1) as f64;
-    counts.iter().map(|&count| (most / count.max(1) as f64).cbrt().min(100.0) as f32).collect()
+/// How much the classes count in the cross entropy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// `w_c = (max f / f_c)^(1/3)` of voxel counts f. A class that never occurs is counted as one voxel, and no weight exceeds
+    /// 100 (the cube root of 1e6), so all weights are finite.
+    CubeRoot,
+    /// All alike.
+    None,
+}
+
+impl ClassWeights {
+    /// The weights `[K]` of classes that have so many voxels.
+    pub fn of(self, counts: &[u64]) -> Vec<f32> {
+        let most = counts.iter().copied().max().unwrap_or(1).max(1) as f64;
+        let weight = |&count: &u64| match self {
+            ClassWeights::CubeRoot => (most / count.max(1) as f64).cbrt().min(100.0) as f32,
+            ClassWeights::None => 1.0,
+        };
+        counts.iter().map(weight).collect()
+    }
 }
 
 /// Counts from the cache if nothing has changed since, else from the files.
@@ -97,9 +111,9 @@ mod tests {
 
     #[test]
     fn weights_are_the_cube_root_of_the_rarity_and_finite() {
-        assert_eq!(class_weights(&[8000, 1000, 8]), [1.0, 2.0, 10.0]);
-        assert_eq!(class_weights(&[u64::MAX, 0]), [1.0, 100.0]);
-        assert_eq!(class_weights(&[0, 0]), [1.0, 1.0]);
-        assert!(class_weights(&published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
+        assert_eq!(ClassWeights::CubeRoot.of(&[8000, 1000, 8]), [1.0, 2.0, 10.0]);
+        assert_eq!(ClassWeights::CubeRoot.of(&[u64::MAX, 0]), [1.0, 100.0]);
+        assert_eq!(ClassWeights::CubeRoot.of(&[0, 0]), [1.0, 1.0]);
+        assert!(ClassWeights::CubeRoot.of(&published_counts()).iter().all(|w| (1.0..=100.0).contains(w)));
     }
 }

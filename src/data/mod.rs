@@ -23,7 +23,7 @@ pub mod synth;
 
 pub use batch::Batch;
 pub use classes::{ClassSet, Handedness};
-pub use counts::class_weights;
+pub use counts::ClassWeights;
 pub use dataset::{Dataset, DatasetOptions, Unobserved};
 pub use loader::{Delivery, Loader, LoaderOptions};
 pub use pose::{Pose, invert, pose_of_rows, rows_of_pose};

@@ -39,6 +39,9 @@ pub struct Architecture {
     pub keys: &'static [Key],
     /// What training minimises beside the losses of the reconstruction.
     pub losses: &'static [LossTerm],
+    /// Other keys that have defaults of their own with this model, because its authors train it so: each with its value in
+    /// TOML in the presets, the smallest preset first.
+    pub training: &'static [(&'static str, [&'static str; 4])],
     /// Appends the whole model to a graph, for batches of a shape that [`BatchShape::check`] has found to work.
     pub build: fn(&mut Graph, &ModelConfig, &BatchShape, Mode) -> Result<Built>,
 }

@@ -75,6 +75,7 @@ pub static SEP4D: Architecture = Architecture {
         about: "KL divergence of the latent, before its weight",
         weight: "train.kl",
     }],
+    training: &[],
     build,
 };
 

@@ -21,6 +21,7 @@ pub static TOY: Architecture = Architecture {
         values: Values::Width { defaults: [4, 4, 4, 4], needed_for: Some("the volume needs at least one feature") },
     }],
     losses: &[],
+    training: &[("train.lovasz", ["0.5", "1.0", "1.0", "1.0"]), ("train.class_weights", ["\"none\""; 4])],
     build,
 };
 

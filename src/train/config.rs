@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::{Decay, Schedule};
 use super::session::{LossWeights, Precision, StepConfig};
-use crate::data::{ClassSet, DatasetOptions, Split, Unobserved};
+use crate::data::{ClassSet, ClassWeights, DatasetOptions, Split, Unobserved};
 use crate::gpu::DeviceChoice;
 use crate::layers::segmentation_loss::MAX_CLASSES;
-use crate::models::{ARCHITECTURES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
+use crate::models::{ARCHITECTURE, ARCHITECTURES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
 use crate::{Error, Result};
 
 mod resolve;
@@ -98,6 +98,8 @@ section! {
         ema: f64,
         /// Weight of the cross entropy in the loss.
         cross_entropy: f64,
+        /// How much a class counts in the cross entropy: the cube root of its rarity (cube_root), or as much as any (none).
+        class_weights: ClassWeights,
         /// Weight of the Lovasz-softmax in the loss.
         lovasz: f64,
         /// Weight of the KL divergence in the loss.
@@ -225,6 +227,7 @@ impl RunConfig {
                 clip_norm: 0.0,
                 ema: 0.0,
                 cross_entropy: 1.0,
+                class_weights: ClassWeights::CubeRoot,
                 lovasz: 1.0,
                 kl: 0.005,
                 seed: 0,
@@ -242,9 +245,11 @@ impl RunConfig {
     }
 
     /// The defaults of `preset`, as [`RunConfig::preset`] has them, for the kind of model of this configuration.
-    pub fn like(&self, preset: Preset, frames: Option<usize>) -> RunConfig {
-        let model = ModelConfig::of(self.model.architecture(), preset as usize);
-        RunConfig { model, ..RunConfig::preset(preset, frames) }
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a path is not UTF-8.
+    pub fn like(&self, preset: Preset, frames: Option<usize>) -> Result<RunConfig> {
+        RunConfig::preset(preset, frames).with_values([(ARCHITECTURE, self.model.architecture().name.into())])
     }
 
     /// Every key with its documentation, in the order of the file; those of all kinds of models.

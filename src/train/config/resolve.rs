@@ -162,10 +162,7 @@ impl RunConfig {
             if let (ARCHITECTURE, Some(name)) = (key, value.as_str()) {
                 choose_architecture(&mut table, name, self.train.preset)?;
             }
-            let (section, name) = key.split_once('.').unwrap_or(("", key));
-            if let Some(Value::Table(section)) = table.get_mut(section) {
-                section.insert(name.to_owned(), value);
-            }
+            insert(&mut table, key, value);
         }
         table.try_into().map_err(|why: toml::de::Error| {
             Error::Usage(format!("that cannot be set: {}", why.message().lines().next().unwrap_or_default()))
@@ -242,10 +239,7 @@ fn parse_pair(pair: &str, base: &Table) -> Result<Setting> {
     let (key, text) = (key.trim().to_owned(), text.trim());
     let origin = "--set".to_owned();
     let old = lookup(base, &key).ok_or_else(|| unknown(&key, &origin))?;
-    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
-    // A line break may have begun another key.
-    let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-    let value = match (old, parsed) {
+    let value = match (old, literal(text)) {
         (Value::String(_), Some(Value::String(text))) => Value::String(text),
         (Value::String(_), _) => Value::String(text.to_owned()),
         (Value::Array(_), parsed) if key == "data.sequences" && !matches!(parsed, Some(Value::Array(_))) => {
@@ -257,6 +251,13 @@ fn parse_pair(pair: &str, base: &Table) -> Result<Setting> {
     Ok(Setting { key, value, origin })
 }
 
+/// A value as TOML writes it.
+fn literal(text: &str) -> Option<Value> {
+    let table = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    // A line break may have begun another key.
+    table.filter(|table| table.len() == 1)?.remove("value")
+}
+
 /// Names with commas between, for a shell takes the quotes of a list.
 fn list_of_names(text: &str) -> Value {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -264,13 +265,20 @@ fn list_of_names(text: &str) -> Value {
     Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
 }
 
-/// Gives the model's section the keys of another architecture, with the preset's values.
+/// Gives the model's section the keys of another architecture, and other keys the values that they have with it.
 fn choose_architecture(table: &mut Table, name: &str, preset: Preset) -> Result<()> {
-    let old = lookup(table, ARCHITECTURE).and_then(Value::as_str);
-    if old == Some(name) {
+    let old = lookup(table, ARCHITECTURE).and_then(Value::as_str).unwrap_or_default();
+    if old == name {
         return Ok(());
     }
-    let model = ModelConfig::of(by_name(name)?, preset as usize);
+    let (old, new) = (by_name(old)?, by_name(name)?);
+    let usual = self::table(&RunConfig::preset(preset, None))?;
+    let back = old.training.iter().filter_map(|(key, _)| Some((*key, lookup(&usual, key)?.clone())));
+    let own = new.training.iter().filter_map(|(key, values)| Some((*key, literal(values[preset as usize])?)));
+    for (key, value) in back.chain(own).collect::<Vec<_>>() {
+        insert(table, key, value);
+    }
+    let model = ModelConfig::of(new, preset as usize);
     let classes = lookup(table, "model.classes").cloned();
     let written =
         Table::try_from(model).map_err(|why| Error::Usage(format!("{ARCHITECTURE} cannot be {name}: {why}")))?;
@@ -328,12 +336,16 @@ fn set(table: &mut Table, Setting { key, value, origin }: &Setting, preset: Pres
     if matches!(value, Value::Integer(..0)) {
         return Err(wrong("0 or more"));
     }
+    insert(table, key, value);
+    Ok(())
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
     if let Some((section, name)) = key.split_once('.')
         && let Some(Value::Table(section)) = table.get_mut(section)
     {
         section.insert(name.to_owned(), value);
     }
-    Ok(())
 }
 
 /// Which of the settings, of the right types, cannot be: the first with which the table is no configuration any more.
@@ -379,6 +391,7 @@ fn unknown(key: &str, origin: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::ClassWeights;
 
     fn set(pairs: &[&str]) -> Result<RunConfig> {
         let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
@@ -511,6 +524,12 @@ mod tests {
         assert_eq!((toy.model.architecture().name, toy.model.get("model.toy_features")), ("toy", 6));
         assert_eq!(RunConfig::from_toml(&toy.to_toml(), "config.toml").unwrap(), toy);
         assert!(!toy.to_toml().contains("hidden"));
+        // What it is trained with is its own, unless it is set.
+        assert_eq!((toy.train.lovasz, toy.train.class_weights), (0.5, ClassWeights::None));
+        let demo = set(&["train.lovasz=3", "model.architecture=toy"]).unwrap();
+        assert_eq!((demo.train.lovasz, demo.train.class_weights), (3.0, ClassWeights::None));
+        let like = toy.like(Preset::Base, None).unwrap();
+        assert_eq!((like.train.lovasz, like.train.class_weights), (1.0, ClassWeights::None));
         let back = toy.with(&["model.architecture=sep4d".into()]).unwrap();
         assert_eq!(back, set(&["train.preset=tiny"]).unwrap());
         assert!(message(&["model.architecture=toy", "model.hidden=3"]).contains("the model toy has no model.hidden"));

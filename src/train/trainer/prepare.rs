@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::run::{Run, Writing};
 use super::{Place, Port, Request};
-use crate::data::{Cursor, Dataset, check, class_weights};
+use crate::data::{Cursor, Dataset, check};
 use crate::gpu::Context;
 use crate::graph::Tuning;
 use crate::graph::tune::tuned;
@@ -121,7 +121,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
         return stopped();
     }
     port.tell(Event::Preparing(Preparing::new("counting the classes")));
-    let class_weights = class_weights(&dataset.class_counts()?);
+    let class_weights = config.train.class_weights.of(&dataset.class_counts()?);
     if port.stop_wanted() {
         return stopped();
     }

@@ -136,6 +136,7 @@ fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
         "train.preset" => Some(Preset::ALL.map(|preset| (preset.name(), draft::about(preset))).to_vec()),
         "train.schedule" => Some(vec![("steps", "by a factor"), ("cosine", "to 0")]),
         "data.unobserved" => Some(vec![("free", "free space"), ("ignore", "unknown")]),
+        "train.class_weights" => Some(vec![("cube_root", "of rarity"), ("none", "all alike")]),
         "train.precision" => Some(vec![("f32", "4 bytes"), ("f16", "2 bytes")]),
         "model.architecture" => Some(ARCHITECTURES.iter().map(|kind| (kind.name, kind.about)).collect()),
         "data.train_split" | "data.val_split" => {
