@@ -21,6 +21,7 @@ pub mod hash;
 pub mod kernel;
 pub mod layers;
 pub mod models;
+pub mod reproduce;
 pub mod rng;
 pub mod roofline;
 pub mod selftest;

@@ -20,6 +20,7 @@ mod export;
 mod model;
 pub mod output;
 mod render;
+mod reproduce;
 mod selftest;
 mod signals;
 mod synth;
@@ -64,6 +65,7 @@ enum Command {
     Eval(eval::Args),
     Export(export::Args),
     Render(render::Args),
+    Reproduce(reproduce::Args),
     Selftest(selftest::Args),
     Bench(bench::Args),
     /// List the adapters and their limits
@@ -89,6 +91,7 @@ impl Cli {
             Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Export(args)) => export::run(args),
             Some(Command::Render(args)) => render::run(args),
+            Some(Command::Reproduce(args)) => reproduce::run(args),
             Some(Command::Selftest(args)) => selftest::run(args),
             Some(Command::Bench(args)) => bench::run(args),
             Some(Command::Devices) => devices::run(),

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use sep4d::data::{Dataset, Split};
 use sep4d::figures::shell_quoted;
 use sep4d::gpu::Context;
-use sep4d::models::BatchShape;
-use sep4d::train::checkpoint::{Weights, check_finite, conform};
+use sep4d::train::checkpoint::Weights;
 use sep4d::train::config::RunConfig;
 use sep4d::train::inference::Inference;
 use sep4d::train::run_folder::RunFolder;
@@ -95,12 +94,7 @@ impl Model {
             None => config.device(),
         };
         let context = Context::open(&choice)?;
-        let shape = BatchShape { batch: 1, frames: config.data.frames, size: dataset.grid().size };
-        let mut inference = Inference::new(&context, &config.model, &shape)?;
-        conform(&weights.parameters, &inference.export()?, &checkpoint)?;
-        check_finite(&weights.parameters, &checkpoint)?;
-        inference.import(&weights.parameters, step)?;
-        context.build(&inference.preflight().kernels, |_| true)?;
+        let inference = Inference::trained(&context, &weights, &checkpoint, dataset.grid().size)?;
         Ok(Model { folder, config, checkpoint, step, context, inference, dataset })
     }
 }

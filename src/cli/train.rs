@@ -185,7 +185,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// The command line, for the record.
-fn command_line() -> Vec<String> {
+pub fn command_line() -> Vec<String> {
     std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 

@@ -123,6 +123,16 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Floats of the latents of one clip, as they are decoded.
+    ///
+    /// # Errors
+    /// As for [`ModelConfig::build`].
+    pub fn latent_floats(&self, shape: &BatchShape) -> Result<usize> {
+        let mut g = Graph::new();
+        let built = self.build(&mut g, &BatchShape { batch: 1, ..shape.clone() }, Mode::Look)?;
+        Ok(built.latents.iter().map(|latent| g.tensor(latent.decoded).spec.elements()).sum())
+    }
+
     /// Appends the model to `g`.
     ///
     /// # Errors

@@ -3,8 +3,10 @@
 //! Each of the three is a graph of its own, planned at once and built when it is first used. They share parameters and
 //! arenas with each other and with the training graph, if there is one.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::checkpoint::{Weights, check_finite, conform};
 use super::session::graphs::{
     DecoderGraph, EncoderGraph, EvaluationGraph, decoder_graph, encoder_graph, evaluation_graph,
 };
@@ -136,6 +138,21 @@ impl Inference {
         let parts = Parts::new(model, shape, context.limits(), false)?;
         let memory = Memory::new(context, &parts.plans())?;
         Ok(Inference::of(context, memory, parts, shape))
+    }
+
+    /// The model of a file, ready for one clip of a grid of `size` at a time.
+    ///
+    /// # Errors
+    /// As for [`Inference::new`]; [`Error::Data`] if the parameters are others than the model's, [`Error::NonFinite`] if one of them is not finite.
+    pub fn trained(context: &Arc<Context>, weights: &Weights, file: &Path, size: [usize; 3]) -> Result<Inference> {
+        let Weights { config, parameters, step, .. } = weights;
+        let shape = BatchShape { batch: 1, frames: config.data.frames, size };
+        let mut inference = Inference::new(context, &config.model, &shape)?;
+        conform(parameters, &inference.export()?, file)?;
+        check_finite(parameters, file)?;
+        inference.import(parameters, *step)?;
+        context.build(&inference.preflight().kernels, |_| true)?;
+        Ok(inference)
     }
 
     pub(super) fn of(context: &Arc<Context>, memory: Arc<Memory>, parts: Parts, shape: &BatchShape) -> Inference {

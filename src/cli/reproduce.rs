@@ -1,0 +1,344 @@
+//! `sep4d reproduce`: the paper's tables and figures, measured.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sep4d::data::{Dataset, synth};
+use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::reproduce::{Measured, Outcome, Run, Scale, State, Study, needs, runs, seconds_of_a_step, write};
+use sep4d::train::config::RunConfig;
+use sep4d::train::events::{Command, Event};
+use sep4d::train::run_folder::RunFolder;
+use sep4d::train::trainer::{Place, Request, Task, Trainer};
+use sep4d::{Error, Result};
+
+use super::console::Console;
+use super::output::{put, say, tell};
+use super::signals::{Signals, Wish};
+use super::table::table;
+use super::train::command_line;
+
+/// Train and measure what the paper's tables and figures compare, beside what was published
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which tables and figures
+    #[arg(required = true, value_parser = STUDIES)]
+    what: Vec<String>,
+    /// How large: tiny (minutes), small (hours on two cores, both on generated towns) or paper
+    #[arg(long, default_value = "small", value_parser = ["tiny", "small", "paper"])]
+    scale: String,
+    /// Folder of a data set with the splits Train, Val and Test; generated towns where the scale has them
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where runs and report are kept, and found again [default: runs/reproduce-SCALE]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Runs of each model that differ in their seed [default: 3 where the scale affords them]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: Option<u64>,
+    /// Set a key of all runs, such as train.steps=5000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Adapter: its number or a part of its name
+    #[arg(long)]
+    device: Option<String>,
+    /// Print the runs with what they take, and stop
+    #[arg(long)]
+    list: bool,
+    /// Only the runs with these numbers of the list, for machines that share the work
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    only: Vec<usize>,
+    /// Write the report of what is finished, and stop
+    #[arg(long, conflicts_with_all = ["list", "only"])]
+    report: bool,
+}
+
+/// The names of all studies, and of their sum.
+const STUDIES: [&str; 8] = ["table1", "table2", "table3", "table4", "figure3", "figure4", "figure5", "all"];
+
+/// A run with what is known of it.
+struct Job {
+    run: Run,
+    folder: PathBuf,
+    config: RunConfig,
+    state: State,
+    /// Seconds that it still takes, bytes of memory, and parameters.
+    needs: Option<(f64, usize, usize)>,
+}
+
+impl Job {
+    /// Steps of its newest checkpoint.
+    fn steps_done(&self) -> Result<usize> {
+        let Some(run) = RunFolder::find(&self.folder)? else { return Ok(0) };
+        Ok(run.checkpoints().index()?.latest.unwrap_or(0) as usize)
+    }
+}
+
+/// What is asked for.
+struct Order {
+    scale: Scale,
+    studies: Vec<Study>,
+    output: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Error::Usage`] for a wrong option, [`Error::Interrupted`] after a signal, and the first thing that a run fails with.
+pub fn run(args: Args) -> Result<()> {
+    let mut signals = Signals::register()?;
+    let scale: Scale = args.scale.parse()?;
+    let all = args.what.iter().any(|name| name == "all");
+    let studies = Study::ALL.into_iter().filter(|study| all || args.what.iter().any(|name| name == study.name()));
+    let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(format!("reproduce-{}", scale.name())));
+    let order = Order { scale, studies: studies.collect(), output };
+
+    let data = data(&args, &order)?;
+    let mut jobs = jobs(&args, &order, &data)?;
+    if let Some(wrong) = args.only.iter().find(|number| !(1..=jobs.len()).contains(number)) {
+        return Err(Error::Usage(format!("--only {wrong}: there are runs 1 to {}; see --list", jobs.len())));
+    }
+    if args.report {
+        return order.report(&jobs);
+    }
+    let choice = args.device.as_deref().unwrap_or("best").parse().unwrap_or(DeviceChoice::Best);
+    stopped(&mut signals)?;
+    estimate(&choice, &mut jobs, &mut signals)?;
+    list(&jobs)?;
+    if args.list {
+        return Ok(());
+    }
+    let chosen: Vec<usize> = match args.only.as_slice() {
+        [] => (0..jobs.len()).collect(),
+        only => only.iter().map(|number| number - 1).collect(),
+    };
+    let mut failure = None;
+    for (done, &i) in chosen.iter().enumerate() {
+        let title = format!("[{}/{}] {}", done + 1, chosen.len(), jobs[i].run.name());
+        match work(&title, &jobs[i], scale, &choice, &mut signals) {
+            Ok(Some(outcome)) => {
+                jobs[i].state = State::Finished(outcome.into());
+                order.write(&jobs)?;
+            }
+            Ok(None) => {}
+            Err(why @ Error::Interrupted { .. }) => return Err(why),
+            Err(why) => {
+                tell(&format!("warning: {} is left out: {why}", jobs[i].run.name()));
+                failure = failure.or(Some(why));
+            }
+        }
+    }
+    order.report(&jobs)?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// The data set that was given, or generated towns, complete.
+fn data(args: &Args, order: &Order) -> Result<PathBuf> {
+    if let Some(root) = &args.data {
+        return Ok(std::path::absolute(root).unwrap_or_else(|_| root.clone()));
+    }
+    let Some(towns) = order.scale.towns()? else {
+        return Err(Error::Usage(
+            "the scale paper has no data of its own; give the folder of CarlaSC by --data DIR, or choose --scale small"
+                .into(),
+        ));
+    };
+    let folder = order.output.join("data");
+    if !synth::is_written(&folder, &towns) {
+        say!("generating towns in {}", folder.display())?;
+        synth::write(&folder, &towns, |_| {})?;
+    }
+    Ok(std::path::absolute(&folder).unwrap_or(folder))
+}
+
+fn jobs(args: &Args, order: &Order, data: &Path) -> Result<Vec<Job>> {
+    let device = args.device.iter().map(|device| format!("train.device={device}"));
+    let set: Vec<String> = args.set.iter().cloned().chain(device).collect();
+    let job = |run: Run| {
+        let folder = order.output.join("runs").join(run.name());
+        let mut config = run.config(order.scale, data, &set)?;
+        let dataset = Dataset::open(data, config.data.train_split, config.dataset_options())?;
+        config.settle(dataset.classes())?;
+        config.output.dir.clone_from(&folder);
+        let state = State::of(&folder, &config)?;
+        Ok(Job { run, folder, config, state, needs: None })
+    };
+    runs(&order.studies, order.scale, args.seeds).into_iter().map(job).collect()
+}
+
+/// Plans each run that is not finished, and times a step of each model at its shortest clips; its other lengths take as much longer as they
+/// have more operations.
+fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> Result<()> {
+    if jobs.iter().all(|job| matches!(job.state, State::Finished(_))) {
+        return Ok(());
+    }
+    let context = Context::open(choice)?;
+    let console = Console::new(jobs.len() as u64, "runs planned");
+    // By model: seconds for an operation; by model and length: what it needs.
+    let (mut pace, mut plans) = (BTreeMap::new(), BTreeMap::new());
+    for (i, job) in jobs.iter_mut().enumerate() {
+        console.advance(i as u64, job.run.name());
+        stopped(signals)?;
+        let (name, frames) = (job.run.variant.name, job.run.frames);
+        let dataset = Dataset::open(&job.config.data.root, job.config.data.train_split, job.config.dataset_options())?;
+        let plan = match plans.get(&(name, frames)) {
+            Some(plan) => plan,
+            None => plans.entry((name, frames)).or_insert(needs(&context, &job.config, dataset.grid().size)?),
+        };
+        if matches!(job.state, State::Finished(_)) {
+            continue;
+        }
+        let per_flop = match pace.get(name) {
+            Some(per_flop) => *per_flop,
+            None => {
+                let seconds = seconds_of_a_step(&context, &job.config, &dataset)? / plan.flops_per_step as f64;
+                *pace.entry(name).or_insert(seconds)
+            }
+        };
+        let steps = job.config.train.steps.saturating_sub(job.steps_done()?) as f64;
+        job.needs = Some((steps * per_flop * plan.flops_per_step as f64, plan.peak_bytes, plan.parameters));
+    }
+    console.end();
+    context.save_pipeline_cache();
+    Ok(())
+}
+
+fn list(jobs: &[Job]) -> Result<()> {
+    let row = |(i, job): (usize, &Job)| {
+        let (state, miou) = match &job.state {
+            State::Open => ("open", String::new()),
+            State::Begun => ("begun", String::new()),
+            State::Finished(outcome) => ("finished", percent(outcome.evaluation.total.miou)),
+        };
+        let costs = job.needs.map_or([String::new(), String::new(), String::new()], |(seconds, memory, parameters)| {
+            [thousands(parameters as u64), bytes(memory as u64), duration(seconds)]
+        });
+        [job.run.name(), (i + 1).to_string(), thousands(job.config.train.steps as u64)]
+            .into_iter()
+            .chain(costs)
+            .chain([state.to_owned(), miou])
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = jobs.iter().enumerate().map(row).collect();
+    put!("{}", table(&["run", "number", "steps", "parameters", "memory", "time", "state", "mIoU"], &rows))?;
+    let left: f64 = jobs.iter().filter_map(|job| Some(job.needs?.0)).sum();
+    let open = jobs.iter().filter(|job| job.needs.is_some()).count();
+    match open {
+        0 => say!("all {} runs are finished", jobs.len()),
+        _ => say!("{open} runs to go, about {} of training, measurements left out", duration(left)),
+    }
+}
+
+/// Brings a run to its end and measures it; nothing if another process is at it.
+fn work(title: &str, job: &Job, scale: Scale, choice: &DeviceChoice, signals: &mut Signals) -> Result<Option<Outcome>> {
+    if let State::Finished(outcome) = &job.state {
+        return Ok(Some(Outcome::clone(outcome)));
+    }
+    let console = Console::new(job.config.train.steps as u64, "steps");
+    console.line(title);
+    if !train(job, &console, signals)? {
+        console.end();
+        console.line(&format!("{title} is under way in another process; it is left to that"));
+        return Ok(None);
+    }
+    console.end();
+    let context = Context::open(choice)?;
+    let console = Console::new(0, "clips scored");
+    let mut wish = None;
+    let outcome = Outcome::measure(&context, &job.folder, scale.scored_clips(), |done, all| {
+        console.begin(done as u64, all as u64);
+        wish = signals.take().or(wish);
+        !matches!(wish, Some(Wish::Stop(_) | Wish::Hasten(_)))
+    })?;
+    console.end();
+    context.save_pipeline_cache();
+    if let (None, Some(Wish::Stop(signal) | Wish::Hasten(signal))) = (&outcome, wish) {
+        return Err(interrupted(signal));
+    }
+    if let Some(Outcome { evaluation, seconds, .. }) = &outcome {
+        let (miou, iou) = (percent(evaluation.total.miou), percent(evaluation.total.iou));
+        say!("{title}: mIoU {miou}, IoU {iou}, trained in {}", duration(*seconds))?;
+    }
+    Ok(outcome)
+}
+
+/// Trains a run to its last step; false if another process does.
+fn train(job: &Job, console: &Console, signals: &mut Signals) -> Result<bool> {
+    if job.steps_done()? >= job.config.train.steps {
+        return Ok(true);
+    }
+    let (config, resume) = match RunFolder::find(&job.folder)? {
+        Some(begun) => (begun.config()?.resumed_as(job.config.clone())?, true),
+        None => (job.config.clone(), false),
+    };
+    let (place, task) = (Place::At(job.folder.clone()), Task::Train { resume });
+    let trainer =
+        Trainer::start(Request { config, place, task, background: false, command_line: command_line(), wake: None })?;
+    let mut stopping = None;
+    loop {
+        match trainer.next_event(Duration::from_millis(100))? {
+            Some(Event::Finished(finished)) => {
+                return match (stopping, finished.stopped) {
+                    (Some(signal), true) => Err(interrupted(signal)),
+                    _ => Ok(true),
+                };
+            }
+            Some(Event::Failed(Error::Busy(_))) => return Ok(false),
+            Some(Event::Failed(why)) => return Err(why),
+            Some(Event::Started(started)) => console.begin(started.step.into(), started.steps.into()),
+            Some(Event::Step(metrics)) => console.advance(metrics.step.into(), format!("loss {:.3}", metrics.loss)),
+            Some(Event::Warning(text)) => console.warn(&text),
+            _ => {}
+        }
+        match signals.take() {
+            Some(Wish::Save) => drop(trainer.send(Command::Save)),
+            Some(Wish::Stop(signal)) => {
+                console.line("stopping after this step, and saving a checkpoint");
+                stopping = Some(signal);
+            }
+            Some(Wish::Hasten(signal)) => {
+                console.end();
+                tell(&format!("error: {}", interrupted(signal)));
+                // Whatever the trainer writes comes into its place whole, or not at all.
+                signal_hook::low_level::exit(128 + signal);
+            }
+            None => {}
+        }
+        if stopping.is_some() {
+            trainer.send(Command::Stop);
+        }
+    }
+}
+
+fn interrupted(signal: i32) -> Error {
+    Error::Interrupted { signal, saved: "what is finished is kept; the same command goes on from there".into() }
+}
+
+fn stopped(signals: &mut Signals) -> Result<()> {
+    match signals.take() {
+        Some(Wish::Stop(signal) | Wish::Hasten(signal)) => Err(interrupted(signal)),
+        Some(Wish::Save) | None => Ok(()),
+    }
+}
+
+impl Order {
+    /// The report of what is finished.
+    fn write(&self, jobs: &[Job]) -> Result<PathBuf> {
+        let mut measured = Vec::new();
+        for job in jobs {
+            if let State::Finished(outcome) = &job.state {
+                let history = RunFolder::open(&job.folder)?.history()?;
+                measured.push(Measured { run: job.run.clone(), outcome: Outcome::clone(outcome), history });
+            }
+        }
+        write(&self.output.join("report"), self.scale, &self.studies, &measured, jobs.len(), &[])
+    }
+
+    /// The same, and where it is.
+    fn report(&self, jobs: &[Job]) -> Result<()> {
+        let page = self.write(jobs)?;
+        say!("wrote {}", shell_quoted(&page))
+    }
+}
