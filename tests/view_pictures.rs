@@ -4,7 +4,7 @@
 
 use image::{Rgba, RgbaImage};
 use sep4d::view::{
-    Camera, ClassStyle, FramePair, Geometry, Handedness, Headless, Look, Mesh, Ornaments, Palette, PictureInput,
+    Camera, ClassStyle, ComparedFrame, Geometry, Handedness, Headless, Look, Mesh, Ornaments, Palette, PictureInput,
     Projection, Theme, Visible, VoxelOutcome, gif, save_png, sheet,
 };
 
@@ -56,14 +56,14 @@ fn classes() -> Vec<ClassStyle> {
     names.iter().zip(COLORS).map(|(name, color)| ClassStyle { name: (*name).into(), color }).collect()
 }
 
-fn frames(n: usize) -> Vec<FramePair> {
+fn frames(n: usize) -> Vec<ComparedFrame> {
     (0..n)
         .map(|i| {
             let mut reconstruction = scene();
             reconstruction[at(i % SIZE[0], 0, 1)] = 3;
             reconstruction[at(6, 2, 3)] = 0;
             reconstruction[at(0, 7, 0)] = 2;
-            FramePair { original: scene(), reconstruction, observed: None }
+            ComparedFrame { original: scene(), reconstructions: vec![reconstruction], observed: None }
         })
         .collect()
 }
@@ -276,13 +276,13 @@ fn unobserved_voxels_are_not_shown_as_errors() {
     let mut pair = frames(1).remove(0);
     let panel = [240, 180];
     let invented = VoxelOutcome::Invented.color(Theme::Light);
-    let mut pixels = |pair: &FramePair| {
+    let mut pixels = |pair: &ComparedFrame| {
         let frames = [pair.clone()];
         let input = PictureInput { panel_px: panel, ..PictureInput::new(geometry(), &frames, &classes) };
         count(&sheet(&mut renderer, &input).unwrap(), invented)
     };
     let judged = pixels(&pair);
-    pair.observed = Some(pair.original.iter().zip(&pair.reconstruction).map(|(a, b)| a == b).collect());
+    pair.observed = Some(pair.original.iter().zip(&pair.reconstructions[0]).map(|(a, b)| a == b).collect());
     let unjudged = pixels(&pair);
     assert!(judged > unjudged + 20, "{judged} pixels of invented voxels against {unjudged} of the legend alone");
 }
@@ -317,6 +317,38 @@ fn a_sheet_has_a_row_a_frame_and_shows_every_error() {
     let picture = sheet(&mut renderer, &input(2, Theme::Light)).unwrap();
     save_png(&picture, &path).unwrap();
     assert_eq!(image::open(&path).unwrap().to_rgba8(), picture);
+}
+
+#[test]
+fn several_models_stand_beside_the_original_with_their_errors_below() {
+    let Some((device, queue)) = device() else { return };
+    let mut renderer = Headless::new(&device, &queue).unwrap();
+    let classes = classes();
+    let one = frames(2);
+    let models = ["right".to_owned(), "wrong".to_owned()];
+    let both: Vec<ComparedFrame> = one
+        .iter()
+        .map(|frame| ComparedFrame {
+            reconstructions: vec![frame.original.clone(), frame.reconstructions[0].clone()],
+            ..frame.clone()
+        })
+        .collect();
+    let size = PictureInput { panel_px: [240, 180], max_rows: 2, ..PictureInput::new(geometry(), &one, &classes) };
+    let compared = PictureInput { frames: &both, models: &models, ..size.clone() };
+    let (single, double) = (sheet(&mut renderer, &size).unwrap(), sheet(&mut renderer, &compared).unwrap());
+    // Three columns either way, and twice as many rows.
+    assert_eq!(single.width(), double.width());
+    assert!(double.height() - single.height() >= 360);
+    // Of the right one no error is drawn: its column differs from the other's.
+    let invented = VoxelOutcome::Invented.color(Theme::Light);
+    let middle = double.width() / 2;
+    let column = |from: u32, to: u32| {
+        (from..to)
+            .flat_map(|x| (0..double.height() - 100).map(move |y| (x, y)))
+            .filter(|&(x, y)| double.get_pixel(x, y).0[..3] == invented)
+            .count()
+    };
+    assert!(column(middle + 130, double.width()) > column(middle - 100, middle + 100) + 20);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::figures::frames;
 use crate::files::{make_folder, write_atomically};
 use crate::train::events::StepMetrics;
 use crate::train::metrics::Scores;
-use crate::view::{Camera, ClassStyle, FramePair, Headless, PictureInput, Theme, Visible, gif, save_png, sheet};
+use crate::view::{Camera, ClassStyle, ComparedFrame, Headless, PictureInput, Theme, Visible, gif, save_png, sheet};
 use crate::{Error, Result};
 
 /// Width and height of each view in exported pictures, pixels.
@@ -23,7 +23,7 @@ const PANEL_PX: [u32; 2] = [640, 480];
 
 /// All that a picture needs, apart from the window: it is drawn on a thread of its own.
 struct Picture {
-    frames: Vec<FramePair>,
+    frames: Vec<ComparedFrame>,
     classes: Vec<ClassStyle>,
     first_frame: usize,
     frame_step: usize,
@@ -42,9 +42,9 @@ impl Picture {
         let nothing = || Error::Usage("there is no reconstruction to draw; open a run or train first".into());
         let shown = state.shown.as_ref().ok_or_else(nothing)?;
         let model = shown.model.as_ref().ok_or_else(nothing)?;
-        let pair = |t: usize| FramePair {
+        let pair = |t: usize| ComparedFrame {
             original: shown.frame(&shown.truth, t).to_vec(),
-            reconstruction: state.model_labels(t).unwrap_or_default().to_vec(),
+            reconstructions: vec![state.model_labels(t).unwrap_or_default().to_vec()],
             observed: Some(shown.frame(&shown.observed, t).to_vec()),
         };
         let colors = shown.colors(state.view.safe_colors);

@@ -15,23 +15,23 @@ use sep4d::{Error, Result};
 use super::output::tell;
 
 /// Options that choose a model, its data and the adapter.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Args {
     /// Run folder
     pub run: PathBuf,
     /// Which checkpoint: best, last, or a file
     #[arg(long, default_value = "best")]
-    checkpoint: String,
+    pub checkpoint: String,
     /// Which part of the data [default: that of the run's validations]
     #[arg(long, value_parser = ["train", "val", "test"])]
-    split: Option<String>,
+    pub split: Option<String>,
     /// Another folder of data than the run's
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     /// Another adapter than the run's: its number or a part of its name
     #[arg(long)]
-    device: Option<String>,
+    pub device: Option<String>,
 }
 
 /// A model on a device that takes one clip at a time, and a split.

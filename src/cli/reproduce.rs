@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use sep4d::data::{Dataset, synth};
 use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
+use sep4d::files::make_folder;
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::reproduce::{Measured, Outcome, Run, Scale, State, Study, needs, runs, seconds_of_a_step, write};
 use sep4d::train::config::RunConfig;
 use sep4d::train::events::{Command, Event};
 use sep4d::train::run_folder::RunFolder;
 use sep4d::train::trainer::{Place, Request, Task, Trainer};
+use sep4d::view::{Headless, Theme, save_png, sheet};
 use sep4d::{Error, Result};
 
 use super::console::Console;
+use super::model;
 use super::output::{put, say, tell};
+use super::render::Drawing;
 use super::signals::{Signals, Wish};
 use super::table::table;
 use super::train::command_line;
@@ -120,7 +124,7 @@ pub fn run(args: Args) -> Result<()> {
         match work(&title, &jobs[i], scale, &choice, &mut signals) {
             Ok(Some(outcome)) => {
                 jobs[i].state = State::Finished(outcome.into());
-                order.write(&jobs)?;
+                order.write(&jobs, &[])?;
             }
             Ok(None) => {}
             Err(why @ Error::Interrupted { .. }) => return Err(why),
@@ -324,8 +328,35 @@ fn stopped(signals: &mut Signals) -> Result<()> {
 }
 
 impl Order {
+    /// Draws the clip of Figure 3 as the systems that are finished reconstruct it, and returns what it shows and the file.
+    fn pictures(&self, jobs: &[Job]) -> Result<Vec<(String, PathBuf)>> {
+        let is_drawn = |job: &&Job| {
+            let is_finished = matches!(job.state, State::Finished(_));
+            is_finished && job.run.seed == 0 && Study::Figure3.has(&job.run)
+        };
+        let drawn: Vec<&Job> = jobs.iter().filter(is_drawn).collect();
+        let (true, [first, others @ ..]) = (self.studies.contains(&Study::Figure3), drawn.as_slice()) else {
+            return Ok(Vec::new());
+        };
+        let args = model::Args {
+            run: first.folder.clone(),
+            checkpoint: "last".into(),
+            split: Some("test".into()),
+            data: None,
+            device: None,
+        };
+        let others: Vec<PathBuf> = others.iter().map(|job| job.folder.clone()).collect();
+        let drawing = Drawing::of(&args, &others, None)?;
+        let mut renderer = Headless::new(&drawing.context.device, &drawing.context.queue)?;
+        let path = self.output.join("report").join("figure3.png");
+        make_folder(&self.output.join("report"))?;
+        drawing.draw(Theme::Light, false, 3, |input| save_png(&sheet(&mut renderer, input)?, &path))?;
+        let caption = "Figure 3: one clip of the test split, original beside reconstructions, with their errors below";
+        Ok(vec![(caption.into(), path)])
+    }
+
     /// The report of what is finished.
-    fn write(&self, jobs: &[Job]) -> Result<PathBuf> {
+    fn write(&self, jobs: &[Job], pictures: &[(String, PathBuf)]) -> Result<PathBuf> {
         let mut measured = Vec::new();
         for job in jobs {
             if let State::Finished(outcome) = &job.state {
@@ -333,12 +364,12 @@ impl Order {
                 measured.push(Measured { run: job.run.clone(), outcome: Outcome::clone(outcome), history });
             }
         }
-        write(&self.output.join("report"), self.scale, &self.studies, &measured, jobs.len(), &[])
+        write(&self.output.join("report"), self.scale, &self.studies, &measured, jobs.len(), pictures)
     }
 
     /// The same, and where it is.
     fn report(&self, jobs: &[Job]) -> Result<()> {
-        let page = self.write(jobs)?;
+        let page = self.write(jobs, &self.pictures(jobs)?)?;
         say!("wrote {}", shell_quoted(&page))
     }
 }

@@ -82,6 +82,12 @@ impl Study {
         }
     }
 
+    /// Whether it draws on this run.
+    pub fn has(self, run: &Run) -> bool {
+        let (variants, frames) = self.compares(&Scale::FRAMES);
+        variants.contains(&run.variant) && frames.contains(&run.frames)
+    }
+
     /// The models that it compares, the paper's own last, and the numbers of frames among `frames` at which it does.
     pub(super) fn compares(self, frames: &[usize]) -> (Vec<&'static Variant>, Vec<usize>) {
         let among = |wanted: &[usize]| frames.iter().copied().filter(|t| wanted.contains(t)).collect();

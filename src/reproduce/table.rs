@@ -60,10 +60,7 @@ impl Cell {
     /// For programs: the number, and its deviation.
     fn values(&self) -> [String; 2] {
         match self {
-            Cell::Text(text) if text.contains([',', '"']) => {
-                [format!("\"{}\"", text.replace('"', "\"\"")), String::new()]
-            }
-            Cell::Text(text) => [text.clone(), String::new()],
+            Cell::Text(text) => [quoted(text), String::new()],
             Cell::Spread(Spread { mean, deviation }, _) => {
                 [mean.to_string(), deviation.map_or(String::new(), |deviation| deviation.to_string())]
             }
@@ -114,9 +111,17 @@ impl Table {
             });
             parts.collect::<Vec<_>>().join(",") + "\n"
         };
-        let head = line(&|i| [self.columns[i].clone(), format!("{} deviation", self.columns[i])]);
+        let head = line(&|i| [quoted(&self.columns[i]), quoted(&format!("{} deviation", self.columns[i]))]);
         let rows = self.rows.iter().map(|row| line(&|i| row[i].values()));
         head + &rows.collect::<String>()
+    }
+}
+
+/// A field of a CSV file (RFC 4180).
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
     }
 }
 
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_table_is_written_for_people_and_for_programs() {
-        let mut table = Table::new("t", "A table", &["model", "mIoU", "published"]);
+        let mut table = Table::new("t", "A table", &["model", "mIoU, %", "published"]);
         table.rows.push(vec![
             Cell::Text("a, b".into()),
             Cell::spread(Spread::of([1.0, 2.0]), 1),
@@ -141,10 +146,10 @@ mod tests {
         ]);
         table.rows.push(vec![Cell::Text("c".into()), Cell::None, Cell::None]);
         table.notes.push("A note.".into());
-        let expected = "## A table\n\n| model | mIoU | published |\n| --- | --: | --: |\n| a, b | 1.5 ± 0.7 | 3.25 |\n\
+        let expected = "## A table\n\n| model | mIoU, % | published |\n| --- | --: | --: |\n| a, b | 1.5 ± 0.7 | 3.25 |\n\
                         | c | - | - |\n\n- A note.\n\n";
         assert_eq!(table.markdown(), expected);
         let deviation = 0.5f64.sqrt();
-        assert_eq!(table.csv(), format!("model,mIoU,mIoU deviation,published\n\"a, b\",1.5,{deviation},3.25\nc,,,\n"));
+        assert_eq!(table.csv(), format!("model,\"mIoU, %\",\"mIoU, % deviation\",published\n\"a, b\",1.5,{deviation},3.25\nc,,,\n"));
     }
 }

@@ -8,9 +8,6 @@ use super::text::{Style, Typeface, blend};
 use super::theme::{Rgb, ThemeColors};
 use crate::Result;
 
-/// Columns of every page, left to right.
-pub(super) const COLUMNS: [&str; 3] = ["Original", "Reconstruction", "Error"];
-
 /// Lengths in pixels, all multiples of one scale that follows the panel's width.
 struct Metrics {
     margin: f32,
@@ -48,15 +45,15 @@ pub(super) struct Page {
     face: Typeface,
     metrics: Metrics,
     panel: [u32; 2],
-    columns_x: [f32; 3],
+    columns_x: Vec<f32>,
     rows_y: Vec<f32>,
 }
 
 impl Page {
-    /// Lays out a page of `rows` frames with the given legends and draws everything that is the same on all pages.
+    /// Lays out a page of `frames` frames with the given legends and draws everything that is the same on all pages.
     pub(super) fn new(
         input: &PictureInput<'_>,
-        rows: usize,
+        frames: usize,
         occurring: &[&ClassStyle],
         totals: &ErrorCounts,
     ) -> Result<Page> {
@@ -72,8 +69,11 @@ impl Page {
             .fold(0.0, f32::max)
             .ceil()
             + m.panel_gap * 1.5;
-        let columns_x: [f32; 3] = std::array::from_fn(|c| m.margin + gutter + c as f32 * (panel[0] + m.panel_gap));
-        let right = columns_x[2] + panel[0];
+        let headings = input.headings();
+        let column = |c: usize| m.margin + gutter + c as f32 * (panel[0] + m.panel_gap);
+        let columns_x: Vec<f32> = (0..headings.len()).map(column).collect();
+        let last = columns_x[headings.len() - 1];
+        let right = last + panel[0];
         let text_width = right - columns_x[0];
 
         let mut cursor = m.margin;
@@ -89,25 +89,28 @@ impl Page {
             cursor += m.row_gap;
         }
         cursor += m.heading.em_px;
-        for (x, name) in columns_x.into_iter().zip(COLUMNS) {
+        for (&x, name) in columns_x.iter().zip(headings) {
             lines.push((x, cursor, name.to_owned(), m.heading));
         }
         cursor += m.heading.em_px * 0.65;
+        let rows = frames * input.panels().len();
         let rows_y: Vec<f32> = (0..rows).map(|r| cursor + r as f32 * (panel[1] + m.row_gap)).collect();
         cursor += rows as f32 * (panel[1] + m.row_gap) + m.row_gap * 0.5;
 
         let classes: Vec<Entry> =
             occurring.iter().map(|c| Entry { text: c.name.clone(), value: None, color: c.color }).collect();
+        // Shares of several models together would say nothing about any of them.
+        let shares = input.models.len() < 2;
         let errors: Vec<Entry> = VoxelOutcome::JUDGED
             .into_iter()
             .map(|outcome| Entry {
                 text: outcome.name().to_owned(),
-                value: totals.share(outcome).map(|share| format!("{:.1} %", 100.0 * share)),
+                value: totals.share(outcome).filter(|_| shares).map(|share| format!("{:.1} %", 100.0 * share)),
                 color: outcome.color(input.theme),
             })
             .collect();
-        let classes = Legend::new(&face, m, "Classes", classes, 2.0 * panel[0] + m.panel_gap);
-        let errors = Legend::new(&face, m, "Share of occupied voxels", errors, panel[0]);
+        let classes = Legend::new(&face, m, "Classes", classes, last - columns_x[0] - m.panel_gap);
+        let errors = Legend::new(&face, m, if shares { "Share of occupied voxels" } else { "Occupied voxels" }, errors, panel[0]);
         let height = cursor + classes.height(m).max(errors.height(m)) + m.margin;
 
         let [r, g, b] = colors.page;
@@ -116,7 +119,7 @@ impl Page {
             face.draw(&mut base, *x, *baseline, text, *style);
         }
         classes.draw(&mut base, &face, m, columns_x[0], cursor);
-        errors.draw(&mut base, &face, m, columns_x[2], cursor);
+        errors.draw(&mut base, &face, m, last, cursor);
         Ok(Page { base, face, metrics, panel: input.panel_px, columns_x, rows_y })
     }
 
@@ -142,10 +145,10 @@ impl Page {
         row: usize,
         input: &PictureInput<'_>,
         frame: usize,
-        counts: &ErrorCounts,
+        iou: Option<f64>,
     ) {
         let m = &self.metrics;
-        let texts = row_label_texts(input, frame, counts.occupancy_iou());
+        let texts = row_label_texts(input, frame, iou);
         let mut baseline = self.rows_y[row] + self.panel[1] as f32 * 0.5 - m.label.em_px * 0.6;
         for (text, strong) in texts {
             let style = if strong { m.label } else { m.note };

@@ -37,6 +37,6 @@ pub use offscreen::Offscreen;
 pub use ornament::{Ornaments, round_length_m};
 pub use palette::{Palette, heat_color, heat_palette};
 pub use pick::{Hit, pick};
-pub use picture::{ClassStyle, FramePair, PictureInput, save_png, sheet};
+pub use picture::{ClassStyle, ComparedFrame, PictureInput, save_png, sheet};
 pub use renderer::{Antialiasing, Look, VoxelRenderer, VoxelScene};
 pub use theme::Theme;

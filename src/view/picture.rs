@@ -1,5 +1,7 @@
-//! Sheets of panels: `original | reconstruction | error`, one row a frame.
+//! Sheets of panels: `original | reconstruction | error`, one row a frame; of several models a row of reconstructions beside the original,
+//! and one of their errors below.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
@@ -30,13 +32,13 @@ pub struct ClassStyle {
     pub color: Rgb,
 }
 
-/// One frame before and after the model.
+/// One frame before and after each model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FramePair {
+pub struct ComparedFrame {
     /// `[X*Y*Z]` class ids, z fastest; 0 is free.
     pub original: Vec<u8>,
-    /// `[X*Y*Z]` class ids, z fastest; 0 is free.
-    pub reconstruction: Vec<u8>,
+    /// Of each model `[X*Y*Z]` class ids, z fastest; 0 is free.
+    pub reconstructions: Vec<Vec<u8>>,
     /// `[X*Y*Z]`: which voxels the sensor saw; the others are not judged. `None`: all.
     pub observed: Option<Vec<bool>>,
 }
@@ -46,8 +48,10 @@ pub struct FramePair {
 pub struct PictureInput<'a> {
     /// The grid of every frame.
     pub geometry: Geometry,
-    /// The frames in order of time; at least one.
-    pub frames: &'a [FramePair],
+    /// The frames in order of time, at least one, with as many reconstructions each as there are models.
+    pub frames: &'a [ComparedFrame],
+    /// Headings of several models; empty if there is one.
+    pub models: &'a [String],
     /// Number of the first frame in labels.
     pub first_frame: usize,
     /// By how much the number grows from one frame to the next.
@@ -74,10 +78,11 @@ pub struct PictureInput<'a> {
 
 impl<'a> PictureInput<'a> {
     /// A light sheet of at most five rows of 480 x 360 panels, without title, caption or times.
-    pub fn new(geometry: Geometry, frames: &'a [FramePair], classes: &'a [ClassStyle]) -> PictureInput<'a> {
+    pub fn new(geometry: Geometry, frames: &'a [ComparedFrame], classes: &'a [ClassStyle]) -> PictureInput<'a> {
         PictureInput {
             geometry,
             frames,
+            models: &[],
             first_frame: 1,
             frame_step: 1,
             frame_interval_s: None,
@@ -89,6 +94,40 @@ impl<'a> PictureInput<'a> {
             max_rows: 5,
             camera: None,
             visible: Visible::all(),
+        }
+    }
+}
+
+/// What stands in a place of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Panel {
+    /// The frame as it is.
+    Original,
+    /// What a model makes of it.
+    Reconstruction(usize),
+    /// Where that is wrong.
+    Error(usize),
+}
+
+impl PictureInput<'_> {
+    /// The panels of a frame with their columns, row by row.
+    pub(super) fn panels(&self) -> Vec<Vec<(usize, Panel)>> {
+        let of = |panel: fn(usize) -> Panel| (0..self.models.len()).map(move |model| (model + 1, panel(model)));
+        match self.models.len() {
+            0 | 1 => vec![vec![(0, Panel::Original), (1, Panel::Reconstruction(0)), (2, Panel::Error(0))]],
+            _ => {
+                let original = std::iter::once((0, Panel::Original));
+                vec![original.chain(of(Panel::Reconstruction)).collect(), of(Panel::Error).collect()]
+            }
+        }
+    }
+
+    /// The headings of the columns.
+    pub(super) fn headings(&self) -> Vec<&str> {
+        match self.models {
+            [] => vec!["Original", "Reconstruction", "Error"],
+            [one] => vec!["Original", one, "Error"],
+            several => std::iter::once("Original").chain(several.iter().map(String::as_str)).collect(),
         }
     }
 }
@@ -175,12 +214,21 @@ impl<'a> Studio<'a> {
         let mut occurs = [false; 256];
         let mut totals = ErrorCounts::default();
         for &frame in shown {
-            let pair = &input.frames[frame];
-            for labels in [&pair.original, &pair.reconstruction] {
+            let ComparedFrame { original, reconstructions, observed } = &input.frames[frame];
+            if reconstructions.len() != input.models.len().max(1) {
+                return Err(Error::Usage(format!(
+                    "a frame has {} reconstructions, but there are {} models",
+                    reconstructions.len(),
+                    input.models.len().max(1)
+                )));
+            }
+            for labels in std::iter::once(original).chain(reconstructions) {
                 input.geometry.check(labels.len())?;
                 labels.iter().for_each(|&label| occurs[label as usize] = true);
             }
-            totals.add(&outcomes(&pair.original, &pair.reconstruction, pair.observed.as_deref())?.1);
+            for reconstruction in reconstructions {
+                totals.add(&outcomes(original, reconstruction, observed.as_deref())?.1);
+            }
         }
         let unnamed = (input.classes.len()..256).find(|&id| occurs[id]);
         if let Some(id) = unnamed {
@@ -220,7 +268,7 @@ impl<'a> Studio<'a> {
         Page::new(self.input, rows, &self.occurring, &self.totals)
     }
 
-    /// Renders the three panels of a frame into a row of the page and labels it.
+    /// Renders the panels of a frame into its place on the page, counted in frames, and labels it.
     pub(super) fn row(
         &self,
         renderer: &mut Headless,
@@ -230,33 +278,44 @@ impl<'a> Studio<'a> {
         frame: usize,
     ) -> Result<()> {
         let input = self.input;
-        let pair = &input.frames[frame];
-        let observed = pair.observed.as_deref();
-        let (_, counts) = outcomes(&pair.original, &pair.reconstruction, observed)?;
-        let errors = visible_outcomes(&pair.original, &pair.reconstruction, observed, &input.visible.classes);
+        let ComparedFrame { original, reconstructions, observed } = &input.frames[frame];
+        let observed = observed.as_deref();
         let mut classes = ClassMask::all();
         classes.set(VoxelOutcome::Unobserved as u8, false);
         let judged = Visible { classes, ..input.visible.clone() };
-        let panels = [
-            (&pair.original, &input.visible, &self.class_palette),
-            (&pair.reconstruction, &input.visible, &self.class_palette),
-            (&errors, &judged, &self.error_palette),
-        ];
-        for (column, (labels, visible, palette)) in panels.into_iter().enumerate() {
-            let mesh = Mesh::new(labels, &input.geometry, visible)?;
-            let look = Look {
-                camera: &self.camera,
-                geometry: input.geometry,
-                palette,
-                theme: input.theme,
-                ornaments: &Ornaments::default(),
-                pixels_per_point: SUPERSAMPLING as f32,
-            };
-            let [width, height] = input.panel_px.map(|side| side.saturating_mul(SUPERSAMPLING));
-            let panel = renderer.render(mesh, &look, width, height)?;
-            page.place(canvas, row, column, &shrink(&panel));
+        let panels = input.panels();
+        for (line, places) in panels.iter().enumerate() {
+            for &(column, panel) in places {
+                let (labels, visible, palette) = match panel {
+                    Panel::Original => (original.as_slice().into(), &input.visible, &self.class_palette),
+                    Panel::Reconstruction(model) => {
+                        (reconstructions[model].as_slice().into(), &input.visible, &self.class_palette)
+                    }
+                    Panel::Error(model) => {
+                        let errors =
+                            visible_outcomes(original, &reconstructions[model], observed, &input.visible.classes);
+                        (Cow::Owned(errors), &judged, &self.error_palette)
+                    }
+                };
+                let mesh = Mesh::new(&labels, &input.geometry, visible)?;
+                let look = Look {
+                    camera: &self.camera,
+                    geometry: input.geometry,
+                    palette,
+                    theme: input.theme,
+                    ornaments: &Ornaments::default(),
+                    pixels_per_point: SUPERSAMPLING as f32,
+                };
+                let [width, height] = input.panel_px.map(|side| side.saturating_mul(SUPERSAMPLING));
+                let panel = renderer.render(mesh, &look, width, height)?;
+                page.place(canvas, row * panels.len() + line, column, &shrink(&panel));
+            }
         }
-        page.label(canvas, row, input, frame, &counts);
+        let counts = match reconstructions.as_slice() {
+            [one] => Some(outcomes(original, one, observed)?.1),
+            _ => None,
+        };
+        page.label(canvas, row * panels.len(), input, frame, counts.and_then(|counts| counts.occupancy_iou()));
         Ok(())
     }
 }
@@ -278,14 +337,14 @@ mod tests {
         (0..n).map(|i| ClassStyle { name: format!("class {i}"), color: [i as u8; 3] }).collect()
     }
 
-    fn frame(original: [u8; 8], reconstruction: &[u8]) -> FramePair {
-        FramePair { original: original.into(), reconstruction: reconstruction.into(), observed: None }
+    fn frame(original: [u8; 8], reconstruction: &[u8]) -> ComparedFrame {
+        ComparedFrame { original: original.into(), reconstructions: vec![reconstruction.into()], observed: None }
     }
 
     #[test]
     fn wrong_input_is_refused_before_anything_is_drawn() {
         let (two, good) = (classes(2), [frame([1; 8], &[1; 8])]);
-        let check = |frames: &[FramePair], classes: &[ClassStyle], panel_px| {
+        let check = |frames: &[ComparedFrame], classes: &[ClassStyle], panel_px| {
             let input =
                 PictureInput { panel_px, ..PictureInput::new(Geometry::new([2, 2, 2], [0.4; 3]), frames, classes) };
             Studio::new(&input, &spread(frames.len(), 5)).map(|_| ())
@@ -295,6 +354,8 @@ mod tests {
         assert!(matches!(check(&good, &two, [0, 64]), Err(Error::Usage(_))));
         assert!(matches!(check(&[frame([1; 8], &[1; 7])], &two, [64, 64]), Err(Error::Shape(_))));
         assert!(matches!(check(&[frame([1; 8], &[9; 8])], &two, [64, 64]), Err(Error::Data(_))));
+        let alone = ComparedFrame { reconstructions: Vec::new(), ..frame([1; 8], &[]) };
+        assert!(matches!(check(&[alone], &two, [64, 64]), Err(Error::Usage(_))));
     }
 
     #[test]
