@@ -2,8 +2,6 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +11,7 @@ use serde_json::Value;
 
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sep4d"));
-    common::heeding_signals(&mut command).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -38,7 +36,10 @@ fn it_is_killed_begun_again_and_shared_and_its_report_holds_what_was_measured() 
 
     let (code, text) = run(&[&order[..], &["--list"]].concat());
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("sep4d-bev-t16-seed0") && text.contains("runs to go") && !text.contains("finished"), "{text}");
+    assert!(
+        text.contains("sep4d-bev-t16-seed0") && text.contains("runs to go") && !text.contains("finished"),
+        "{text}"
+    );
     assert!(!output.join("runs").exists());
 
     // Killed once it has a run.
@@ -79,7 +80,8 @@ fn it_is_killed_begun_again_and_shared_and_its_report_holds_what_was_measured() 
     assert!((last[7][0]["mean"].as_f64().unwrap() - 100.0 * miou).abs() < 1e-9);
     assert_eq!(last[9], "76.41");
     let read = |name: &str| fs::read(output.join("report").join(name)).unwrap();
-    let (page, markdown) = (String::from_utf8(read("report.html")).unwrap(), String::from_utf8(read("report.md")).unwrap());
+    let (page, markdown) =
+        (String::from_utf8(read("report.html")).unwrap(), String::from_utf8(read("report.md")).unwrap());
     assert!(page.contains("<table>") && page.contains("data:image/png;base64,") && !page.contains("http"));
     assert!(markdown.contains("46.74") && markdown.contains("(figure3.png)"));
     assert!(String::from_utf8(read("table4.csv")).unwrap().contains("\"mIoU, %\""));

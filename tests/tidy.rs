@@ -83,7 +83,23 @@ const FLOORS: [(&str, &[&str]); 19] = [
     ("selftest", &["error", "gpu", "graph", "kernel", "layers", "rng"]),
     ("train", &["data", "error", "files", "figures", "gpu", "graph", "kernel", "layers", "models"]),
     ("reproduce", &["data", "error", "figures", "files", "gpu", "models", "train", "view"]),
-    ("app", &["data", "error", "files", "figures", "gpu", "graph", "models", "rng", "signals", "train", "view"]),
+    (
+        "app",
+        &[
+            "data",
+            "error",
+            "files",
+            "figures",
+            "gpu",
+            "graph",
+            "models",
+            "reproduce",
+            "rng",
+            "signals",
+            "train",
+            "view",
+        ],
+    ),
     ("lib", &["error"]),
 ];
 

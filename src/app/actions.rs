@@ -4,6 +4,7 @@ use eframe::egui::{Key, KeyboardShortcut, Modifiers};
 
 use super::engine::Phase;
 use super::layout::Pane;
+use super::rivals::MOST;
 use super::state::{Page, State};
 
 /// An order.
@@ -52,6 +53,7 @@ pub enum Action {
     AllClasses,
     ResetCrop,
     Uncertainty,
+    Errors,
     SafeColors,
     Ornaments,
     SelectCentre,
@@ -59,10 +61,12 @@ pub enum Action {
     MoveSelection(i8, i8, i8),
     Deselect,
     WorstFrame,
+    WidestDifference,
     Screenshot,
     ExportGif,
     ExportFrames,
     ExportCsv,
+    ExportComparison,
     Undo,
     Redo,
     Palette,
@@ -147,6 +151,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::PreviousSequence, "Previous sequence", [shift(Key::PageUp)];
     Action::NextSequence, "Next sequence", [shift(Key::PageDown)];
     Action::WorstFrame, "Go to the worst frame", [key(Key::N)];
+    Action::WidestDifference, "Go to where the runs differ most", [key(Key::B)];
     Action::ResetCamera, "Reset the camera", [key(Key::R)];
     Action::TopView, "View from the top", [key(Key::T)];
     Action::FollowEgo, "Follow the ego vehicle", [key(Key::F)];
@@ -184,6 +189,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::AllClasses, "Show all classes", [key(Key::Backtick)];
     Action::ResetCrop, "Show the whole grid", [key(Key::G)];
     Action::Uncertainty, "Colour by uncertainty", [key(Key::U)];
+    Action::Errors, "Colour models by their errors", [key(Key::E)];
     Action::SafeColors, "Colours for colour-blind readers", [key(Key::C)];
     Action::Ornaments, "Axes and scale", [key(Key::X)];
     Action::SelectCentre, "Select the voxel in the middle of the view", [key(Key::V)];
@@ -198,6 +204,7 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::ExportGif, "Export GIF", [command(Key::E)];
     Action::ExportFrames, "Export PNG sequence", [command_shift(Key::E)];
     Action::ExportCsv, "Export metrics as CSV", [command_shift(Key::C)];
+    Action::ExportComparison, "Save a report of the comparison", [command(Key::R)];
     Action::Undo, "Undo the change of view", [command(Key::Z)];
     Action::Redo, "Redo the change of view", [command_shift(Key::Z), command(Key::Y)];
     Action::Palette, "Find a command…", [command(Key::P), command(Key::K)];
@@ -218,6 +225,11 @@ pub const ENTRIES: &[Entry] = entries! {
     Action::Show(Pane::Frames), "Panel: IoU of frames", [command_shift(Key::Num3)];
     Action::Show(Pane::PerClass), "Panel: IoU of classes", [command_shift(Key::Num4)];
     Action::Show(Pane::LearningRate), "Panel: learning rate", [command_shift(Key::Num5)];
+    Action::Show(Pane::Rival(0)), "Panel: model B", [command_shift(Key::Num6)];
+    Action::Show(Pane::Rival(1)), "Panel: model C", [command_shift(Key::Num7)];
+    Action::Show(Pane::Rival(2)), "Panel: model D", [command_shift(Key::Num8)];
+    Action::Show(Pane::Difference), "Panel: difference of models", [command_shift(Key::Num9)];
+    Action::Show(Pane::Compare), "Panel: comparison of runs", [command_shift(Key::Num0)];
     Action::NextPanel, "Next panel", [key(Key::F8)];
     Action::ClosePanel, "Close the panel", [command(Key::W)];
     Action::Resize(1), "Larger panel", [command(Key::CloseBracket)];
@@ -255,24 +267,25 @@ impl Action {
             Action::Step | Action::Save => matches!(engine.phase, Phase::Training | Phase::Paused),
             Action::Stop => engine.is_training() && !engine.stopping,
             Action::Validate => matches!(engine.phase, Phase::Training | Phase::Paused | Phase::Showing),
-            Action::OpenOverlay => workspace,
-            Action::CloseOverlay => state.overlay.is_some(),
+            Action::OpenOverlay => workspace && state.rivals.list.len() < MOST,
+            Action::CloseOverlay => !state.rivals.list.is_empty(),
+            Action::WidestDifference | Action::ExportComparison => state.compared_labels(0).is_some(),
             Action::PreviousClip | Action::NextClip | Action::PreviousSequence | Action::NextSequence => {
                 state.source.is_some()
             }
-            Action::WorstFrame | Action::Uncertainty | Action::ExportGif | Action::ExportFrames => has_model,
+            Action::WorstFrame | Action::Uncertainty | Action::Errors | Action::ExportGif | Action::ExportFrames => {
+                has_model
+            }
             Action::Deselect => state.selected.is_some() || state.view.solo.is_some(),
             Action::MoveSelection(..) => state.selected.is_some(),
             Action::ExportCsv => !state.history.steps.is_empty() || !state.history.validations.is_empty(),
             Action::ToggleClass(class) | Action::SoloClass(class) => {
                 state.shown.as_ref().is_some_and(|shown| usize::from(class) < shown.classes.len())
             }
-            Action::ResetLayout
-            | Action::Show(_)
-            | Action::NextPanel
-            | Action::ClosePanel
-            | Action::Resize(_)
-            | Action::Ornaments => workspace,
+            Action::Show(pane) => workspace && pane.is_of_use(state),
+            Action::ResetLayout | Action::NextPanel | Action::ClosePanel | Action::Resize(_) | Action::Ornaments => {
+                workspace
+            }
             Action::Undo | Action::Redo => true,
             _ => state.shown.is_some(),
         }

@@ -22,8 +22,8 @@ pub enum Purpose {
     Dataset,
     /// To open a run.
     Run,
-    /// To draw the metrics of a second run.
-    Overlay,
+    /// To open a run beside the open one.
+    Rival,
     /// To say where the data of a run are now.
     DataOf {
         /// The run.
@@ -38,7 +38,7 @@ impl Purpose {
         match self {
             Purpose::Dataset => "Choose a data set's folder".into(),
             Purpose::Run => "Choose a run folder".into(),
-            Purpose::Overlay => "Choose a run folder to compare with".into(),
+            Purpose::Rival => "Choose a run folder to compare with".into(),
             Purpose::DataOf { run, .. } => format!("Choose the folder of the data of {}", run.display()),
         }
     }
@@ -107,7 +107,7 @@ impl App {
     pub(super) fn take_chosen(&mut self, path: PathBuf, purpose: Purpose) {
         match purpose {
             Purpose::Dataset | Purpose::Run => self.open(&path),
-            Purpose::Overlay => self.open_overlay(path),
+            Purpose::Rival => self.open_rival(path),
             Purpose::DataOf { run, checkpoint } => self.open_run_with(run, checkpoint, Some(path)),
         }
     }

@@ -9,9 +9,11 @@ use super::App;
 use super::dialogs::PathField;
 use super::engine::Phase;
 use super::jobs::{OpenedRun, Outcome};
+use super::layout::{self, Pane};
 use super::notices::Severity;
+use super::rivals::OpenedRival;
 use super::shown::Shown;
-use super::state::{Page, Resumable, Source};
+use super::state::{Page, Resumable, Source, State};
 use crate::data::Clip;
 use crate::train::config::{OutputConfig, RunConfig};
 use crate::train::events::{Event, Finished};
@@ -37,8 +39,9 @@ impl App {
                 }
             }
         }
-        let clip = self.state.wanted_clip;
-        self.state.engine.refresh(clip);
+        let State { wanted_clip, engine, rivals, notices, .. } = &mut self.state;
+        engine.refresh(*wanted_clip);
+        rivals.take_in(*wanted_clip, notices);
         self.panels.mix.keep_up(&mut self.state);
         if !self.state.jobs.list().is_empty() {
             context.request_repaint_after(PROGRESS);
@@ -132,7 +135,7 @@ impl App {
                     self.train();
                 }
             }
-            Outcome::Overlay(history) => self.state.overlay = Some(history),
+            Outcome::Rival(rival) => self.take_rival(*rival),
             Outcome::Clip(index, clip) => self.take_clip(index, *clip),
             Outcome::Written(path) => self.state.notices.info(format!("Wrote {}", path.display())),
             Outcome::Chosen { path, purpose } => self.take_chosen(path, purpose),
@@ -146,9 +149,22 @@ impl App {
         }
     }
 
+    /// Shows a run beside the open one.
+    fn take_rival(&mut self, rival: OpenedRival) {
+        let State { rivals, engine, wanted_clip, notices, .. } = &mut self.state;
+        if let Err(why) = rivals.add(rival, engine.wake.clone(), *wanted_clip) {
+            return notices.error(&why);
+        }
+        for pane in [Pane::Rival(rivals.list.len() as u8 - 1), Pane::Difference] {
+            layout::uncover(&mut self.tree, pane);
+        }
+        layout::bring_up(&mut self.tree, Pane::Compare);
+    }
+
     fn take_source(&mut self, source: Source) {
         let state = &mut self.state;
         state.leave_run();
+        state.rivals.leave_clips();
         state.recent.opened(&source.root);
         state.run = None;
         state.resumable = None;
@@ -189,6 +205,7 @@ impl App {
         if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
             state.selected = None;
             state.wanted_clip = run.source.held_out.len() / 2;
+            state.rivals.leave_clips();
         }
         state.source = Some(run.source);
         state.run = Some(run.folder.clone());

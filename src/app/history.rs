@@ -16,6 +16,8 @@ pub struct History {
     pub name: String,
     /// Where it lies.
     pub folder: PathBuf,
+    /// Steps after which it has seen each of its clips once, if that is known.
+    pub steps_per_epoch: Option<f64>,
     /// Losses of steps.
     pub steps: Vec<StepMetrics>,
     /// Scores on held-out clips.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::dialogs::Purpose;
 use super::history::History;
+use super::rivals::OpenedRival;
 use super::state::{Resumable, Source};
 use crate::train::config::RunConfig;
 use crate::{Error, Result};
@@ -39,13 +40,13 @@ pub enum Outcome {
     Recut(Source),
     /// A run was opened: its configuration, model file, data and metrics.
     Run(Box<OpenedRun>),
-    /// A second run's metrics were read.
-    Overlay(History),
+    /// A run to compare with was read.
+    Rival(Box<OpenedRival>),
     /// A clip of the data was read, for when there is no model.
     Clip(usize, Box<crate::data::Clip>),
     /// Files were written.
     Written(PathBuf),
-    /// The user chose a path, to open it or to overlay its metrics.
+    /// The user chose a path, to open it or to compare with it.
     Chosen {
         /// The path.
         path: PathBuf,

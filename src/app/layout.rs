@@ -17,6 +17,9 @@ pub enum Pane {
     Original,
     Reconstruction,
     Error,
+    /// What another run makes of the frame, by its number.
+    Rival(u8),
+    Difference,
     Settings,
     Voxel,
     Confusion,
@@ -27,15 +30,20 @@ pub enum Pane {
     Frames,
     PerClass,
     LearningRate,
+    Compare,
 }
 
 impl Pane {
     /// All of them.
-    pub const ALL: [Pane; 14] = [
+    pub const ALL: [Pane; 19] = [
         Pane::Classes,
         Pane::Original,
         Pane::Reconstruction,
+        Pane::Rival(0),
+        Pane::Rival(1),
+        Pane::Rival(2),
         Pane::Error,
+        Pane::Difference,
         Pane::Settings,
         Pane::Voxel,
         Pane::Confusion,
@@ -46,6 +54,7 @@ impl Pane {
         Pane::Frames,
         Pane::PerClass,
         Pane::LearningRate,
+        Pane::Compare,
     ];
 
     /// What its tab says.
@@ -55,6 +64,10 @@ impl Pane {
             Pane::Original => "Original",
             Pane::Reconstruction => "Reconstruction",
             Pane::Error => "Error",
+            Pane::Rival(0) => "Model B",
+            Pane::Rival(1) => "Model C",
+            Pane::Rival(_) => "Model D",
+            Pane::Difference => "Difference",
             Pane::Settings => "Settings",
             Pane::Voxel => "Voxel",
             Pane::Confusion => "Confusion",
@@ -65,17 +78,32 @@ impl Pane {
             Pane::Frames => "Frames",
             Pane::PerClass => "Per class",
             Pane::LearningRate => "Learning rate",
+            Pane::Compare => "Compare",
         }
     }
 
     /// Whether there is something for this view to draw.
     pub fn has_content(self, state: &State) -> bool {
-        state.shown.as_ref().is_some_and(|shown| self == Pane::Original || shown.model.is_some())
+        match self {
+            Pane::Original => state.shown.is_some(),
+            Pane::Rival(number) => state.rival(number.into()).is_some(),
+            Pane::Difference => state.compared_labels(0).is_some(),
+            _ => state.shown.as_ref().is_some_and(|shown| shown.model.is_some()),
+        }
+    }
+
+    /// Whether it can have something to show.
+    pub fn is_of_use(self, state: &State) -> bool {
+        match self {
+            Pane::Rival(number) => usize::from(number) < state.rivals.list.len(),
+            Pane::Difference => !state.rivals.list.is_empty(),
+            _ => true,
+        }
     }
 
     /// Whether it is one of the linked 3D views.
     pub fn is_view(self) -> bool {
-        matches!(self, Pane::Original | Pane::Reconstruction | Pane::Error)
+        matches!(self, Pane::Original | Pane::Reconstruction | Pane::Error | Pane::Rival(_) | Pane::Difference)
     }
 }
 
@@ -87,13 +115,30 @@ pub fn default_tree() -> Tree<Pane> {
         tiles.insert_tab_tile(children)
     };
     let classes = tabs(&[Pane::Classes]);
-    let views = [Pane::Original, Pane::Reconstruction, Pane::Error].map(|pane| tabs(&[pane]));
-    let plots = tabs(&[Pane::Losses, Pane::Accuracy, Pane::PerClass, Pane::Frames, Pane::LearningRate]);
+    let views: [&[Pane]; 6] = [
+        &[Pane::Original],
+        &[Pane::Reconstruction],
+        &[Pane::Rival(0)],
+        &[Pane::Rival(1)],
+        &[Pane::Rival(2)],
+        &[Pane::Error, Pane::Difference],
+    ];
+    let views = views.map(&mut tabs);
+    let plots = tabs(&[Pane::Losses, Pane::Accuracy, Pane::PerClass, Pane::Frames, Pane::LearningRate, Pane::Compare]);
     let inspector = tabs(&[Pane::Settings, Pane::Voxel, Pane::Confusion, Pane::Latents, Pane::Mix]);
     let views = tiles.insert_horizontal_tile(views.to_vec());
     let middle = shared(&mut tiles, LinearDir::Vertical, &[(views, 0.7), (plots, 0.3)]);
     let root = shared(&mut tiles, LinearDir::Horizontal, &[(classes, 0.15), (middle, 0.63), (inspector, 0.22)]);
-    Tree::new(egui::Id::unique("panels"), root, tiles)
+    let mut tree = Tree::new(egui::Id::unique("panels"), root, tiles);
+    cover_rivals(&mut tree);
+    tree
+}
+
+/// Takes away what shows runs that are compared; it keeps its place.
+pub fn cover_rivals(tree: &mut Tree<Pane>) {
+    for pane in Pane::ALL.into_iter().filter(|pane| matches!(pane, Pane::Rival(_) | Pane::Difference)) {
+        close(tree, pane);
+    }
 }
 
 fn shared(tiles: &mut Tiles<Pane>, dir: LinearDir, parts: &[(TileId, f32)]) -> TileId {
@@ -106,6 +151,12 @@ fn shared(tiles: &mut Tiles<Pane>, dir: LinearDir, parts: &[(TileId, f32)]) -> T
 
 /// Brings `pane` to the front, and back if it was closed.
 pub fn bring_up(tree: &mut Tree<Pane>, pane: Pane) {
+    uncover(tree, pane);
+    tree.make_active(|_, tile| matches!(tile, Tile::Pane(other) if *other == pane));
+}
+
+/// Brings `pane` back if it was closed.
+pub fn uncover(tree: &mut Tree<Pane>, pane: Pane) {
     match tree.tiles.find_pane(&pane) {
         Some(id) => tree.tiles.set_visible(id, true),
         None => {
@@ -115,7 +166,6 @@ pub fn bring_up(tree: &mut Tree<Pane>, pane: Pane) {
             }
         }
     }
-    tree.make_active(|_, tile| matches!(tile, Tile::Pane(other) if *other == pane));
 }
 
 /// Takes `pane` away; it keeps its place for when it is brought up again.
@@ -167,7 +217,13 @@ impl egui_tiles::Behavior<Pane> for Panels<'_> {
     }
 
     fn tab_title_for_pane(&mut self, pane: &Pane) -> WidgetText {
-        pane.title().into()
+        match pane {
+            Pane::Rival(number) => {
+                let rival = self.app.state.rivals.list.get(usize::from(*number));
+                rival.map_or_else(|| pane.title().into(), |rival| rival.history.name.as_str().into())
+            }
+            pane => pane.title().into(),
+        }
     }
 
     fn on_tab_button(&mut self, tiles: &mut Tiles<Pane>, id: TileId, tab: egui::Response) -> egui::Response {

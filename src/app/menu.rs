@@ -62,6 +62,7 @@ impl Group {
             | Action::ExportGif
             | Action::ExportFrames
             | Action::ExportCsv
+            | Action::ExportComparison
             | Action::Quit => Group::File,
             Action::Train
             | Action::NewRun
@@ -81,7 +82,8 @@ impl Group {
             | Action::NextClip
             | Action::PreviousSequence
             | Action::NextSequence
-            | Action::WorstFrame => Group::Time,
+            | Action::WorstFrame
+            | Action::WidestDifference => Group::Time,
             Action::ToggleClass(_) | Action::SoloClass(_) | Action::AllClasses => Group::Classes,
             Action::ResetCamera
             | Action::TopView
@@ -92,6 +94,7 @@ impl Group {
             | Action::Zoom(_)
             | Action::ResetCrop
             | Action::Uncertainty
+            | Action::Errors
             | Action::SafeColors
             | Action::Ornaments
             | Action::SelectCentre

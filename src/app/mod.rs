@@ -23,6 +23,7 @@ use view::View;
 
 pub mod actions;
 mod canvas;
+mod comparison;
 mod dialogs;
 mod display;
 mod draft;
@@ -48,6 +49,7 @@ mod perform;
 mod placement;
 mod places;
 pub mod playback;
+pub mod rivals;
 mod run_bar;
 pub mod scores;
 mod sequence;
@@ -168,7 +170,7 @@ impl App {
 
     fn pane(&mut self, ui: &mut Ui, pane: Pane) {
         match pane {
-            Pane::Original | Pane::Reconstruction | Pane::Error => {
+            pane if pane.is_view() => {
                 self.viewports.ui(ui, &mut self.state, pane);
             }
             _ => {

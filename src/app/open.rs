@@ -10,7 +10,7 @@ use super::example::Example;
 use super::history::History;
 use super::jobs::{OpenedRun, Outcome};
 use super::state::{Resumable, Source};
-use super::{App, places};
+use super::{App, places, rivals};
 use crate::data::Dataset;
 use crate::data::synth::{self, SynthOptions};
 use crate::train::config::RunConfig;
@@ -78,7 +78,7 @@ fn open_run(folder: &Path, checkpoint: Option<PathBuf>, data: Option<PathBuf>) -
         }
         Err(why) => return Err(why),
     };
-    let history = History::read(&run)?;
+    let history = History { steps_per_epoch: rivals::steps_per_epoch(&config), ..History::read(&run)? };
     // A model that came without Adam's moments cannot be trained further.
     let moments = folder.join(format!("checkpoints/step-{step:08}.optim.safetensors"));
     let resumable = (step == 0 || moments.is_file()).then(|| Resumable { config: config.clone(), step });
@@ -175,11 +175,12 @@ impl App {
         self.open(&path);
     }
 
-    /// Reads the metrics of a second run, to draw them behind those of the first.
-    pub(super) fn open_overlay(&mut self, folder: PathBuf) {
-        self.state
-            .jobs
-            .start("reading the other run", move |_| Ok(Outcome::Overlay(History::read(&RunFolder::open(&folder)?)?)));
+    /// Opens a run beside the open one, to compare them.
+    pub fn open_rival(&mut self, folder: PathBuf) {
+        let source = self.state.source.clone();
+        self.state.jobs.start("opening the other run", move |_| {
+            Ok(Outcome::Rival(rivals::open(&folder, source.as_ref())?.into()))
+        });
     }
 
     fn open_checkpoint(&mut self, file: PathBuf) {
@@ -211,6 +212,7 @@ impl App {
         let (set, index) = (source.held_out.clone(), self.state.wanted_clip);
         self.state.jobs.start("reading the clip", move |_| Ok(Outcome::Clip(index, Box::new(set.clip(index)?))));
         self.state.engine.ask(index);
+        self.state.rivals.ask(index);
     }
 
     /// Opens what was dropped on the window.

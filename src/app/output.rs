@@ -6,8 +6,9 @@ use std::sync::mpsc::channel;
 use eframe::egui::Context;
 use image::RgbaImage;
 
+use super::comparison::Comparison;
 use super::jobs::Outcome;
-use super::shown::Shown;
+use super::shown::{Reconstructed, Shown};
 use super::state::State;
 use super::view_camera::camera;
 use super::{App, places};
@@ -22,8 +23,10 @@ use crate::{Error, Result};
 const PANEL_PX: [u32; 2] = [640, 480];
 
 /// All that a picture needs, apart from the window: it is drawn on a thread of its own.
-struct Picture {
+pub(super) struct Picture {
     frames: Vec<ComparedFrame>,
+    /// Headings of the models, if there are several.
+    models: Vec<String>,
     classes: Vec<ClassStyle>,
     first_frame: usize,
     frame_step: usize,
@@ -38,7 +41,7 @@ struct Picture {
 
 impl Picture {
     /// The clip as it is seen now.
-    fn of(state: &State, theme: Theme) -> Result<Picture> {
+    pub(super) fn of(state: &State, theme: Theme) -> Result<Picture> {
         let nothing = || Error::Usage("there is no reconstruction to draw; open a run or train first".into());
         let shown = state.shown.as_ref().ok_or_else(nothing)?;
         let model = shown.model.as_ref().ok_or_else(nothing)?;
@@ -51,6 +54,7 @@ impl Picture {
         let aspect = PANEL_PX[0] as f32 / PANEL_PX[1] as f32;
         Ok(Picture {
             frames: (0..shown.frames).map(pair).collect(),
+            models: Vec::new(),
             classes: shown
                 .classes
                 .names
@@ -70,8 +74,17 @@ impl Picture {
         })
     }
 
-    fn input(&self) -> PictureInput<'_> {
+    /// The same with what `others` make of it, all under their `names`, the open model's first.
+    pub(super) fn beside(mut self, shown: &Shown, others: &[&Reconstructed], names: Vec<String>) -> Picture {
+        for (t, frame) in self.frames.iter_mut().enumerate() {
+            frame.reconstructions.extend(others.iter().map(|other| shown.frame(&other.labels, t).to_vec()));
+        }
+        Picture { models: names, ..self }
+    }
+
+    pub(super) fn input(&self) -> PictureInput<'_> {
         PictureInput {
+            models: &self.models,
             first_frame: self.first_frame,
             frame_step: self.frame_step,
             frame_interval_s: self.interval_s,
@@ -165,6 +178,23 @@ impl App {
         self.state.jobs.start(what, move |progress| {
             make_folder(&folder)?;
             draw(&picture, &mut Headless::new(&device, &queue)?, &path, progress)?;
+            Ok(Outcome::Written(path))
+        });
+    }
+
+    /// Writes a page about the runs that are compared: the clip in view as each sees it, scores and curves.
+    pub(super) fn export_comparison(&mut self, theme: Theme) {
+        let comparison = match Comparison::of(&self.state, theme) {
+            Ok(comparison) => comparison,
+            Err(why) => return self.state.notices.error(&why),
+        };
+        let Some(gpu) = &self.gpu else { return };
+        let (device, queue) = (gpu.device.clone(), gpu.queue.clone());
+        let folder = folder(&self.state);
+        let path = free(&folder, "comparison", "html");
+        self.state.jobs.start("writing the comparison", move |_| {
+            make_folder(&folder)?;
+            comparison.write(&mut Headless::new(&device, &queue)?, &path)?;
             Ok(Outcome::Written(path))
         });
     }

@@ -60,8 +60,11 @@ impl App {
             Action::GenerateTown => self.generate(),
             Action::OpenDataset => self.choose(Purpose::Dataset),
             Action::OpenRun => self.choose(Purpose::Run),
-            Action::OpenOverlay => self.choose(Purpose::Overlay),
-            Action::CloseOverlay => state.overlay = None,
+            Action::OpenOverlay => self.choose(Purpose::Rival),
+            Action::CloseOverlay => {
+                state.rivals.clear();
+                layout::cover_rivals(&mut self.tree);
+            }
             Action::Welcome => {
                 state.page = if state.page == Page::Welcome { Page::Workspace } else { Page::Welcome };
             }
@@ -99,12 +102,8 @@ impl App {
                 state.view.solo = None;
             }
             Action::ResetCrop => state.view.crop = View::default().crop,
-            Action::Uncertainty => {
-                state.view.coloring = match state.view.coloring {
-                    Coloring::Class => Coloring::Uncertainty,
-                    Coloring::Uncertainty => Coloring::Class,
-                }
-            }
+            Action::Uncertainty => state.view.toggle_coloring(Coloring::Uncertainty),
+            Action::Errors => state.view.toggle_coloring(Coloring::Errors),
             Action::SafeColors => state.view.safe_colors = !state.view.safe_colors,
             Action::Ornaments => state.view.ornaments = !state.view.ornaments,
             Action::SelectCentre => self.viewports.select_centre(state, self.used_pane),
@@ -115,10 +114,19 @@ impl App {
                 }
             }
             Action::WorstFrame => self.go_to_worst(),
+            Action::WidestDifference => {
+                if let Some(frame) = state.widest_difference() {
+                    state.playback.playing = false;
+                    state.playback.seek(frame, frames);
+                }
+            }
             Action::Screenshot => self.take_screenshot(context),
             Action::ExportGif => self.export_gif(style::scene_theme(&context.global_style().visuals)),
             Action::ExportFrames => self.export_frames(style::scene_theme(&context.global_style().visuals)),
             Action::ExportCsv => self.export_csv(),
+            Action::ExportComparison => {
+                self.export_comparison(style::scene_theme(&context.global_style().visuals));
+            }
             Action::Undo => {
                 if let Some(view) = self.undo.undo(&state.view) {
                     state.view = view.clone();
@@ -143,7 +151,10 @@ impl App {
             }
             Action::NextPanel => {
                 let place = Pane::ALL.iter().position(|pane| *pane == self.used_pane).unwrap_or(0);
-                self.perform(context, Action::Show(Pane::ALL[(place + 1) % Pane::ALL.len()]));
+                let mut next = Pane::ALL.iter().cycle().skip(place + 1);
+                if let Some(&pane) = next.find(|pane| pane.is_of_use(&self.state)) {
+                    self.perform(context, Action::Show(pane));
+                }
             }
             Action::ClosePanel => layout::close(&mut self.tree, self.used_pane),
             Action::Resize(larger) => layout::resize(&mut self.tree, self.used_pane, 1.15f32.powi(larger.into())),

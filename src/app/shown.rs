@@ -1,5 +1,6 @@
 //! The clip in the views: what the data says, and what the model makes of it.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use glam::Vec3;
@@ -74,6 +75,42 @@ pub struct Reconstructed {
     pub latents: Vec<Latent>,
 }
 
+impl Reconstructed {
+    /// Takes the model's part out of a clip of `voxels` voxels a frame.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the parts differ in size.
+    pub fn of(clip: &mut ReconstructedClip, voxels: usize) -> Result<Reconstructed> {
+        let mut counts = Vec::with_capacity(clip.frames);
+        let mut results = Vec::with_capacity(clip.truth.len());
+        let whole = clip.frames * voxels;
+        if [clip.truth.len(), clip.labels.len(), clip.observed.len()] != [whole; 3] {
+            return Err(Error::Shape(format!(
+                "a clip of {} voxels does not fill {} frames of {voxels}",
+                clip.truth.len(),
+                clip.frames
+            )));
+        }
+        for t in 0..clip.frames {
+            let range = t * voxels..(t + 1) * voxels;
+            let observed = Some(&clip.observed[range.clone()]);
+            let (frame, frame_counts) = outcomes(&clip.truth[range.clone()], &clip.labels[range], observed)?;
+            results.extend(frame);
+            counts.push(frame_counts);
+        }
+        Ok(Reconstructed {
+            step: clip.step,
+            labels: take(&mut clip.labels),
+            likely: take(&mut clip.likely),
+            outcomes: results,
+            counts,
+            confusion: take(&mut clip.confusion),
+            scores: take(&mut clip.scores),
+            latents: take(&mut clip.latents),
+        })
+    }
+}
+
 impl Shown {
     /// A clip without a model.
     pub fn of_data(version: u64, index: usize, clip: Clip, grid: Grid, classes: Arc<ClassSet>) -> Shown {
@@ -98,25 +135,12 @@ impl Shown {
     ///
     /// # Errors
     /// [`Error::Shape`] if the parts differ in size.
-    pub fn of_model(version: u64, clip: ReconstructedClip, grid: Grid, classes: Arc<ClassSet>) -> Result<Shown> {
+    pub fn of_model(version: u64, mut clip: ReconstructedClip, grid: Grid, classes: Arc<ClassSet>) -> Result<Shown> {
         let voxels = grid.voxels();
-        if clip.size != grid.size || clip.truth.len() != voxels * clip.frames {
-            return Err(Error::Shape(format!(
-                "a clip of {} voxels does not fill {} frames of {:?}",
-                clip.truth.len(),
-                clip.frames,
-                grid.size
-            )));
+        if clip.size != grid.size {
+            return Err(Error::Shape(format!("a clip of {:?} voxels is none of {:?}", clip.size, grid.size)));
         }
-        let mut counts = Vec::with_capacity(clip.frames);
-        let mut results = Vec::with_capacity(clip.truth.len());
-        for t in 0..clip.frames {
-            let range = t * voxels..(t + 1) * voxels;
-            let observed = Some(&clip.observed[range.clone()]);
-            let (frame, frame_counts) = outcomes(&clip.truth[range.clone()], &clip.labels[range], observed)?;
-            results.extend(frame);
-            counts.push(frame_counts);
-        }
+        let model = Reconstructed::of(&mut clip, voxels)?;
         Ok(Shown {
             version,
             clip: clip.clip,
@@ -130,16 +154,7 @@ impl Shown {
             times_secs: clip.times_secs,
             truth: clip.truth,
             observed: clip.observed,
-            model: Some(Reconstructed {
-                step: clip.step,
-                labels: clip.labels,
-                likely: clip.likely,
-                outcomes: results,
-                counts,
-                confusion: clip.confusion,
-                scores: clip.scores,
-                latents: clip.latents,
-            }),
+            model: Some(model),
         })
     }
 

@@ -11,6 +11,7 @@ use super::memory::Recent;
 use super::mix::Mixed;
 use super::notices::Notices;
 use super::playback::Playback;
+use super::rivals::Rivals;
 use super::shown::Shown;
 use super::view::View;
 use crate::data::Dataset;
@@ -34,8 +35,8 @@ pub struct State {
     pub engine: Engine,
     /// Metrics of the open run.
     pub history: History,
-    /// Metrics of a second run, drawn behind.
-    pub overlay: Option<History>,
+    /// Other runs, beside the open one.
+    pub rivals: Rivals,
     /// The clip in the views.
     pub shown: Option<Shown>,
     /// What a mix of latents means, in the place of the reconstruction.
@@ -108,7 +109,7 @@ impl Default for State {
             resumable: None,
             engine: Engine::default(),
             history: History::default(),
-            overlay: None,
+            rivals: Rivals::default(),
             shown: None,
             mixed: None,
             validation: None,

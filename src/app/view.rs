@@ -8,7 +8,7 @@ use crate::view::{ClassMask, Visible};
 /// As far as the view looks down: just short of where left and right change places.
 const STEEPEST_RAD: f32 = 89.5 * std::f32::consts::PI / 180.0;
 
-/// What the reconstruction's colours mean.
+/// What a reconstruction's colours mean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Coloring {
     /// The class.
@@ -16,6 +16,8 @@ pub enum Coloring {
     Class,
     /// The entropy of the model's probabilities.
     Uncertainty,
+    /// Where it is wrong.
+    Errors,
 }
 
 /// The look of all viewports.
@@ -42,7 +44,7 @@ pub struct View {
     pub crop: [[f32; 2]; 3],
     /// Colours for colour-blind readers.
     pub safe_colors: bool,
-    /// Colours of the reconstruction.
+    /// Colours of the reconstructions.
     pub coloring: Coloring,
     /// Axes, scale bar and crop box are drawn.
     pub ornaments: bool,
@@ -94,6 +96,11 @@ impl View {
     /// Draws only this class, or all that were drawn before if it was so already.
     pub fn toggle_solo(&mut self, class: u8) {
         self.solo = if self.solo == Some(class) { None } else { Some(class) };
+    }
+
+    /// Colours reconstructions so, or by class again if they were.
+    pub fn toggle_coloring(&mut self, coloring: Coloring) {
+        self.coloring = if self.coloring == coloring { Coloring::Class } else { coloring };
     }
 
     /// Puts the camera back; what is drawn stays.

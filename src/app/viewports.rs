@@ -5,7 +5,9 @@ use eframe::egui_wgpu::RenderState;
 use glam::{Vec2, Vec3};
 
 use super::canvas::Canvas;
+use super::engine::Phase;
 use super::layout::Pane;
+use super::rivals::MOST;
 use super::state::State;
 use super::style;
 use super::view::View;
@@ -32,15 +34,20 @@ pub struct Viewports {
     /// Where there is a device to draw on.
     scenes: Option<scene::Scenes>,
     /// Where the camera is on its way to where the view wants it, for each view's own shape.
-    gliding: [Option<Camera>; 3],
+    gliding: [Option<Camera>; PLACES],
     /// The shape of the view that was last under the pointer, width over height, and its height in points.
     last_size: Option<[f32; 2]>,
 }
+
+/// How many views there are.
+const PLACES: usize = 4 + MOST;
 
 fn place(pane: Pane) -> usize {
     match pane {
         Pane::Original => 0,
         Pane::Reconstruction => 1,
+        Pane::Difference => 3,
+        Pane::Rival(number) => 4 + usize::from(number).min(MOST - 1),
         _ => 2,
     }
 }
@@ -87,9 +94,16 @@ impl Viewports {
             return None;
         };
         if !pane.has_content(state) {
-            let hint = match &state.engine.phase {
-                super::engine::Phase::Preparing { what, .. } => format!("One moment: {what}…"),
-                _ => format!("{}\nPress Train (F5), or open a run.", "There is no model yet."),
+            let rival = match pane {
+                Pane::Rival(number) => state.rivals.list.get(usize::from(number)),
+                Pane::Difference => state.rivals.list.get(state.rivals.against),
+                _ => None,
+            };
+            let hint = match (&state.engine.phase, rival) {
+                (_, Some(rival)) => rival.hint(),
+                _ if !pane.is_of_use(state) => "Open another run to compare with.".to_owned(),
+                (Phase::Preparing { what, .. }, _) => format!("One moment: {what}…"),
+                _ => "There is no model yet.\nPress Train (F5), or open a run.".to_owned(),
             };
             widgets::empty(ui, &hint);
             return None;

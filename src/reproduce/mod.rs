@@ -12,6 +12,9 @@ mod report;
 mod table;
 
 pub use estimate::{needs, seconds_of_a_step};
+pub use html::page;
 pub use outcome::{Outcome, State};
 pub use plan::{Run, Scale, Study, runs};
+pub use plot::{Chart, Line, draw};
 pub use report::{Measured, write};
+pub use table::{Cell, Table};

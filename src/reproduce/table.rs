@@ -150,6 +150,9 @@ mod tests {
                         | c | - | - |\n\n- A note.\n\n";
         assert_eq!(table.markdown(), expected);
         let deviation = 0.5f64.sqrt();
-        assert_eq!(table.csv(), format!("model,\"mIoU, %\",\"mIoU, % deviation\",published\n\"a, b\",1.5,{deviation},3.25\nc,,,\n"));
+        assert_eq!(
+            table.csv(),
+            format!("model,\"mIoU, %\",\"mIoU, % deviation\",published\n\"a, b\",1.5,{deviation},3.25\nc,,,\n")
+        );
     }
 }

@@ -110,7 +110,13 @@ impl Page {
             })
             .collect();
         let classes = Legend::new(&face, m, "Classes", classes, last - columns_x[0] - m.panel_gap);
-        let errors = Legend::new(&face, m, if shares { "Share of occupied voxels" } else { "Occupied voxels" }, errors, panel[0]);
+        let errors = Legend::new(
+            &face,
+            m,
+            if shares { "Share of occupied voxels" } else { "Occupied voxels" },
+            errors,
+            panel[0],
+        );
         let height = cursor + classes.height(m).max(errors.height(m)) + m.margin;
 
         let [r, g, b] = colors.page;

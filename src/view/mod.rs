@@ -2,7 +2,7 @@
 //!
 //! Two layers, kept apart so that a window can use the first without the second:
 //! - [`geometry`], [`mesh`], [`camera`], [`motion`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
-//!   and [`mod@pick`] tells which voxel is where; [`palette`], [`theme`] and [`error_view`] say in which colours;
+//!   and [`mod@pick`] tells which voxel is where; [`palette`], [`theme`], [`error_view`] and [`difference`] say in which colours;
 //! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them.
 //!
 //! World space is metres with the grid's lowest corner at the origin, x forward, y left, z up. Labels stay in the
@@ -11,6 +11,7 @@
 
 pub mod animation;
 pub mod camera;
+pub mod difference;
 pub mod error_view;
 pub mod geometry;
 pub mod headless;

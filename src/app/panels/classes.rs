@@ -170,6 +170,8 @@ fn coloring(ui: &mut Ui, view: &mut View) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         ui.selectable_value(&mut view.coloring, Coloring::Class, "Class");
+        let errors = ui.selectable_value(&mut view.coloring, Coloring::Errors, "Errors");
+        errors.on_hover_text(tip(ui, Action::Errors));
         let uncertain = ui.selectable_value(&mut view.coloring, Coloring::Uncertainty, "Uncertainty");
         uncertain.on_hover_text(format!("Entropy of the model's probabilities: {}", tip(ui, Action::Uncertainty)));
     });

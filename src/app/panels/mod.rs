@@ -10,6 +10,7 @@ use super::state::State;
 
 mod classes;
 mod common;
+mod compare;
 mod confusion;
 mod frames;
 mod heat;
@@ -77,7 +78,11 @@ pub fn ui(ui: &mut Ui, state: &mut State, memory: &mut Memory, pane: Pane) -> Op
             memory.ordered = plots::ui(ui, state, &mut memory.plots, pane);
             None
         }
-        Pane::Original | Pane::Reconstruction | Pane::Error => None,
+        Pane::Compare => {
+            memory.ordered = compare::ui(ui, state);
+            None
+        }
+        Pane::Original | Pane::Reconstruction | Pane::Error | Pane::Rival(_) | Pane::Difference => None,
     };
     scroll.show(ui, contents).inner
 }

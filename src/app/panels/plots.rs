@@ -1,4 +1,4 @@
-//! Curves of the run, and of a second one behind them: losses, accuracy, learning rate.
+//! Curves of the run, and of those that it is compared with behind them: losses, accuracy, learning rate.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -70,8 +70,8 @@ const PROGRESS: [Curve; 3] = [
 ];
 
 /// The loss and its parts, those of models too that only some of `runs` have; all, while there is no run.
-fn losses(runs: &[Option<&History>]) -> Vec<Curve> {
-    let last = || runs.iter().flatten().filter_map(|run| run.steps.last());
+fn losses(runs: &[&History]) -> Vec<Curve> {
+    let last = || runs.iter().filter_map(|run| run.steps.last());
     let has = |name| last().next().is_none() || last().any(|metrics| metrics.terms.get(name).is_some());
     let own = loss_terms().into_iter().filter(|term| has(term.name)).zip(LOSSES.len()..);
     let own = own.map(|(term, i)| curve(term.title, term.about, i % style::CURVES, Quantity::Term(term.name)));
@@ -117,13 +117,14 @@ impl Default for Memory {
 
 /// Draws `pane`; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &State, memory: &mut Memory, pane: Pane) -> Option<Action> {
-    let runs = [Some(&state.history), state.overlay.as_ref()];
+    let rivals = state.rivals.list.iter().map(|rival| &rival.history);
+    let runs: Vec<&History> = std::iter::once(&state.history).chain(rivals).collect();
     let curves = match pane {
         Pane::Losses => losses(&runs),
         Pane::Accuracy => SCORES.to_vec(),
         _ => PROGRESS.to_vec(),
     };
-    let empty = runs.iter().flatten().all(|history| match pane {
+    let empty = runs.iter().all(|history| match pane {
         Pane::Accuracy => history.validations.is_empty(),
         _ => history.steps.is_empty(),
     });
@@ -197,31 +198,28 @@ fn chip(ui: &mut Ui, curve: &Curve, on: bool, exclusive: bool) -> Response {
     response.on_hover_text(curve.about)
 }
 
-/// The second run, or how to get one.
+/// The other runs with how their lines are drawn, and how to get one.
 fn runs_ui(ui: &mut Ui, state: &State) -> Option<Action> {
     let quiet = style::colors(ui.visuals()).quiet;
-    match &state.overlay {
-        None => {
-            let action = Action::OpenOverlay;
-            let button = ui.button(RichText::new("Compare…").small()).on_hover_text(widgets::tip(ui, action));
-            button.clicked().then_some(action)
-        }
-        Some(other) => {
-            sample(ui, quiet);
-            ui.label(RichText::new(&other.name).small().color(quiet));
-            let action = Action::CloseOverlay;
-            let (name, tip) = (action.entry().name, widgets::tip(ui, action));
-            widgets::icon_button(ui, Icon::Close, name, &tip, true, false).clicked().then_some(action)
-        }
+    for (number, rival) in state.rivals.list.iter().enumerate() {
+        sample(ui, number + 1, quiet);
+        ui.label(RichText::new(&rival.history.name).small().color(quiet));
     }
+    let action = if state.rivals.list.is_empty() { Action::OpenOverlay } else { Action::CloseOverlay };
+    if action == Action::CloseOverlay {
+        let (name, tip) = (action.entry().name, widgets::tip(ui, action));
+        return widgets::icon_button(ui, Icon::Close, name, &tip, true, false).clicked().then_some(action);
+    }
+    let button = ui.button(RichText::new("Compare…").small()).on_hover_text(widgets::tip(ui, action));
+    button.clicked().then_some(action)
 }
 
-/// A piece of the other run's lines.
-fn sample(ui: &mut Ui, color: Color32) {
+/// A piece of another run's lines.
+fn sample(ui: &mut Ui, run: usize, color: Color32) {
     let (rect, _) = ui.allocate_exact_size(vec2(20.0, 12.0), egui::Sense::hover());
     let stroke = egui::Stroke::new(chart::OVERLAY_WIDTH, color);
-    let dashes =
-        egui::Shape::dashed_line(&[rect.left_center(), rect.right_center()], stroke, chart::DASH, chart::DASH / 2.0);
+    let dash = chart::dash(run);
+    let dashes = egui::Shape::dashed_line(&[rect.left_center(), rect.right_center()], stroke, dash, dash / 2.0);
     ui.painter().extend(dashes);
 }
 
@@ -239,12 +237,17 @@ fn view_ui(ui: &mut Ui, memory: &mut Memory, pane: Pane, full: &RangeInclusive<f
     if log.on_hover_text("Logarithmic scale").clicked() {
         memory.logarithmic = !memory.logarithmic;
     }
-    let by_time = memory.along == Along::Seconds;
-    let time = ui.selectable_label(by_time, RichText::new("time").small());
-    time.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, by_time, "Over time"));
-    if time.on_hover_text("Over the time of training instead of steps").clicked() {
-        memory.along = if by_time { Along::Steps } else { Along::Seconds };
-        memory.range = None;
+    for (along, text, name, tip) in [
+        (Along::Seconds, "time", "Over time", "Over the time of training instead of steps"),
+        (Along::Epochs, "epochs", "Over epochs", "Over passes through the data instead of steps"),
+    ] {
+        let on = memory.along == along;
+        let button = ui.selectable_label(on, RichText::new(text).small());
+        button.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, name));
+        if button.on_hover_text(tip).clicked() {
+            memory.along = if on { Along::Steps } else { along };
+            memory.range = None;
+        }
     }
     let zoomed = memory.range.is_some();
     let range = memory.range.clone().unwrap_or_else(|| full.clone());

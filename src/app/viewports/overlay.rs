@@ -3,9 +3,12 @@
 use eframe::egui::{self, Align2, Color32, FontId, Pos2, Rect, Response, RichText, Stroke, Ui, pos2, vec2};
 
 use crate::app::layout::Pane;
+use crate::app::rivals::letter;
+use crate::app::shown::Reconstructed;
 use crate::app::state::State;
 use crate::app::style;
 use crate::figures::{percent, thousands};
+use crate::view::difference::{count, verdicts};
 use crate::view::ornament::{AXES_CENTER_POINTS, AXES_COLORS, AXES_LENGTH_POINTS};
 use crate::view::{Camera, Handedness, round_length_m};
 
@@ -61,22 +64,28 @@ fn caption(state: &State, pane: Pane) -> Option<String> {
             let occupied = shown.frame(&shown.truth, t).iter().filter(|label| **label != 0).count();
             Some(format!("{} voxels", thousands(occupied as u64)))
         }
-        _ if state.mixed_version().is_some() => Some("mixed latents".to_owned()),
-        Pane::Reconstruction => {
-            let model = shown.model.as_ref()?;
-            let scores = model.scores.get(t)?;
-            Some(format!(
-                "step {}   mIoU {}   IoU {}",
-                thousands(model.step.into()),
-                percent(scores.miou),
-                percent(scores.iou)
-            ))
+        Pane::Rival(number) => scores(state.rival(number.into())?, t),
+        Pane::Difference => {
+            let visible = state.view.visible(shown.grid.size);
+            let observed = shown.frame(&shown.observed, t);
+            let found = verdicts(shown.frame(&shown.truth, t), state.compared_labels(t)?, observed, &visible.classes);
+            let [_, first, second, _] = count(&found).map(thousands);
+            Some(format!("only A right {first}   only {} right {second}", letter(state.rivals.against + 1)))
         }
+        _ if state.mixed_version().is_some() => Some("mixed latents".to_owned()),
+        Pane::Reconstruction => scores(shown.model.as_ref()?, t),
         _ => {
             let counts = shown.model.as_ref()?.counts.get(t)?;
             Some(format!("{} of occupied voxels correct", percent(counts.share(crate::view::VoxelOutcome::Correct))))
         }
     }
+}
+
+/// What a model scores in frame `t`.
+fn scores(model: &Reconstructed, t: usize) -> Option<String> {
+    let scores = model.scores.get(t)?;
+    let step = thousands(model.step.into());
+    Some(format!("step {step}   mIoU {}   IoU {}", percent(scores.miou), percent(scores.iou)))
 }
 
 /// Says all that is known about the voxel under the pointer.
@@ -103,6 +112,14 @@ pub fn tooltip(ui: &Ui, response: &Response, state: &State, voxel: [usize; 3]) {
                 ui.label(RichText::new("Model").color(quiet));
                 ui.label(name(label));
                 ui.end_row();
+            }
+            for number in 0..state.rivals.list.len() {
+                let labels = state.rival(number).map(|rival| shown.frame(&rival.labels, t));
+                if let Some(&label) = labels.and_then(|labels| labels.get(at)) {
+                    ui.label(RichText::new(format!("Model {}", letter(number + 1))).color(quiet));
+                    ui.label(name(label));
+                    ui.end_row();
+                }
             }
             if let Some(likely) = state.model_likely(t).and_then(|likely| likely.get(at)) {
                 for (class, probability) in likely.classes().into_iter().zip(likely.probabilities()) {

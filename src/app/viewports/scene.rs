@@ -7,6 +7,7 @@ use eframe::egui::{Rect, Ui};
 use eframe::egui_wgpu::RenderState;
 use eframe::wgpu::{BindGroup, DeviceType};
 
+use super::PLACES;
 use super::labels::{Labels, palette};
 use crate::app::canvas::Canvas;
 use crate::app::layout::Pane;
@@ -21,7 +22,7 @@ const STILL: Duration = Duration::from_millis(300);
 /// The scenes, and what draws and shows them.
 pub struct Scenes {
     studio: Studio,
-    scenes: [Option<Scene>; 3],
+    scenes: [Option<Scene>; PLACES],
 }
 
 /// What all scenes share.
@@ -37,7 +38,7 @@ impl Scenes {
     pub fn new(gpu: &RenderState, canvas: Canvas) -> Scenes {
         let is_software = gpu.adapter.get_info().device_type == DeviceType::Cpu;
         let renderer = VoxelRenderer::new(&gpu.device);
-        Scenes { studio: Studio { gpu: gpu.clone(), renderer, canvas, is_software }, scenes: [None, None, None] }
+        Scenes { studio: Studio { gpu: gpu.clone(), renderer, canvas, is_software }, scenes: Default::default() }
     }
 
     /// Shows view `place` of `pane` in `rect`, which is `size_px` large; drawn anew if it has changed.
@@ -64,6 +65,7 @@ impl Scenes {
 struct MeshKey {
     version: u64,
     mixed: Option<u64>,
+    rivals: u64,
     frame: usize,
     hidden: Vec<u8>,
     solo: Option<u8>,
@@ -120,6 +122,7 @@ impl Scene {
         let mesh = MeshKey {
             version: shown.version,
             mixed: state.mixed_version(),
+            rivals: state.rivals.version,
             frame: state.frame(),
             hidden: hidden.clone(),
             solo: *solo,

@@ -1,4 +1,4 @@
-//! One chart: lines of up to two runs, what the pointer is at, and the part along x that is in view.
+//! One chart: lines of all runs that are compared, what the pointer is at, and the part along x that is in view.
 
 use std::ops::RangeInclusive;
 
@@ -17,10 +17,10 @@ use crate::app::style;
 
 /// Of the run's lines, points.
 pub const WIDTH: f32 = 1.8;
-/// Of the other run's.
+/// Of other runs'.
 pub const OVERLAY_WIDTH: f32 = 1.2;
-/// Of the other run's dashes.
-pub const DASH: f32 = 5.0;
+/// Of other runs' dashes, the first one's first.
+const DASHES: [f32; 3] = [7.0, 4.0, 2.0];
 /// Of the numbers along y.
 const AXIS_WIDTH: f32 = 46.0;
 /// Marks along x and y are at least so far apart, points.
@@ -30,8 +30,8 @@ const RAW_ALPHA: f32 = 0.28;
 /// A shorter drag is a click.
 const LEAST_DRAG: f32 = 4.0;
 
-/// The run and the one behind it.
-type Runs<'a> = [Option<&'a History>; 2];
+/// The run and those behind it.
+type Runs<'a> = [&'a History];
 
 /// A run's folder, how many steps and validations it has, and the last of each.
 type RunKey = (std::path::PathBuf, [usize; 2], [u32; 2]);
@@ -39,7 +39,7 @@ type RunKey = (std::path::PathBuf, [usize; 2], [u32; 2]);
 /// What lines are made from; as long as it stays the same, so do they.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
-    runs: [Option<RunKey>; 2],
+    runs: Vec<RunKey>,
     /// Names.
     curves: Vec<&'static str>,
     smoothing: f64,
@@ -70,17 +70,19 @@ pub struct Drawn {
 /// From the first to the last point of any run.
 pub fn full_range(runs: &Runs<'_>, curves: &[Curve], along: Along) -> RangeInclusive<f64> {
     let mut last: f64 = 0.0;
-    for history in runs.iter().flatten() {
+    for history in runs {
         let x = |metrics: Option<u32>| metrics.map_or(0.0, f64::from);
-        last = last.max(match (along, curves[0].quantity) {
-            (Along::Seconds, _) => series::seconds(history).last().copied().unwrap_or(0.0),
-            (Along::Steps, Quantity::Step(_) | Quantity::Term(_)) => {
-                x(history.steps.last().map(|metrics| metrics.step))
-            }
-            (Along::Steps, Quantity::Validation(_)) => x(history.validations.last().map(|metrics| metrics.step)),
+        let steps = match curves[0].quantity {
+            Quantity::Step(_) | Quantity::Term(_) => x(history.steps.last().map(|metrics| metrics.step)),
+            Quantity::Validation(_) => x(history.validations.last().map(|metrics| metrics.step)),
+        };
+        last = last.max(match along {
+            Along::Seconds => series::seconds(history).last().copied().unwrap_or(0.0),
+            Along::Steps => steps,
+            Along::Epochs => history.steps_per_epoch.map_or(0.0, |per_epoch| steps / per_epoch),
         });
     }
-    0.0..=last.max(1.0)
+    0.0..=if last > 0.0 { last } else { 1.0 }
 }
 
 impl Drawn {
@@ -88,7 +90,6 @@ impl Drawn {
         let mut strokes = Vec::new();
         let mut lowest_highest: Option<RangeInclusive<f64>> = None;
         for (run, history) in runs.iter().enumerate() {
-            let Some(history) = history else { continue };
             for (i, curve) in curves.iter().enumerate() {
                 let mut all = series::points(history, curve.quantity, key.along);
                 let smoothed = key.smoothing > 0.0 && !curve.exact;
@@ -98,8 +99,8 @@ impl Drawn {
                     series::logarithmic(&mut smooth);
                 }
                 for (points, raw) in [(&all, smoothed), (&smooth, false)] {
-                    // The other run's raw line would only be in the way.
-                    if raw && run == 1 {
+                    // Other runs' raw lines would only be in the way.
+                    if raw && run > 0 {
                         continue;
                     }
                     let visible = series::within(points, &key.range);
@@ -112,7 +113,7 @@ impl Drawn {
                 }
             }
         }
-        strokes.sort_by_key(|stroke| (!stroke.raw, 1 - stroke.run));
+        strokes.sort_by_key(|stroke| (!stroke.raw, std::cmp::Reverse(stroke.run)));
         Drawn { key, strokes, y: padded(lowest_highest.unwrap_or(0.0..=1.0)) }
     }
 
@@ -139,7 +140,7 @@ pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves:
         (history.folder.clone(), counts, last.map(Option::unwrap_or_default))
     };
     let key = Key {
-        runs: runs.map(|history| history.map(identity)),
+        runs: runs.iter().map(|history| identity(history)).collect(),
         curves: curves.iter().map(|curve| curve.name).collect(),
         smoothing: memory.smoothing,
         logarithmic: memory.logarithmic,
@@ -192,7 +193,7 @@ pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves:
             let color = palette[curves[stroke.curve].color];
             draw(plot_ui, stroke, color, curves[stroke.curve].quantity);
         }
-        if let Some(history) = runs[0] {
+        if let Some(history) = runs.first() {
             mark_best(plot_ui, history, curves, along, logarithmic, [palette[0], text]);
             mark_faults(plot_ui, history, curves, along, *drawn.y.start(), colors.error);
         }
@@ -216,7 +217,7 @@ pub fn ui(ui: &mut Ui, runs: &Runs<'_>, memory: &mut Memory, pane: Pane, curves:
 }
 
 fn draw<'a>(plot_ui: &mut PlotUi<'a>, stroke: &'a Stroke, color: Color32, quantity: Quantity) {
-    let other = stroke.run == 1;
+    let other = stroke.run > 0;
     let color = if stroke.raw { color.gamma_multiply(RAW_ALPHA) } else { color };
     let alone = stroke.points.len() == 1;
     if alone || matches!(quantity, Quantity::Validation(_)) && !other {
@@ -226,11 +227,16 @@ fn draw<'a>(plot_ui: &mut PlotUi<'a>, stroke: &'a Stroke, color: Color32, quanti
     }
     let line = Line::new("", PlotPoints::Borrowed(&stroke.points)).color(color).allow_hover(false);
     let line = if other {
-        line.width(OVERLAY_WIDTH).style(LineStyle::Dashed { length: DASH })
+        line.width(OVERLAY_WIDTH).style(LineStyle::Dashed { length: dash(stroke.run) })
     } else {
         line.width(if stroke.raw { 1.0 } else { WIDTH })
     };
     plot_ui.line(line);
+}
+
+/// Of the dashes of run `run` behind the first.
+pub fn dash(run: usize) -> f32 {
+    DASHES[run.saturating_sub(1) % DASHES.len()]
 }
 
 /// A diamond at the best validation.
@@ -323,14 +329,14 @@ fn nearest(history: &History, quantity: Quantity, along: Along, x: f64) -> Optio
 /// The x of the report nearest to the pointer, of the run or else of the other one.
 fn snap(runs: &Runs<'_>, curves: &[Curve], along: Along, x: f64) -> Option<f64> {
     let quantity = curves.first()?.quantity;
-    runs.iter().flatten().find_map(|history| nearest(history, quantity, along, x)).map(|(_, x)| x)
+    runs.iter().find_map(|history| nearest(history, quantity, along, x)).map(|(_, x)| x)
 }
 
 /// All curves' numbers at the pointer.
 fn read_out(ui: &Ui, response: &egui::Response, runs: &Runs<'_>, curves: &[Curve], along: Along, x: f64) {
     let Some(quantity) = curves.first().map(|curve| curve.quantity) else { return };
     let found: Vec<(&History, usize)> =
-        runs.iter().flatten().filter_map(|history| Some((*history, nearest(history, quantity, along, x)?.0))).collect();
+        runs.iter().filter_map(|history| Some((*history, nearest(history, quantity, along, x)?.0))).collect();
     if found.is_empty() {
         return;
     }
@@ -387,6 +393,7 @@ fn written(along: Along, x: f64) -> String {
     match along {
         _ if x < 0.0 => String::new(),
         Along::Seconds => crate::figures::duration(x),
+        Along::Epochs => short(x),
         Along::Steps if x.fract() != 0.0 => String::new(),
         Along::Steps => crate::figures::thousands(x as u64),
     }
@@ -439,6 +446,7 @@ fn step_along(along: Along, least: f64) -> f64 {
     const SECONDS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0];
     match along {
         Along::Steps => round_step(least).max(1.0),
+        Along::Epochs => round_step(least),
         Along::Seconds => {
             let round = SECONDS.into_iter().find(|step| *step >= least);
             round.unwrap_or_else(|| 3600.0 * round_step(least / 3600.0))

@@ -37,14 +37,23 @@ pub enum Along {
     Steps,
     /// Seconds of training, without those between a stop and a resume.
     Seconds,
+    /// Passes through the data.
+    Epochs,
 }
 
-/// The points of a curve in the order of x; y is NaN where there is no number.
+/// The points of a curve in the order of x; y is NaN where there is no number. None over epochs of a run of which nobody knows how long they are.
 pub fn points(history: &History, quantity: Quantity, along: Along) -> Vec<[f64; 2]> {
     let seconds = (along == Along::Seconds).then(|| seconds(history));
+    let per_epoch = match along {
+        Along::Epochs => history.steps_per_epoch,
+        Along::Steps | Along::Seconds => Some(1.0),
+    };
+    let Some(unit) = per_epoch else { return Vec::new() };
     match quantity {
         Quantity::Step(_) | Quantity::Term(_) => {
-            let x = |i: usize, metrics: &StepMetrics| seconds.as_ref().map_or(f64::from(metrics.step), |secs| secs[i]);
+            let x = |i: usize, metrics: &StepMetrics| {
+                seconds.as_ref().map_or(f64::from(metrics.step) / unit, |secs| secs[i])
+            };
             history.steps.iter().enumerate().map(|(i, metrics)| [x(i, metrics), quantity.of_step(metrics)]).collect()
         }
         Quantity::Validation(of) => {
@@ -53,7 +62,7 @@ pub fn points(history: &History, quantity: Quantity, along: Along) -> Vec<[f64; 
                     let after = history.steps.partition_point(|step| step.step <= metrics.step);
                     after.checked_sub(1).map_or(0.0, |i| secs[i])
                 }
-                None => f64::from(metrics.step),
+                None => f64::from(metrics.step) / unit,
             };
             history.validations.iter().map(|metrics| [x(metrics), of(metrics).unwrap_or(f64::NAN)]).collect()
         }

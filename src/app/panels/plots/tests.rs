@@ -8,6 +8,7 @@ use super::*;
 use crate::app::history::History;
 use crate::app::history::tests::{step, validation};
 use crate::app::panels::tests::{Bench, bench};
+use crate::app::rivals::OpenedRival;
 use crate::models::Terms;
 
 fn history(name: &str, reports: u32) -> History {
@@ -19,7 +20,10 @@ fn history(name: &str, reports: u32) -> History {
 }
 
 fn plots(pane: Pane, history: History, overlay: Option<History>) -> Harness<'static, Bench> {
-    let state = State { history, overlay, ..State::default() };
+    let mut state = State { history, ..State::default() };
+    if let Some(overlay) = overlay {
+        state.rivals.add(OpenedRival::of_curves(overlay), None, 0).unwrap();
+    }
     bench(pane, state, [800.0, 200.0], Theme::Dark)
 }
 
