@@ -1,4 +1,5 @@
 // Kernels of src/layers/adam.rs.
+{% include "common/finite.wgsl" %}
 {% include "common/index.wgsl" %}
 {% include "common/reduce.wgsl" %}
 
@@ -20,11 +21,6 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-
-// By its bits, because compilers may assume that there is nothing but numbers.
-fn is_finite(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
-}
 
 @group(0) @binding(1) var<storage, read_write> gradients: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> partials: array<vec2<f32>>;

@@ -1,4 +1,5 @@
 // Kernels of src/layers/batch_norm.rs; one invocation a channel.
+{% include "common/finite.wgsl" %}
 {% include "common/index.wgsl" %}
 
 struct Parameters {
@@ -32,4 +33,4 @@ fn {{ entry }}(
 {{ kernel("batch_norm_gather", "stats[i] = vec2(mean[i], variance[i]);") }}
 {{ kernel("batch_norm_statistics", "let stat = stats[i]; mean[i] = stat[0]; variance[i] = p.factor * stat[1];") }}
 // average may be running.
-{{ kernel("batch_norm_average", "average[i] = mix(running[i], batch[i], p.factor);") }}
+{{ kernel("batch_norm_average", "average[i] = select(running[i], mix(running[i], batch[i], p.factor), is_finite(batch[i]));") }}

@@ -53,7 +53,7 @@ fn no_model_and_no_data_set_is_known_outside_its_own_file() {
     for module in ["train", "app", "cli"] {
         for path in files(&root().join("src").join(module), "rs") {
             let text = read(&path).to_lowercase();
-            for name in ["planes", "models::sep4d", "carla"] {
+            for name in ["planes", "models::sep4d", "sora", "carla"] {
                 assert!(
                     !text.contains(name),
                     "{} speaks of {name}: go by the lists of models and data",

@@ -1,4 +1,4 @@
-//! Latents as figures: means, sigma, KL divergence, and which cell lies where.
+//! Latents as figures: means, sigma, KL divergence, codes, and which cell lies where.
 
 use super::shown::Shown;
 use crate::models::LatentKind;
@@ -14,14 +14,20 @@ pub enum Quantity {
     Sigma,
     /// The divergence from the standard normal distribution, (mu^2 + sigma^2 - 1 - logvar) / 2, nats.
     Kl,
+    /// The number of the cell's code, which says nothing about how alike codes are.
+    Code,
 }
 
 impl Quantity {
+    /// All of them.
+    pub const ALL: [Quantity; 4] = [Quantity::Mean, Quantity::Sigma, Quantity::Kl, Quantity::Code];
+
     /// Those that a latent of this kind has.
     pub fn of_kind(kind: LatentKind) -> &'static [Quantity] {
         match kind {
             LatentKind::Gaussian => &[Quantity::Mean, Quantity::Sigma, Quantity::Kl],
             LatentKind::Plain => &[Quantity::Mean],
+            LatentKind::Code { .. } => &[Quantity::Code],
         }
     }
 
@@ -31,13 +37,14 @@ impl Quantity {
             Quantity::Mean => "μ",
             Quantity::Sigma => "σ",
             Quantity::Kl => "KL",
+            Quantity::Code => "code",
         }
     }
 
     /// Its value for one element.
     pub fn of(self, mu: f32, logvar: f32) -> f32 {
         match self {
-            Quantity::Mean => mu,
+            Quantity::Mean | Quantity::Code => mu,
             Quantity::Sigma => (0.5 * logvar).exp(),
             Quantity::Kl => 0.5 * (mu * mu + logvar.exp() - 1.0 - logvar),
         }
@@ -61,15 +68,16 @@ pub enum Channels {
 pub struct Flat {
     /// The axes of `values`, in order.
     pub axes: [Axis; 2],
-    /// The other axes, over which it is averaged, or the largest is taken with [`Channels::Max`].
+    /// What became of the other axes, in a phrase such as `over all tz`; empty if there are none.
     pub over: String,
     /// `[A1, A2]`.
     pub values: Vec<f32>,
 }
 
 /// `quantity` of every cell of a latent, over x and y if it has both, else over its first two axes; `None` if it has fewer, or
-/// is none of this clip.
-pub fn flat(latent: &Latent, quantity: Quantity, channels: Channels, shown: &Shown) -> Option<Flat> {
+/// is none of this clip. Over the others it is averaged, or the largest is taken with [`Channels::Max`]; of codes there are those
+/// of frame `t`.
+pub fn flat(latent: &Latent, quantity: Quantity, channels: Channels, shown: &Shown, t: usize) -> Option<Flat> {
     let [1, extents @ .., width] = latent.shape.as_slice() else { return None };
     let names: Vec<char> = latent.spec.axes.chars().collect();
     let cells = cells(latent, *width, quantity, channels);
@@ -81,24 +89,36 @@ pub fn flat(latent: &Latent, quantity: Quantity, channels: Channels, shown: &Sho
         (Some(x), Some(y)) => [x, y],
         _ => [0, 1],
     };
-    let axes =
-        [Axis::of(*names.get(first)?, extents[first], shown), Axis::of(*names.get(second)?, extents[second], shown)];
-    let mut values = vec![0.0_f32; extents[first] * extents[second]];
+    let axes: Vec<Axis> = names.iter().zip(extents).map(|(&name, &len)| Axis::of(name, len, shown)).collect();
+    let others: Vec<usize> = (0..axes.len()).filter(|axis| ![first, second].contains(axis)).collect();
+    let in_view = |axis: usize| axes[axis].cell(shown, [0; 3], t).unwrap_or_default();
+    let mut values = vec![0.0_f32; extents.get(first)? * extents.get(second)?];
     let shared = (cells.len() / values.len()) as f32;
     for (i, value) in cells.into_iter().enumerate() {
         let at = |axis: usize| i / extents[axis + 1..].iter().product::<usize>() % extents[axis];
         let cell = &mut values[at(first) * extents[second] + at(second)];
-        match channels {
-            Channels::Max => *cell = cell.max(value),
-            Channels::Mean | Channels::One(_) => *cell += value / shared,
+        match (quantity, channels) {
+            (Quantity::Code, _) if others.iter().any(|&axis| at(axis) != in_view(axis)) => {}
+            (Quantity::Code, _) => *cell = value,
+            (_, Channels::Max) => *cell = cell.max(value),
+            (_, Channels::Mean | Channels::One(_)) => *cell += value / shared,
         }
     }
-    let over = names.iter().enumerate().filter(|(i, _)| ![first, second].contains(i)).map(|(_, name)| name).collect();
-    Some(Flat { axes, over, values })
+    let over = match others.as_slice() {
+        [] => String::new(),
+        _ if quantity == Quantity::Code => {
+            others.iter().map(|&axis| axes[axis].place(in_view(axis))).collect::<Vec<_>>().join(", ")
+        }
+        _ => format!("over all {}", others.iter().map(|&axis| names[axis]).collect::<String>()),
+    };
+    Some(Flat { axes: [axes[first], axes[second]], over, values })
 }
 
 /// `quantity` of every cell, the last axis fastest.
 fn cells(latent: &Latent, width: usize, quantity: Quantity, channels: Channels) -> Vec<f32> {
+    if quantity == Quantity::Code {
+        return latent.mu.clone();
+    }
     let value = |i: usize| quantity.of(latent.mu[i], latent.logvar.get(i).copied().unwrap_or_default());
     let rows = (0..latent.mu.len()).step_by(width.max(1));
     rows.map(|start| {
@@ -128,43 +148,57 @@ pub struct Axis {
     pub len: usize,
     /// Where its first cell begins: metres from the sensor, or frames from 1.
     pub low: f64,
+    /// Where its last cell ends, or the last frame.
+    pub high: f64,
     /// Length of a cell, metres or frames.
     pub step: f64,
 }
 
 impl Axis {
     fn of(name: char, len: usize, shown: &Shown) -> Axis {
-        let (low, extent) = match space(name) {
-            Some(a) => (shown.grid.min_bound_m[a], shown.grid.size[a] as f64 * shown.grid.voxel_size_m[a]),
-            None => (1.0, shown.frames as f64),
-        };
-        Axis { name, len, low, step: extent / len as f64 }
+        match space(name) {
+            Some(a) => {
+                let (low, extent) = (shown.grid.min_bound_m[a], shown.grid.size[a] as f64 * shown.grid.voxel_size_m[a]);
+                Axis { name, len, low, high: low + extent, step: extent / len as f64 }
+            }
+            None => {
+                // Models halve time as often as they like; what does not come out even is filled up at the end.
+                let step =
+                    (0..usize::BITS).map(|halvings| 1 << halvings).find(|&step| shown.frames.div_ceil(step) <= len);
+                Axis { name, len, low: 1.0, high: shown.frames as f64, step: step.unwrap_or(1) as f64 }
+            }
+        }
     }
 
-    /// Where cell `i` lies, as `x -3.2 m` or `frame 4`.
+    /// The first frame of cell `i`, counted from 0.
+    pub fn first_frame(&self, i: usize) -> usize {
+        i * self.step as usize
+    }
+
+    /// Where cell `i` lies, as `x -3.2 m`, `frame 4` or `frames 1 to 8`.
     pub fn place(&self, i: usize) -> String {
-        match self.name {
-            't' => format!("frame {}", i + 1),
-            name => format!("{name} {:.1} m", self.low + (i as f64 + 0.5) * self.step),
+        if self.name != 't' {
+            return format!("{} {:.1} m", self.name, self.low + (i as f64 + 0.5) * self.step);
         }
+        let (first, last) = (self.first_frame(i) + 1, self.first_frame(i + 1).min(self.high as usize));
+        if first == last { format!("frame {first}") } else { format!("frames {first} to {last}") }
     }
 
     /// The number at its beginning (false) or end (true).
     pub fn end(&self, high: bool) -> String {
-        let cells = if high { self.len } else { 0 };
-        match self.name {
-            't' => format!("{}", if high { self.len } else { 1 }),
-            _ => format!("{:.1}", self.low + cells as f64 * self.step),
-        }
+        let end = if high { self.high } else { self.low };
+        if self.name == 't' { format!("{end}") } else { format!("{end:.1}") }
     }
 
     /// The cell in which `voxel` of frame `t` lies.
     pub fn cell(&self, shown: &Shown, voxel: [usize; 3], t: usize) -> Option<usize> {
-        let (at, len) = match space(self.name) {
-            Some(axis) => (voxel[axis], shown.grid.size[axis]),
-            None => (t, shown.frames),
-        };
-        (at < len).then(|| at * self.len / len)
+        match space(self.name) {
+            Some(axis) => {
+                let (at, len) = (voxel[axis], shown.grid.size[axis]);
+                (at < len).then(|| at * self.len / len)
+            }
+            None => (t < shown.frames).then_some(t / self.step as usize),
+        }
     }
 }
 
@@ -213,14 +247,28 @@ mod tests {
     fn a_volume_is_looked_at_from_above() {
         let shown = sample::state().shown.unwrap();
         let volume = gaussian("txyz", vec![1, 2, 1, 2, 2, 1], (0..8).map(|i| i as f32).collect());
-        let Flat { axes, over, values } = flat(&volume, Quantity::Mean, Channels::One(0), &shown).unwrap();
-        assert_eq!((axes.map(|axis| (axis.name, axis.len)), over.as_str()), ([('x', 1), ('y', 2)], "tz"));
+        let Flat { axes, over, values } = flat(&volume, Quantity::Mean, Channels::One(0), &shown, 0).unwrap();
+        assert_eq!((axes.map(|axis| (axis.name, axis.len)), over.as_str()), ([('x', 1), ('y', 2)], "over all tz"));
         assert_eq!(values, [2.5, 4.5]);
-        assert_eq!(flat(&volume, Quantity::Mean, Channels::Max, &shown).unwrap().values, [5.0, 7.0]);
+        assert_eq!(flat(&volume, Quantity::Mean, Channels::Max, &shown, 0).unwrap().values, [5.0, 7.0]);
         let line = gaussian("t", vec![1, 2, 1], vec![0.0; 2]);
-        assert_eq!(flat(&line, Quantity::Mean, Channels::Mean, &shown), None);
+        assert_eq!(flat(&line, Quantity::Mean, Channels::Mean, &shown, 0), None);
         let wrong = Latent { shape: vec![1, 3, 2, 1], ..line };
-        assert_eq!(flat(&wrong, Quantity::Mean, Channels::Mean, &shown), None);
+        assert_eq!(flat(&wrong, Quantity::Mean, Channels::Mean, &shown, 0), None);
+    }
+
+    #[test]
+    fn of_codes_there_are_those_of_the_frame_in_view() {
+        let shown = sample::state().shown.unwrap();
+        assert_eq!(shown.frames, 6);
+        let spec = LatentSpec { name: "codes", axes: "txy", kind: LatentKind::Code { codes: 64, channels: 8 } };
+        let mu = vec![7.0, 63.0, 7.0, 0.0];
+        let codes = Latent { spec, shape: vec![1, 2, 1, 2, 1], mu, logvar: vec![] };
+        assert_eq!((Quantity::of_kind(spec.kind), total_kl(&codes)), (&[Quantity::Code][..], None));
+        let at = |t| flat(&codes, Quantity::Code, Channels::Mean, &shown, t).unwrap();
+        assert_eq!((at(0).values, at(0).over.as_str()), (vec![7.0, 63.0], "frames 1 to 4"));
+        assert_eq!(at(3).values, [7.0, 63.0]);
+        assert_eq!((at(4).values, at(4).over.as_str()), (vec![7.0, 0.0], "frames 5 to 6"));
     }
 
     #[test]
@@ -228,7 +276,7 @@ mod tests {
         let state = sample::state();
         let shown = state.shown.as_ref().unwrap();
         let latents = &shown.model.as_ref().unwrap().latents;
-        let axes = |i: usize| flat(&latents[i], Quantity::Mean, Channels::Mean, shown).unwrap().axes;
+        let axes = |i: usize| flat(&latents[i], Quantity::Mean, Channels::Mean, shown, 0).unwrap().axes;
         let [x, y] = axes(0);
         assert_eq!((x.name, y.name, x.len), ('x', 'y', shown.grid.size[0] / 2));
         let voxel = [5, 8, 3];

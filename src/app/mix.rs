@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::engine::Phase;
 use super::state::State;
+use crate::models::LatentKind;
 use crate::train::events::{Command, DecodeRequest, DecodedClip, Likely, ReconstructedClip};
 use crate::train::inference::Latent;
 
@@ -63,15 +64,25 @@ pub struct Mix {
     waiting: bool,
 }
 
-/// `(1 - w) A + w B` of what is decoded of each latent, `w` being `spatial` or `temporal`; exactly A or B at the ends. `None`
-/// if they differ in extent.
+/// `(1 - w) A + w B` of what is decoded of each latent, `w` being `spatial` or `temporal`, and of codes, between which there is
+/// nothing, a part `w` from B and the others from A; exactly A or B at the ends. `None` if they differ in extent.
 pub fn interpolate(a: &[Latent], b: &[Latent], spatial: f32, temporal: f32) -> Option<Vec<Vec<f32>>> {
     let fits = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.shape == b.shape && a.mu.len() == b.mu.len());
     let mixed = |(a, b): (&Latent, &Latent)| {
         let w = if a.spec.is_temporal() { temporal } else { spatial };
-        a.mu.iter().zip(&b.mu).map(|(a, b)| (1.0 - w) * a + w * b).collect()
+        let part_of_b = |i: usize| match a.spec.kind {
+            LatentKind::Code { .. } => f32::from(u8::from(turn(i) < f64::from(w))),
+            LatentKind::Gaussian | LatentKind::Plain => w,
+        };
+        let values = a.mu.iter().zip(&b.mu).enumerate();
+        values.map(|(i, (a, b))| (1.0 - part_of_b(i)) * a + part_of_b(i) * b).collect()
     };
     fits.then(|| a.iter().zip(b).map(mixed).collect())
+}
+
+/// When the i-th code becomes that of B, 0..1: multiples of the golden ratio, which spread evenly over time and cells.
+fn turn(i: usize) -> f64 {
+    (i as f64 * 0.618_033_988_749_895).fract()
 }
 
 impl Mix {
@@ -173,7 +184,7 @@ impl Mix {
 mod tests {
     use super::super::panels::sample;
     use super::*;
-    use crate::models::{LatentKind, LatentSpec};
+    use crate::models::LatentSpec;
 
     fn latents(value: f32) -> Vec<Latent> {
         let latent = |axes| Latent {
@@ -197,6 +208,22 @@ mod tests {
         let mu = |latents: &[Latent]| latents.iter().map(|latent| latent.mu.clone()).collect::<Vec<_>>();
         assert_eq!(interpolate(&a, &b, 0.0, 0.0).unwrap(), mu(&a));
         assert_eq!(interpolate(&a, &b, 1.0, 1.0).unwrap(), mu(&b));
+    }
+
+    #[test]
+    fn codes_are_taken_from_one_clip_or_the_other() {
+        let codes = |first: u8| Latent {
+            spec: LatentSpec { name: "codes", axes: "txy", kind: LatentKind::Code { codes: 256, channels: 8 } },
+            shape: vec![1, 1, 10, 10, 1],
+            mu: (0..100).map(|i| f32::from(first + i)).collect(),
+            logvar: Vec::new(),
+        };
+        let (a, b) = (codes(0), codes(100));
+        for (w, of_b) in [(0.0, 0), (0.3, 30), (1.0, 100)] {
+            let mixed = &interpolate(std::slice::from_ref(&a), std::slice::from_ref(&b), 0.5, w).unwrap()[0];
+            assert!(mixed.iter().zip(&a.mu).zip(&b.mu).all(|((mixed, a), b)| mixed == a || mixed == b));
+            assert_eq!(mixed.iter().zip(&b.mu).filter(|(mixed, b)| mixed == b).count(), of_b, "{w}");
+        }
     }
 
     #[test]

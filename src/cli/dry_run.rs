@@ -3,8 +3,8 @@
 use sep4d::Result;
 use sep4d::data::{Dataset, synth};
 use sep4d::gpu::{DeviceChoice, adapters, choose};
-use sep4d::graph::KernelLimits;
-use sep4d::models::BatchShape;
+use sep4d::graph::{Graph, KernelLimits};
+use sep4d::models::{BatchShape, Mode, ModelConfig};
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::preflight;
 
@@ -74,10 +74,26 @@ pub fn run(config: &RunConfig) -> Result<()> {
     say!("limits of {adapter}: {} a binding", bytes(limits.max_storage_binding_bytes as u64))?;
     if let Some(parameters) = parameters {
         say!("{} parameters", thousands(parameters as u64))?;
+        say!("{}", latent(&config.model, &BatchShape { batch: 1, frames: config.data.frames, size: grid.size })?)?;
     }
     say!()?;
     put!("{}", table(&["T", "batch", "memory", "largest binding", "largest tensor", "GFLOP/step", ""], &rows))?;
     misfit.map_or(Ok(()), Err)
+}
+
+/// `latent of a clip: 65,536 floats, C.R. 32.0`, the compression ratio being voxels a float, and the bits of its codes if it has any.
+fn latent(model: &ModelConfig, clip: &BatchShape) -> Result<String> {
+    let mut graph = Graph::new();
+    let latents = model.build(&mut graph, clip, Mode::Look)?.latents;
+    let sizes = || latents.iter().map(|built| (built.latent, graph.tensor(built.encoded).spec.elements()));
+    let floats: usize = sizes().map(|(latent, encoded)| latent.floats(encoded)).sum();
+    let bits: Vec<f64> = sizes().filter_map(|(latent, encoded)| latent.bits(encoded)).collect();
+    let ratio = clip.voxels() as f64 / floats as f64;
+    let codes = match bits.as_slice() {
+        [] => String::new(),
+        bits => format!(", {} bits as codes", thousands(bits.iter().sum::<f64>().ceil() as u64)),
+    };
+    Ok(format!("latent of a clip: {} floats, C.R. {ratio:.1}{codes}", thousands(floats as u64)))
 }
 
 /// The limits of the chosen adapter and its name; the portable ones where there is no adapter at all.

@@ -1,6 +1,6 @@
 //! `sep4d eval RUN`: scores of a trained model.
 
-use sep4d::train::metrics::{Evaluation, Tally};
+use sep4d::train::metrics::{CodeUse, Evaluation, Tally};
 use sep4d::train::validation::{evaluate, evenly_spaced};
 use sep4d::{Error, Result};
 
@@ -83,7 +83,11 @@ fn print(report: &Report, tally: &Tally, data: &str) -> Result<()> {
         report.split.folder()
     )?;
     say!("{data}")?;
-    say!("mIoU {}   IoU {}\n", percent(evaluation.total.miou), percent(evaluation.total.iou))?;
+    say!("mIoU {}   IoU {}", percent(evaluation.total.miou), percent(evaluation.total.iou))?;
+    for CodeUse { latent, codes, used, perplexity } in &evaluation.codes {
+        say!("{latent}: {used} of {codes} occur, perplexity {perplexity:.1}")?;
+    }
+    say!()?;
     let classes: Vec<Vec<String>> = report
         .classes
         .iter()

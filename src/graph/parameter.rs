@@ -18,6 +18,8 @@ pub enum Init {
     Uniform(f64),
     /// Standard normal, as PyTorch's embeddings.
     Normal,
+    /// Normal with mean 0 and this standard deviation.
+    Gaussian(f64),
     /// Consecutive runs of elements, each with its own rule.
     Runs(Vec<(usize, Init)>),
 }
@@ -28,7 +30,8 @@ impl Init {
         match self {
             Init::Constant(value) => values.fill(*value),
             Init::Uniform(bound) => values.iter_mut().for_each(|v| *v = rng.uniform(-bound, *bound) as f32),
-            Init::Normal => values.iter_mut().for_each(|v| *v = rng.normal() as f32),
+            Init::Normal => Init::Gaussian(1.0).fill(rng, values),
+            Init::Gaussian(deviation) => values.iter_mut().for_each(|v| *v = (deviation * rng.normal()) as f32),
             Init::Runs(runs) => {
                 let mut rest = values;
                 for (length, init) in runs {
@@ -116,9 +119,10 @@ impl Graph {
         (find(Storage::Parameter(index)), find(Storage::Gradient(index)))
     }
 
-    /// Number of parameter values (without the padding between parameters).
+    /// Number of values that are trained (without the padding between parameters).
     pub fn parameter_count(&self) -> usize {
-        self.parameters.iter().map(ParameterSpec::elements).sum()
+        let trained = self.parameters.iter().filter(|parameter| parameter.kind == ParameterKind::Trained);
+        trained.map(ParameterSpec::elements).sum()
     }
 
     /// Elements of a flat block, padding included.

@@ -246,6 +246,7 @@ impl Op for BatchNormInferenceBackward {
 }
 
 /// `average = (1 - momentum) * running + momentum * batch`, all `[C]`: how torch's `nn.BatchNorm3d(momentum)` keeps its statistics.
+/// Where `batch` is not finite, as in a step that the optimiser skips, it is `running`.
 ///
 /// Meant for [`Graph::push_into`] with `running` as target, which it may overwrite; has no derivative.
 ///
@@ -271,7 +272,10 @@ impl Op for RunningAverage {
 
     fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
         let momentum = f64::from(self.momentum);
-        let average = |(running, batch): (&f64, &f64)| (1.0 - momentum) * running + momentum * batch;
+        let average = |(&running, &batch): (&f64, &f64)| match batch.is_finite() {
+            true => (1.0 - momentum) * running + momentum * batch,
+            false => running,
+        };
         vec![inputs[0].data.iter().zip(inputs[1].data).map(average).collect()]
     }
 
@@ -321,6 +325,11 @@ pub fn cases() -> Vec<Case> {
             let running = b.constant_normal("running", &[7]);
             let average = b.graph.push_one(RunningAverage { momentum: 0.1 }, &[running, norm.variance])?;
             Ok(vec![norm.y, norm.mean, norm.variance, average])
+        }),
+        Case::new("batch_norm average of what is not finite", |b| {
+            let running = b.constant_normal("running", &[5]);
+            let batch = b.values("batch", &[5], vec![f64::NAN, 0.5, f64::INFINITY, f64::NEG_INFINITY, -3.0]);
+            Ok(vec![b.graph.push_one(RunningAverage { momentum: 0.1 }, &[running, batch])?])
         }),
         inference(&[3, 37, 7]),
         inference(&[4095, 36]).windowed(200_000),

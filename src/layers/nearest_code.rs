@@ -12,6 +12,9 @@ const GROUP: usize = 16;
 /// Iterations of an invocation, at most.
 const MOST_ITERATIONS: usize = 8_192;
 
+/// Values of a codebook, at most, if it has whole groups of 16 codes and whole vectors of 4 channels.
+pub const MOST_CODE_VALUES: usize = MOST_ITERATIONS * GROUP * 4;
+
 /// Most codes that are counted: a counter of each fits a workgroup's memory.
 const MOST_COUNTED: usize = 4096;
 
@@ -57,7 +60,7 @@ impl Op for NearestCode {
         expect("z", z, &z.shape)?;
         expect("the codebook", codebook, &[codebook.rows(), z.channels()])?;
         if codebook.rows().div_ceil(GROUP) * z.channels().div_ceil(4) > MOST_ITERATIONS {
-            return Err(format!("the codebook is {codebook}, but may have {} values", MOST_ITERATIONS * GROUP * 4));
+            return Err(format!("the codebook is {codebook}, but may have {MOST_CODE_VALUES} values"));
         }
         Ok(vec![TensorSpec::u32(&z.shape[..z.shape.len() - 1])])
     }

@@ -9,6 +9,7 @@ use crate::graph::{Graph, TensorId};
 mod config;
 mod losses;
 mod modules;
+pub mod occ_sora;
 pub mod sep4d;
 mod shape;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 /// Every model, the one that is trained where none is named first.
 pub static ARCHITECTURES: &[&Architecture] = &[
     &sep4d::SEP4D,
+    &occ_sora::OCC_SORA,
     #[cfg(test)]
     &toy::TOY,
 ];
@@ -99,6 +101,13 @@ pub enum LatentKind {
     Gaussian,
     /// Values as they are.
     Plain,
+    /// The number of a code for each cell, u32 `[.., 1]`, both encoded and decoded: a row of the codebook.
+    Code {
+        /// Codes of the codebook.
+        codes: usize,
+        /// Values of a code.
+        channels: usize,
+    },
 }
 
 /// One of the tensors between encoder and decoder, and what is known of it without running anything.
@@ -116,6 +125,24 @@ impl LatentSpec {
     /// Whether it changes in time.
     pub fn is_temporal(&self) -> bool {
         self.axes.contains('t')
+    }
+
+    /// How many numbers publications count of a latent of which the encoder makes so many: one for mean and log-variance, and of
+    /// a code all of its values.
+    pub fn floats(&self, encoded: usize) -> usize {
+        match self.kind {
+            LatentKind::Gaussian => encoded / 2,
+            LatentKind::Plain => encoded,
+            LatentKind::Code { channels, .. } => encoded * channels,
+        }
+    }
+
+    /// How many bits name so many codes; `None` if it does not consist of codes.
+    pub fn bits(&self, encoded: usize) -> Option<f64> {
+        match self.kind {
+            LatentKind::Code { codes, .. } => Some(encoded as f64 * (codes as f64).log2()),
+            LatentKind::Gaussian | LatentKind::Plain => None,
+        }
     }
 }
 

@@ -104,6 +104,8 @@ section! {
         lovasz: f64,
         /// Weight of the KL divergence in the loss.
         kl: f64,
+        /// Weight of the embedding loss of a codebook in the loss.
+        embedding: f64,
         /// Seed of initialisation, shuffling, augmentation and sampling.
         seed: u64,
         /// Batches read ahead.
@@ -230,6 +232,7 @@ impl RunConfig {
                 class_weights: ClassWeights::CubeRoot,
                 lovasz: 1.0,
                 kl: 0.005,
+                embedding: 1.0,
                 seed: 0,
                 prefetch: 2,
                 log_every: if small { 10 } else { 50 },
@@ -341,6 +344,7 @@ impl RunConfig {
             ("train.cross_entropy", train.cross_entropy, 0.0, 1e6),
             ("train.lovasz", train.lovasz, 0.0, 1e6),
             ("train.kl", train.kl, 0.0, 1e6),
+            ("train.embedding", train.embedding, 0.0, 1e6),
             ("train.memory_budget", train.memory_budget, 0.0, 1e6),
         ];
         let milestones = train.milestones.iter().map(|&m| ("train.milestones", m, 0.0, 1.0));

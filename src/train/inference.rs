@@ -30,6 +30,8 @@ pub struct BatchScores {
     pub cross_entropy: f32,
     /// Lovasz-softmax.
     pub lovasz: f32,
+    /// The codes of each latent that consists of codes, those of the clips one after the other.
+    pub codes: Vec<(LatentSpec, Vec<u32>)>,
 }
 
 /// One latent of one clip.
@@ -39,7 +41,7 @@ pub struct Latent {
     pub spec: LatentSpec,
     /// `[1, A1.., C]`, with the axes of `spec`.
     pub shape: Vec<usize>,
-    /// What is decoded: the means of a Gaussian latent, else its values.
+    /// What is decoded: the means of a Gaussian latent, else its values, which may be numbers of codes.
     pub mu: Vec<f32>,
     /// Log-variances of a Gaussian latent.
     pub logvar: Vec<f32>,
@@ -216,7 +218,8 @@ impl Inference {
         executor.run()?;
         let confusion = executor.read::<u32>(ids.confusion)?.into_iter().map(u64::from).collect();
         let losses = executor.read::<f32>(ids.losses)?;
-        Ok(BatchScores { confusion, cross_entropy: losses[0], lovasz: losses[1] })
+        let codes = ids.codes.iter().map(|codes| Ok((codes.latent, executor.read(codes.encoded)?)));
+        Ok(BatchScores { confusion, cross_entropy: losses[0], lovasz: losses[1], codes: codes.collect::<Result<_>>()? })
     }
 
     /// The latents of one clip, in the model's order.
@@ -230,7 +233,12 @@ impl Inference {
         executor.run()?;
         let read = |latent: &BuiltLatent| {
             let (spec, mut shape) = (latent.latent, executor.graph().shape(latent.encoded).to_vec());
-            let values = executor.read::<f32>(latent.encoded)?;
+            let values = match spec.kind {
+                LatentKind::Code { .. } => {
+                    executor.read::<u32>(latent.encoded)?.into_iter().map(|code| code as f32).collect()
+                }
+                LatentKind::Gaussian | LatentKind::Plain => executor.read::<f32>(latent.encoded)?,
+            };
             let (mut mu, mut logvar) = (values, Vec::new());
             if let (LatentKind::Gaussian, Some(width)) = (spec.kind, shape.last_mut()) {
                 *width /= 2;
@@ -261,8 +269,15 @@ impl Inference {
         }
         for (values, latent) in latents.iter().zip(&ids.latents) {
             // One that the decoder makes nothing of is no part of its plan.
-            if executor.uses(latent.decoded) {
-                executor.write(latent.decoded, values.as_ref())?;
+            if !executor.uses(latent.decoded) {
+                continue;
+            }
+            match latent.latent.kind {
+                LatentKind::Code { .. } => {
+                    let codes: Vec<u32> = values.as_ref().iter().map(|&code| code as u32).collect();
+                    executor.write(latent.decoded, &codes)?;
+                }
+                LatentKind::Gaussian | LatentKind::Plain => executor.write(latent.decoded, values.as_ref())?,
             }
         }
         executor.run()?;

@@ -1,6 +1,8 @@
-//! Intersection over union from confusion counts, as DynamicCity counts it.
+//! Intersection over union from confusion counts, as DynamicCity counts it, and how codes are used.
 
 use serde::{Deserialize, Serialize};
+
+use crate::models::{LatentKind, LatentSpec};
 
 /// How often each class was predicted as each other, over observed voxels. Class 0 is free space.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +105,45 @@ pub struct Evaluation {
     pub total: Scores,
     /// Over the t-th frames of all clips, `[T]`.
     pub per_frame: Vec<Scores>,
+    /// How the codes of each latent are used that consists of codes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<CodeUse>,
+}
+
+/// How the codes of a latent are used over a set of clips.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CodeUse {
+    /// What the latent is called.
+    pub latent: String,
+    /// How many codes there are.
+    pub codes: usize,
+    /// How many of them occur.
+    pub used: usize,
+    /// `exp(-sum p ln p)` of the frequencies p: how many codes there would be if all occurred equally often.
+    pub perplexity: f64,
+}
+
+impl CodeUse {
+    fn of(latent: &str, counts: &[u64]) -> CodeUse {
+        let all: u64 = counts.iter().sum();
+        let frequencies = counts.iter().filter(|&&count| count > 0).map(|&count| count as f64 / all as f64);
+        CodeUse {
+            latent: latent.to_owned(),
+            codes: counts.len(),
+            used: frequencies.clone().count(),
+            perplexity: (-frequencies.map(|p| p * p.ln()).sum::<f64>()).exp(),
+        }
+    }
+
+    /// The share of the codes that occur.
+    pub fn used_share(&self) -> f64 {
+        self.used as f64 / self.codes as f64
+    }
+
+    /// The perplexity as a share of the codes.
+    pub fn perplexity_share(&self) -> f64 {
+        self.perplexity / self.codes as f64
+    }
 }
 
 /// Scores of one clip of a set.
@@ -122,12 +163,15 @@ pub struct Tally {
     clips: Vec<ClipScores>,
     total: Confusion,
     per_frame: Vec<Confusion>,
+    /// How often each code of a latent occurs.
+    codes: Vec<(&'static str, Vec<u64>)>,
 }
 
 impl Tally {
     /// Nothing counted yet, for clips of `frames` frames.
     pub fn new(classes: usize, frames: usize) -> Self {
-        Tally { clips: Vec::new(), total: Confusion::new(classes), per_frame: vec![Confusion::new(classes); frames] }
+        let (total, per_frame) = (Confusion::new(classes), vec![Confusion::new(classes); frames]);
+        Tally { clips: Vec::new(), total, per_frame, codes: Vec::new() }
     }
 
     /// Adds the counts of clip number `clip`, `[T, K, K]`.
@@ -140,6 +184,20 @@ impl Tally {
             confusion.push(Confusion { classes, counts: counts.to_vec() });
         }
         self.clips.push(ClipScores { clip, per_frame: confusion.iter().map(Confusion::scores).collect(), confusion });
+    }
+
+    /// Adds the codes of some clips in a latent; of one that does not consist of codes nothing.
+    pub fn add_codes(&mut self, latent: &LatentSpec, codes: &[u32]) {
+        let LatentKind::Code { codes: all, .. } = latent.kind else { return };
+        let place = self.codes.iter().position(|(name, _)| *name == latent.name).unwrap_or_else(|| {
+            self.codes.push((latent.name, vec![0; all]));
+            self.codes.len() - 1
+        });
+        for &code in codes {
+            if let Some(count) = self.codes[place].1.get_mut(code as usize) {
+                *count += 1;
+            }
+        }
     }
 
     /// Scores of each clip by itself, in the order in which they were added.
@@ -158,6 +216,7 @@ impl Tally {
             clips: self.clips.len(),
             total: self.total.scores(),
             per_frame: self.per_frame.iter().map(Confusion::scores).collect(),
+            codes: self.codes.iter().map(|(latent, counts)| CodeUse::of(latent, counts)).collect(),
         }
     }
 }
@@ -207,6 +266,23 @@ mod tests {
         assert_eq!(tally.total().truth(1), 16);
         let clips: Vec<(usize, Option<f64>)> = tally.clips().iter().map(|c| (c.clip, c.per_frame[1].miou)).collect();
         assert_eq!(clips, [(7, Some(0.0)), (9, Some(0.5))]);
+    }
+
+    #[test]
+    fn codes_are_counted_over_all_clips() {
+        let latent = LatentSpec { name: "codes", axes: "txy", kind: LatentKind::Code { codes: 8, channels: 3 } };
+        let mut tally = Tally::new(2, 1);
+        assert_eq!(tally.evaluation().codes, []);
+        tally.add_codes(&LatentSpec { kind: LatentKind::Plain, ..latent }, &[1, 2]);
+        // One that is none counts nowhere.
+        tally.add_codes(&latent, &[3, 0, 8]);
+        tally.add_codes(&latent, &[3, 5]);
+        let [codes] = &tally.evaluation().codes[..] else { panic!("{:?}", tally.evaluation()) };
+        assert_eq!((codes.latent.as_str(), codes.codes, codes.used), ("codes", 8, 3));
+        // Half of them are one, the others two: 1/2 ln 2 + 2/4 ln 4.
+        assert!((codes.perplexity - 8f64.sqrt()).abs() < 1e-12, "{}", codes.perplexity);
+        assert_eq!((codes.used_share(), codes.perplexity_share()), (0.375, codes.perplexity / 8.0));
+        assert_eq!(CodeUse::of("codes", &[0, 4]).perplexity, 1.0);
     }
 
     #[test]

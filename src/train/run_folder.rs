@@ -28,7 +28,7 @@ pub use lock::WriterLock;
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
 fn csv_header() -> String {
-    format!("step,kind,{},miou,iou", StepMetrics::columns())
+    format!("step,kind,{},miou,iou,codes_used,perplexity", StepMetrics::columns())
 }
 
 /// Folders of a run.
@@ -58,12 +58,14 @@ impl Row {
 
     fn csv(&self) -> String {
         match self {
-            Row::Step(metrics) => format!("{},step,{},,", metrics.step, metrics.csv()),
+            Row::Step(metrics) => format!("{},step,{},,,,", metrics.step, metrics.csv()),
             Row::Validation(m) => {
                 let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-                let total = &m.evaluation.total;
+                let (total, codes) = (&m.evaluation.total, m.evaluation.codes.first());
                 let none = ",".repeat(StepMetrics::columns().split(',').count());
-                format!("{},validation,{none}{},{}", m.step, number(total.miou), number(total.iou))
+                let numbers =
+                    [total.miou, total.iou, codes.map(|codes| codes.used as f64), codes.map(|codes| codes.perplexity)];
+                format!("{},validation,{none}{}", m.step, numbers.map(number).join(","))
             }
         }
     }
@@ -363,7 +365,7 @@ mod tests {
     use crate::graph::KernelLimits;
     use crate::models::Terms;
     use crate::train::config::Preset;
-    use crate::train::metrics::{ClipScores, Confusion, Evaluation, Scores};
+    use crate::train::metrics::{ClipScores, CodeUse, Confusion, Evaluation, Scores};
 
     fn step(step: u32) -> Row {
         Row::Step(StepMetrics {
@@ -383,7 +385,8 @@ mod tests {
 
     fn validation(step: u32) -> Row {
         let total = Scores { iou: Some(0.5), miou: Some(0.25), per_class: vec![None, Some(0.25)] };
-        let evaluation = Evaluation { clips: 2, total, per_frame: vec![] };
+        let codes = vec![CodeUse { latent: "codes".into(), codes: 4, used: 3, perplexity: 2.5 }];
+        let evaluation = Evaluation { clips: 2, total, per_frame: vec![], codes };
         let mut confusion = Confusion::new(2);
         confusion.add(&[1, 2, 3, 4]);
         Row::Validation(ValidationMetrics { step, seconds: 0.5, is_best: true, evaluation, confusion, clips: vec![] })
@@ -437,8 +440,8 @@ mod tests {
         assert_eq!(folder.metrics().unwrap(), [step(10), validation(10), step(20), step(25)]);
         let csv = fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [14; 5]);
-        assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5"), "{csv}");
+        assert_eq!(columns, [17; 5]);
+        assert!(csv.lines().nth(2).unwrap().ends_with(",0.25,0.5,3,2.5"), "{csv}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::events::{DecodeRequest, DecodedClip, ReconstructedClip};
-use super::inference::Inference;
+use super::inference::{BatchScores, Inference};
 use super::metrics::{Confusion, Tally};
 use crate::Result;
 use crate::data::{Batch, Clip, Dataset};
@@ -34,8 +34,10 @@ pub fn evaluate(
             return Ok(None);
         }
         let read = part.iter().map(|&clip| dataset.clip(clip)).collect::<Result<Vec<Clip>>>()?;
-        let confusion = model.evaluate(&filled_batch(&read, batch, dataset)?)?.confusion;
+        let BatchScores { confusion, codes, .. } = model.evaluate(&filled_batch(&read, batch, dataset)?)?;
         part.iter().zip(confusion.chunks(per_clip)).for_each(|(&clip, counts)| tally.add_clip(clip, counts));
+        // Without those of the clips that fill up the batch.
+        codes.iter().for_each(|(latent, codes)| tally.add_codes(latent, &codes[..codes.len() / batch * part.len()]));
     }
     Ok(Some(tally))
 }

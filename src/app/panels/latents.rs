@@ -33,14 +33,26 @@ impl std::fmt::Debug for Settings {
 
 /// The latents' textures and what they were made of.
 pub struct Pictures {
-    made_of: (u64, Quantity, Channels, bool),
+    made_of: MadeOf,
     heat: Heat,
     latents: Vec<Picture>,
+}
+
+/// What pictures depend on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct MadeOf {
+    version: u64,
+    quantity: Quantity,
+    channels: Channels,
+    is_dark: bool,
+    /// The frame in view, of codes.
+    t: Option<usize>,
 }
 
 struct Picture {
     name: &'static str,
     flat: Flat,
+    is_code: bool,
     kl: Option<f64>,
     texture: TextureHandle,
 }
@@ -70,12 +82,20 @@ pub fn ui(ui: &mut Ui, state: &mut State, settings: &mut Settings) {
     ui.spacing_mut().item_spacing.y = 4.0;
     choices(ui, settings, &model.latents);
     let Settings { quantity, channels, pictures, read } = settings;
-    let made_of = (shown.version, *quantity, *channels, ui.visuals().dark_mode);
+    let made_of = MadeOf {
+        version: shown.version,
+        quantity: *quantity,
+        channels: *channels,
+        is_dark: ui.visuals().dark_mode,
+        t: (*quantity == Quantity::Code).then(|| state.frame()),
+    };
     if pictures.as_ref().is_none_or(|pictures| pictures.made_of != made_of) {
-        *pictures = Some(draw(ui, shown, &model.latents, *quantity, *channels));
+        *pictures = Some(draw(ui, shown, &model.latents, made_of));
     }
     let Some(pictures) = pictures else { return };
-    pictures.heat.bar(ui, number);
+    if *quantity != Quantity::Code {
+        pictures.heat.bar(ui, number);
+    }
     let what = described(*quantity, *channels);
     let seek = grid(ui, state, shown, pictures, read, &what);
     match read.as_ref().and_then(|(latent, cell)| sentence(pictures.latents.get(*latent)?, *cell, &what)) {
@@ -96,6 +116,7 @@ fn number(value: f32) -> String {
 fn described(quantity: Quantity, channels: Channels) -> String {
     let symbol = quantity.symbol();
     match channels {
+        _ if quantity == Quantity::Code => symbol.to_owned(),
         Channels::Mean => format!("mean |{symbol}|"),
         Channels::Max => format!("max |{symbol}|"),
         Channels::One(channel) => format!("{symbol} of channel {}", channel + 1),
@@ -105,22 +126,25 @@ fn described(quantity: Quantity, channels: Channels) -> String {
 fn sentence(picture: &Picture, cell: [usize; 2], what: &str) -> Option<String> {
     let Flat { axes: [first, second], over, values } = &picture.flat;
     let value = values.get(cell[0] * second.len + cell[1]).filter(|_| cell[1] < second.len)?;
-    let over = if over.is_empty() { String::new() } else { format!(", over all {over}") };
-    Some(format!("{}: {what} = {value:.3} at {}, {}{over}", picture.name, first.place(cell[0]), second.place(cell[1])))
+    let over = if over.is_empty() { String::new() } else { format!(", {over}") };
+    let value = if picture.is_code { format!("{what} {value}") } else { format!("{what} = {value:.3}") };
+    Some(format!("{}: {value} at {}, {}{over}", picture.name, first.place(cell[0]), second.place(cell[1])))
 }
 
 fn choices(ui: &mut Ui, settings: &mut Settings, latents: &[Latent]) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         let has = |quantity| latents.iter().any(|latent| Quantity::of_kind(latent.spec.kind).contains(&quantity));
+        let there = Quantity::ALL.into_iter().filter(|&quantity| has(quantity));
         if !has(settings.quantity) {
-            settings.quantity = Quantity::default();
+            settings.quantity = there.clone().next().unwrap_or_default();
         }
-        for quantity in [Quantity::Mean, Quantity::Sigma, Quantity::Kl].into_iter().filter(|&quantity| has(quantity)) {
+        for quantity in there {
             let name = match quantity {
                 Quantity::Mean => "Mean μ",
                 Quantity::Sigma => "σ",
                 Quantity::Kl => "KL",
+                Quantity::Code => "Codes",
             };
             let tip = match quantity {
                 Quantity::Mean => "The mean of each latent: what the decoder gets when it reconstructs",
@@ -128,8 +152,14 @@ fn choices(ui: &mut Ui, settings: &mut Settings, latents: &[Latent]) {
                 Quantity::Kl => {
                     "KL divergence of each latent from the standard normal distribution, nats: what it tells"
                 }
+                Quantity::Code => {
+                    "The code of each cell in the frame in view, a colour for each; like colours mean nothing"
+                }
             };
             ui.selectable_value(&mut settings.quantity, quantity, name).on_hover_text(tip);
+        }
+        if settings.quantity == Quantity::Code {
+            return;
         }
         ui.add_space(4.0);
         let width = ui.available_width().min(132.0);
@@ -156,13 +186,15 @@ fn choices(ui: &mut Ui, settings: &mut Settings, latents: &[Latent]) {
     });
 }
 
-fn draw(ui: &Ui, shown: &Shown, latents: &[Latent], quantity: Quantity, channels: Channels) -> Pictures {
+fn draw(ui: &Ui, shown: &Shown, latents: &[Latent], made_of: MadeOf) -> Pictures {
+    let MadeOf { quantity, channels, .. } = made_of;
     let has = |latent: &&Latent| Quantity::of_kind(latent.spec.kind).contains(&quantity);
     let parts: Vec<(&Latent, Flat)> = latents
         .iter()
         .filter(has)
-        .filter_map(|latent| Some((latent, flat(latent, quantity, channels, shown)?)))
+        .filter_map(|latent| Some((latent, flat(latent, quantity, channels, shown, made_of.t.unwrap_or_default())?)))
         .collect();
+    let is_code = quantity == Quantity::Code;
     let diverges = quantity == Quantity::Mean && matches!(channels, Channels::One(_));
     let heat = Heat::over(parts.iter().flat_map(|(_, flat)| flat.values.iter().copied()), diverges);
     let latents = parts
@@ -174,15 +206,21 @@ fn draw(ui: &Ui, shown: &Shown, latents: &[Latent], quantity: Quantity, channels
             let pixels = (0..width * height).map(|i| {
                 let (across, up) = (i % width, height - 1 - i / width);
                 let at = if is_turned { up * second + across } else { across * second + up };
-                heat.color(ui.visuals(), flat.values[at])
+                if is_code { code_color(flat.values[at]) } else { heat.color(ui.visuals(), flat.values[at]) }
             });
             let image = ColorImage::new([width, height], pixels.collect());
             let name = latent.spec.name;
             let texture = ui.ctx().load_texture(format!("latent {name}"), image, TextureOptions::NEAREST);
-            Picture { name, flat, kl: total_kl(latent), texture }
+            Picture { name, flat, is_code, kl: total_kl(latent), texture }
         })
         .collect();
-    Pictures { made_of: (shown.version, quantity, channels, ui.visuals().dark_mode), heat, latents }
+    Pictures { made_of, heat, latents }
+}
+
+/// A colour for the number of a code. Neighbours are as far apart as others: turns of the golden angle, in three shades.
+fn code_color(code: f32) -> Color32 {
+    let (hue, shade) = ((code * 0.618_034).fract(), code.rem_euclid(3.0) / 2.0);
+    egui::ecolor::Hsva::new(hue, 0.85 - 0.4 * shade, 0.65 + 0.3 * shade, 1.0).into()
 }
 
 /// All of them; returns the frame that was clicked.
@@ -295,7 +333,8 @@ fn latent(
         response.on_hover_text_at_pointer(text);
     }
     // A click on a latent over time goes to that time.
-    cell.filter(|_| clicked && picture.flat.axes[0].name == 't').map(|cell| cell[0])
+    let time = picture.flat.axes[0];
+    cell.filter(|_| clicked && time.name == 't').map(|cell| time.first_frame(cell[0]))
 }
 
 /// The cell to read in a picture that has the keyboard's focus.

@@ -14,6 +14,7 @@ use crate::app::layout::Pane;
 use crate::app::state::State;
 use crate::app::{style, widgets};
 use crate::models::loss_terms;
+use crate::train::metrics::CodeUse;
 
 mod chart;
 mod series;
@@ -60,6 +61,29 @@ const SCORES: [Curve; 2] = [
     },
 ];
 
+const CODES: [Curve; 2] = [
+    Curve {
+        unit: Unit::Percent,
+        exact: true,
+        ..curve(
+            "Codes used",
+            "Codes that occur in the held-out clips, of all codes",
+            2,
+            Quantity::Validation(|m| m.evaluation.codes.first().map(CodeUse::used_share)),
+        )
+    },
+    Curve {
+        unit: Unit::Percent,
+        exact: true,
+        ..curve(
+            "Perplexity",
+            "How many codes tell as much where all occur equally often, of all codes",
+            3,
+            Quantity::Validation(|m| m.evaluation.codes.first().map(CodeUse::perplexity_share)),
+        )
+    },
+];
+
 const PROGRESS: [Curve; 3] = [
     Curve { exact: true, ..curve("Learning rate", "Adam's learning rate", 0, Quantity::Step(|m| m.learning_rate)) },
     curve("Gradient norm", "Norm of the gradient before clipping", 1, Quantity::Step(|m| f64::from(m.gradient_norm))),
@@ -80,6 +104,13 @@ fn losses(runs: &[&History]) -> Vec<Curve> {
 
 const fn curve(name: &'static str, about: &'static str, color: usize, quantity: Quantity) -> Curve {
     Curve { name, about, unit: Unit::Plain, exact: false, color, quantity }
+}
+
+/// Scores, and how codes are used where one of `runs` has any.
+fn scores(runs: &[Option<&History>]) -> Vec<Curve> {
+    let last = || runs.iter().flatten().filter_map(|run| run.validations.last());
+    let has_codes = last().any(|metrics| !metrics.evaluation.codes.is_empty());
+    SCORES.into_iter().chain(CODES.into_iter().filter(|_| has_codes)).collect()
 }
 
 /// What the plots remember.
@@ -121,7 +152,7 @@ pub fn ui(ui: &mut Ui, state: &State, memory: &mut Memory, pane: Pane) -> Option
     let runs: Vec<&History> = std::iter::once(&state.history).chain(rivals).collect();
     let curves = match pane {
         Pane::Losses => losses(&runs),
-        Pane::Accuracy => SCORES.to_vec(),
+        Pane::Accuracy => scores(&runs),
         _ => PROGRESS.to_vec(),
     };
     let empty = runs.iter().all(|history| match pane {

@@ -16,7 +16,7 @@ use crate::layers::metrics::{argmax, confusion};
 use crate::layers::pointwise::{Pointwise, weighted_sum};
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::layers::unpack::unpack_bytes;
-use crate::models::{BatchShape, Built, BuiltLatent, Mode, ModelConfig};
+use crate::models::{BatchShape, Built, BuiltLatent, LatentKind, Mode, ModelConfig};
 
 /// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
 const SMALLEST_HALF: usize = 1 << 12;
@@ -119,6 +119,8 @@ pub(in crate::train) struct EvaluationGraph {
     pub observed: TensorId,
     pub confusion: TensorId,
     pub losses: TensorId,
+    /// The latents that consist of codes.
+    pub codes: Vec<BuiltLatent>,
 }
 
 pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape) -> Result<(Graph, EvaluationGraph)> {
@@ -131,9 +133,11 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
     let losses = concat(&mut g, &[ce, lovasz])?;
     let predicted = argmax(&mut g, built.logits)?;
     let confusion = confusion(&mut g, predicted, built.labels, observed, shape.total_frames(), model.classes)?;
-    g.keep(confusion);
-    g.keep(losses);
-    Ok((g, EvaluationGraph { labels: built.label_bytes, class_weights, observed: observed_bytes, confusion, losses }))
+    let is_code = |latent: &BuiltLatent| matches!(latent.latent.kind, LatentKind::Code { .. });
+    let codes: Vec<BuiltLatent> = built.latents.into_iter().filter(is_code).collect();
+    [confusion, losses].into_iter().chain(codes.iter().map(|latent| latent.encoded)).for_each(|id| g.keep(id));
+    let (labels, observed) = (built.label_bytes, observed_bytes);
+    Ok((g, EvaluationGraph { labels, class_weights, observed, confusion, losses, codes }))
 }
 
 /// The latents of one clip.

@@ -199,6 +199,22 @@ fn what_no_gradient_reaches_is_kept_as_training_leaves_it() {
 }
 
 #[test]
+fn a_step_that_is_skipped_leaves_what_no_gradient_reaches_as_it_was() {
+    let [batch, _] = batches();
+    let mut session = toy(&StepConfig::default());
+    let mut state = session.export().unwrap();
+    let bias = state.parameters.iter_mut().find(|tensor| tensor.name == "bias").unwrap();
+    bias.values[..2].copy_from_slice(&[f32::NAN, f32::INFINITY]);
+    session.import(&state).unwrap();
+    session.train_step(&[batch], 1e-2).unwrap();
+    assert!(!session.report().unwrap().finite);
+    let after = session.export().unwrap();
+    let seen = after.parameters.iter().find(|tensor| tensor.name == "seen").unwrap();
+    // The mean of 1 and of what is finite of the bias.
+    assert_eq!(seen.values, [1.0, 1.0, 0.5, 0.5]);
+}
+
+#[test]
 fn what_is_looked_at_is_the_moving_average() {
     let averaged = StepConfig { ema: 0.5, ..StepConfig::default() };
     let [batch, _] = batches();
