@@ -7,6 +7,8 @@ use crate::Result;
 use crate::graph::{Graph, TensorId};
 
 mod config;
+pub mod dynamic_city;
+mod keys;
 mod losses;
 mod modules;
 pub mod sep4d;
@@ -21,6 +23,7 @@ pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 /// Every model, the one that is trained where none is named first.
 pub static ARCHITECTURES: &[&Architecture] = &[
     &sep4d::SEP4D,
+    &dynamic_city::DYNAMIC_CITY,
     #[cfg(test)]
     &toy::TOY,
 ];
