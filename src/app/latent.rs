@@ -141,10 +141,18 @@ impl Axis {
         Axis { name, len, low, step: extent / len as f64 }
     }
 
-    /// Where cell `i` lies, as `x -3.2 m` or `frame 4`.
+    /// Of time: the frame, counted from 0, with which cell `i` begins.
+    pub fn frame(&self, i: usize) -> usize {
+        (i as f64 * self.step) as usize
+    }
+
+    /// Where cell `i` lies, as `x -3.2 m`, `frame 4` or `frames 3 to 4`.
     pub fn place(&self, i: usize) -> String {
         match self.name {
-            't' => format!("frame {}", i + 1),
+            't' => match [self.frame(i) + 1, self.frame(i + 1)] {
+                [first, last] if first < last => format!("frames {first} to {last}"),
+                [first, _] => format!("frame {first}"),
+            },
             name => format!("{name} {:.1} m", self.low + (i as f64 + 0.5) * self.step),
         }
     }
@@ -153,7 +161,7 @@ impl Axis {
     pub fn end(&self, high: bool) -> String {
         let cells = if high { self.len } else { 0 };
         match self.name {
-            't' => format!("{}", if high { self.len } else { 1 }),
+            't' => format!("{}", if high { self.frame(self.len) } else { 1 }),
             _ => format!("{:.1}", self.low + cells as f64 * self.step),
         }
     }
@@ -240,5 +248,8 @@ mod tests {
         assert_eq!((t.name, z.name, t.len), ('t', 'z', shown.frames));
         assert_eq!((t.place(3), t.end(false), t.end(true)), ("frame 4".into(), "1".into(), shown.frames.to_string()));
         assert_eq!(t.cell(shown, voxel, 3), Some(3));
+        let halved = Axis::of('t', shown.frames / 2, shown);
+        assert_eq!((halved.place(1), halved.end(true)), ("frames 3 to 4".into(), shown.frames.to_string()));
+        assert_eq!((halved.cell(shown, voxel, 3), halved.frame(1)), (Some(1), 2));
     }
 }

@@ -106,7 +106,8 @@ pub enum LatentKind {
 pub struct LatentSpec {
     /// What it is called in the window and in files.
     pub name: &'static str,
-    /// Its axes between that of the batch and its channels, in order, of `t`, `x`, `y` and `z`: `tx` is `[B, T, X', C]`.
+    /// Its axes between that of the batch and its channels, in order, of `t`, `x`, `y` and `z`: `tx` is `[B, T, X', C]`, where its
+    /// cells may be several frames long.
     pub axes: &'static str,
     /// What it holds.
     pub kind: LatentKind,

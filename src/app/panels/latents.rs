@@ -295,7 +295,7 @@ fn latent(
         response.on_hover_text_at_pointer(text);
     }
     // A click on a latent over time goes to that time.
-    cell.filter(|_| clicked && picture.flat.axes[0].name == 't').map(|cell| cell[0])
+    cell.filter(|_| clicked && picture.flat.axes[0].name == 't').map(|cell| picture.flat.axes[0].frame(cell[0]))
 }
 
 /// The cell to read in a picture that has the keyboard's focus.
