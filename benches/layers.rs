@@ -15,15 +15,18 @@ use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, Tensor
 use sep4d::layers::activation::{Activation, activate};
 use sep4d::layers::attention::attention;
 use sep4d::layers::batch_norm::{RunningAverage, batch_norm, batch_norm_inference};
+use sep4d::layers::broadcast_add::broadcast_plus;
 use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
 use sep4d::layers::commitment_loss::{commitment_loss, straight_through};
 use sep4d::layers::dropout::dropout;
 use sep4d::layers::gather::gather;
 use sep4d::layers::group_norm::group_norm;
+use sep4d::layers::label_conv::label_conv;
 use sep4d::layers::layer_norm::layer_norm;
 use sep4d::layers::matmul::{Matmul, matmul};
 use sep4d::layers::nearest_code::{code_usage, nearest_code};
 use sep4d::layers::pad3d::{PadMode, Padding, pad3d};
+use sep4d::layers::plane_product::plane_product;
 use sep4d::layers::softmax::softmax;
 use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
@@ -77,6 +80,7 @@ fn tokens() -> Result<Graph> {
     }
     let plane = graph.input("plane", TensorSpec::f32(&[FRAMES, x, y, 1, CHANNELS]));
     results.push(broadcast_mul(&mut graph, input, plane)?);
+    results.push(broadcast_plus(&mut graph, input, plane)?);
     results.push(broadcast_to(&mut graph, plane, &volumes)?);
     results.push(dropout(&mut graph, input, rng, 0, 0.1)?);
     let padding = Padding { before: [1; 3], after: [1; 3], mode: PadMode::Replicate };
@@ -115,8 +119,22 @@ fn others() -> Result<Graph> {
     let batch = batch_norm(&mut graph, volume, weight, bias, 1e-5)?;
     graph.push_one(RunningAverage { momentum: 0.1 }, &[bias, batch.mean])?;
     let inferred = batch_norm_inference(&mut graph, volume, weight, bias, [bias, weight], 1e-5)?;
-    let seeds = [(attended, tokens), (narrow, tokens), (grouped, volume), (inferred, volume)];
-    graph.backward(&seeds, &[tokens, volume])?;
+    // A convolution of labels, and planes over time times a volume.
+    let labels = graph.input("labels", TensorSpec::u32(&[FRAMES, x / 2, y / 2, z / 2, 8]));
+    let table = graph.input("table", TensorSpec::f32(&[11, 27, channels]));
+    let embedded = label_conv(&mut graph, labels, table, bias)?;
+    let still = graph.input("still", TensorSpec::f32(&[1, x, y, z, channels]));
+    let planes = [x, y, z].map(|extent| graph.input("plane", TensorSpec::f32(&[1, FRAMES, extent, channels])));
+    let product = plane_product(&mut graph, still, planes)?;
+    let seeds = [
+        (attended, tokens),
+        (narrow, tokens),
+        (grouped, volume),
+        (inferred, volume),
+        (embedded, volume),
+        (product, volume),
+    ];
+    graph.backward(&seeds, &[tokens, volume, table, still, planes[0]])?;
     Ok(graph)
 }
 

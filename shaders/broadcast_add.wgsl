@@ -8,7 +8,6 @@ struct Parameters {
     // Elements a frame.
     unit: u32,
     sequences: u32,
-    activation: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -36,14 +35,13 @@ fn broadcast_add_forward(
     let frames = frames_of(p.window, b);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
-        let sum = f32(x[i]) + term;
-        y[i] = {{ element[3] }}(select(sum, lrelu(sum), p.activation != 0u));
+        y[i] = {{ element[3] }}(lrelu(f32(x[i]) + term));
     }
 }
 
-{% macro sum_frames(entry, body) %}
+// d_x may be d_y.
 @compute @workgroup_size(64)
-fn {{ entry }}(
+fn broadcast_add_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -62,11 +60,9 @@ fn {{ entry }}(
     }
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
-        {{ body }}
+        let d = f32(d_y[i]) * lrelu_slope(f32(y[i]));
+        d_x[i] = {{ element[4] }}(d);
+        sum += d;
     }
     d_s[b * p.unit + element] = {{ element[2] }}(sum);
 }
-{% endmacro %}
-// d_x may be d_y.
-{{ sum_frames("broadcast_add_backward", "let d = f32(d_y[i]) * lrelu_slope(f32(y[i])); d_x[i] = " ~ element[4] ~ "(d); sum += d;") }}
-{{ sum_frames("broadcast_add_sum_frames", "sum += f32(d_y[i]);") }}

@@ -1,7 +1,7 @@
 // Kernels of src/layers/broadcast_mul.rs. The long tensors have `axes` merged axes, of which the short one has every second,
 // the outermost among them if `kept_first`; `width` elements of the last axis are a vector.
 {% include "common/index.wgsl" %}
-{% set is_product = entry == "broadcast_mul_forward" or entry == "broadcast_mul_backward" %}
+{% set is_product = entry in ["broadcast_mul_forward", "broadcast_mul_backward", "broadcast_mul_add"] %}
 {% set keeps_last = (axes - 1 + kept_first) % 2 == 1 %}
 {% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
 {% macro short_values(element) %}{{ values(element) if keeps_last else element }}{% endmacro %}
@@ -61,7 +61,7 @@ struct Parameters {
 {% endif %}
 {% endfor %}
 {% endmacro %}
-// One invocation a vector of y, which may be the factor.
+// One invocation a vector of y, which may be the factor (or the summand).
 {% macro forward(entry, value) %}
 @compute @workgroup_size(64)
 fn {{ entry }}(
@@ -111,6 +111,7 @@ fn {{ entry }}(
 {% endmacro %}
 {% if is_product %}
 {{ forward("broadcast_mul_forward", "Value(factor[p.first_long + i]) * ShortValue(short[at])") }}
+{{ forward("broadcast_mul_add", "Value(factor[p.first_long + i]) + ShortValue(short[at])") }}
 {{ backward("broadcast_mul_backward", "Value(factor[at]) * Value(d_y[at])") }}
 {% else %}
 {{ forward("broadcast_mul_expand", "Value(ShortValue(short[at]))") }}

@@ -36,7 +36,11 @@ fn concat_forward(
     {% endfor %}
 }
 {% else %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+alias Narrow = {{ values(element[1]) }};
+alias Wide = {{ values(element[2]) }};
 
+// In vectors of `width` channels.
 struct Parameters {
     rows: u32,
     // Of the narrow tensor.
@@ -48,10 +52,10 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> narrow: array<f32>;
-@group(0) @binding(2) var<storage, read_write> wide: array<f32>;
+@group(0) @binding(1) var<storage, read_write> narrow: array<Narrow>;
+@group(0) @binding(2) var<storage, read_write> wide: array<Wide>;
 
-// One invocation an element of a tensor with `channels` channels.
+// One invocation a vector of a tensor with `channels` of them in a row.
 {% macro kernel(entry, channels, body) %}
 @compute @workgroup_size(64)
 fn {{ entry }}(
@@ -67,8 +71,8 @@ fn {{ entry }}(
     }
 }
 {% endmacro %}
-{{ kernel("concat_slice", "p.channels", "narrow[index] = wide[row * p.all + p.start + c];") }}
+{{ kernel("concat_slice", "p.channels", "narrow[index] = Narrow(wide[row * p.all + p.start + c]);") }}
 {% set inside = "c >= p.start && c < p.start + p.channels" %}
-{% set copy = "if " ~ inside ~ " { d = narrow[row * p.channels + c - p.start]; }" %}
-{{ kernel("concat_backward_slice", "p.all", "var d = 0.0; " ~ copy ~ " wide[index] = d;") }}
+{% set copy = "if " ~ inside ~ " { d = Wide(narrow[row * p.channels + c - p.start]); }" %}
+{{ kernel("concat_backward_slice", "p.all", "var d = Wide(0.0); " ~ copy ~ " wide[index] = d;") }}
 {% endif %}

@@ -1,8 +1,9 @@
-// Kernels of src/layers/permute.rs; one invocation an element of the result.
+// Kernels of src/layers/permute.rs; one invocation an element of the result, or (width = 4) four.
 {% include "common/index.wgsl" %}
+{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
 
 struct Permutation {
-    // Of the result's axes, padded in front to six.
+    // Of the result's axes, the last in vectors.
     extents: array<vec4<u32>, 2>,
     // From one index of that axis to the next in the operand.
     strides: array<vec4<u32>, 2>,
@@ -16,9 +17,10 @@ struct Tiling {
 
 @group(0) @binding(0) var<uniform> p: Permutation;
 @group(0) @binding(0) var<uniform> tiling: Tiling;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
 
+{% if entry == "permute" %}
 @compute @workgroup_size(64)
 fn permute(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -31,12 +33,13 @@ fn permute(
     }
     var rest = index;
     var source = 0u;
-    {% for axis in [5, 4, 3, 2, 1, 0] %}
+    {% for axis in range(1, rank) | reverse %}
     source += rest % p.extents[{{ axis // 4 }}][{{ axis % 4 }}] * p.strides[{{ axis // 4 }}][{{ axis % 4 }}];
     rest /= p.extents[{{ axis // 4 }}][{{ axis % 4 }}];
     {% endfor %}
-    y[index] = x[source];
+    y[index] = {{ values(element[2]) }}(x[source + rest * p.strides[0][0]]);
 }
+{% endif %}
 
 @compute @workgroup_size(64)
 fn tile_forward(

@@ -225,6 +225,8 @@ fn configurations_that_cannot_be_used() {
     for wrong in [["--size", "10x10"], ["--frames", "0"]] {
         is_refused(&sep4d(&[&["bench", "--view"][..], &wrong].concat()), 2, &["--frames 200 --size 1280x800"]);
     }
+    let odd = ["--train", "--dry-run", "--set", "model.architecture=dynamic_city", "--set", "data.frames=5"];
+    is_refused(&sep4d(&odd), 2, &["data.frames is 5", "an even one"]);
     set("data.crop=[31, 32, 8]", &["three even numbers"]);
     set("data.stride=0", &["data.stride is 0"]);
     set("data.stride=9999", &["data.stride is 9999", "at most 1000"]);

@@ -12,7 +12,6 @@ use sep4d::graph::{Graph, KernelLimits, Op, TensorId, TensorSpec};
 use sep4d::layers::adam::GradientNorm;
 use sep4d::layers::attention::{Attention, AttentionBackward};
 use sep4d::layers::axis_pool::axis_pool;
-use sep4d::layers::broadcast_add::SumFrames;
 use sep4d::layers::broadcast_mul::BroadcastSum;
 use sep4d::layers::commitment_loss::CommitmentLoss;
 use sep4d::layers::conv3d::{Conv3dBackwardWeight, same_padding};
@@ -20,12 +19,14 @@ use sep4d::layers::gate::GateBackwardPlane;
 use sep4d::layers::gather::GatherBackward;
 use sep4d::layers::group_norm::{GroupNorm, GroupNormBackward};
 use sep4d::layers::instance_norm::{EPS, InstanceNorm, InstanceNormBackward};
+use sep4d::layers::label_conv::LabelConvBackward;
 use sep4d::layers::label_table::LabelTableBackward;
 use sep4d::layers::layer_norm::LayerNormBackward;
 use sep4d::layers::lift::{LiftBackwardFactor, Plane};
 use sep4d::layers::linear::LinearBackwardWeight;
 use sep4d::layers::metrics::Confusion;
 use sep4d::layers::nearest_code::CodeUsage;
+use sep4d::layers::plane_product::PlaneProductBackwardPlane;
 use sep4d::layers::reparameterise::Reparameterise;
 use sep4d::layers::segmentation_loss::SegmentationLoss;
 use sep4d::layers::softmax::Softmax;
@@ -231,6 +232,14 @@ fn sums_over_the_axes_of_a_volume() {
         let d_w = probe.floats(&[b, 1, x, y, z, d], |_| 1.0);
         let summed = x * y * z / [x, y, z][axis];
         probe.run(GateBackwardPlane { axis }, &[psi, d_w], |read| near(&read(0), |_| summed as f64 * sqrt_third, 1e-5));
+
+        let mut probe = Probe::default();
+        let still = probe.floats(&[b, x, y, z, d], |_| 0.5);
+        let d_product = probe.floats(&[b, 1, x, y, z, d], |_| 1.0);
+        let others = [x, y, z].into_iter().enumerate().filter(|&(other, _)| other != axis);
+        let planes: Vec<TensorId> = others.map(|(_, extent)| probe.floats(&[b, 1, extent, d], |_| 1.0)).collect();
+        let operands = [still, d_product, planes[0], planes[1]];
+        probe.run(PlaneProductBackwardPlane { axis }, &operands, |read| equal(&read(0), summed as f32 / 2.0));
     }
     let mut probe = Probe::default();
     let plane = probe.floats(&[b, x, y, d], |_| 1.0);
@@ -238,9 +247,6 @@ fn sums_over_the_axes_of_a_volume() {
     probe.run(LiftBackwardFactor { plane: Plane::Xy }, &[plane, d_v], |read| {
         near(&read(0), |_| (x * y) as f64 * sqrt_third, 1e-5);
     });
-    let mut probe = Probe::default();
-    let d_y = probe.floats(&[1, 64, 64, 64, 4, 4], |_| 1.0);
-    probe.run(SumFrames, &[d_y], |read| equal(&read(0), 64.0));
 }
 
 #[test]
@@ -347,6 +353,21 @@ fn gradient_of_a_label_table() {
     probe.run(LabelTableBackward { classes: 11 }, &[labels, d_y], |read| {
         near(&read(0), |i| count(i / 16, i / 2 % 8) as f64, 0.0);
         equal(&read(1), cells as f32);
+    });
+}
+
+#[test]
+fn gradient_of_a_label_convolution() {
+    // A tap meets as many voxels as there are, of one label in every other frame: more than one launch adds.
+    let [n, x, y, z] = [9, 256, 256, 16];
+    let frame = x * y * z;
+    let mut probe = Probe::default();
+    let labels = probe.words(&[n, x / 2, y / 2, z / 2, 8], |i| (i / frame % 2) as u32);
+    let d_y = probe.floats(&[n, x, y, z, 1], |_| 1.0);
+    probe.run(LabelConvBackward { classes: 2 }, &[labels, d_y], |read| {
+        equal(&read(0)[..27], (5 * frame) as f32);
+        equal(&read(0)[27..], (4 * frame) as f32);
+        equal(&read(1), (9 * frame) as f32);
     });
 }
 

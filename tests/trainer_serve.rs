@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sep4d::models::ARCHITECTURES;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, DecodeRequest, Event, Preparing, ReconstructedClip};
 use sep4d::train::metrics::Confusion;
@@ -136,6 +137,24 @@ fn a_reconstruction_has_all_that_is_to_be_seen_and_its_latents_mean_the_same() {
 
     let why = warning(&trainer, Command::Decode(Arc::new(DecodeRequest { id: 44, latents: vec![vec![0.0]] })));
     assert!(why.contains("cannot be decoded"), "{why}");
+}
+
+#[test]
+fn every_other_model_decodes_its_latents_to_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    for architecture in &ARCHITECTURES[1..] {
+        let name = architecture.name;
+        let config = config.with(&[format!("model.architecture={name}")]).unwrap();
+        let trainer = start(&config, &dir.path().join(name), Task::Train { resume: false }, false);
+        trainer.send(Command::Pause);
+        trainer.send(Command::Step);
+        let clip = reconstruct(&trainer, 1);
+        assert!(clip.latents.iter().all(|latent| latent.shape.len() == latent.spec.axes.len() + 2), "{name}");
+        trainer.send(Command::Decode(Arc::new(DecodeRequest { id: 7, latents: means(&clip) })));
+        let decoded = wait(&trainer, |event| if let Event::Decoded(clip) = event { Some(clip.clone()) } else { None });
+        assert!(decoded.labels == clip.labels && decoded.likely == clip.likely, "{name}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Adds a term without a time index to every frame, with leaky ReLU fused.
+//! Sums that repeat a tensor along axes of another that it lacks; with leaky ReLU fused, along that of time.
 
+use super::broadcast_mul::{self, Axes, BroadcastSum};
 use super::case::Case;
 use super::common::{expect, frame_windows};
 use super::pointwise::{lrelu, lrelu_slope};
@@ -19,31 +20,28 @@ fn still(shape: &[usize]) -> Vec<usize> {
     shape.iter().enumerate().filter(|&(axis, _)| axis != 1).map(|(_, &extent)| extent).collect()
 }
 
-/// `y[b,t] = lrelu(x[b,t] + s[b])`, or without leaky ReLU (torch `leaky_relu(x + s.unsqueeze(1), 0.1)`; paper: `A V` in
-/// the fusion MLP, which has no time index).
+/// `y[b,t] = lrelu(x[b,t] + s[b])` (torch `leaky_relu(x + s.unsqueeze(1), 0.1)`; paper: `A V` in the fusion MLP, which has no
+/// time index).
 ///
 /// # Shapes
 /// - `x`: `[B, T, R..]`, mostly `[B, T, X, Y, Z, H]`
 /// - `s`: `[B, R..]`
 /// - `y`: that of `x`
 ///
-/// Saves `y` if there is leaky ReLU; may overwrite `x`. The backward pass overwrites `d_x` (perhaps in `d_y`'s place) and
+/// Saves `y`; may overwrite `x`. The backward pass overwrites `d_x` (perhaps in `d_y`'s place) and
 /// `d_s`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `s` is not `x` without its time axis.
 #[derive(Debug)]
-pub struct BroadcastAdd {
-    /// Applies leaky ReLU to the sum.
-    pub activation: bool,
-}
+pub struct BroadcastAdd;
 
 /// Appends [`BroadcastAdd`] to `graph`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if `s` is not `x` without its time axis.
-pub fn broadcast_add(graph: &mut Graph, x: TensorId, s: TensorId, activation: bool) -> Result<TensorId> {
-    graph.push_one(BroadcastAdd { activation }, &[x, s])
+pub fn broadcast_add(graph: &mut Graph, x: TensorId, s: TensorId) -> Result<TensorId> {
+    graph.push_one(BroadcastAdd, &[x, s])
 }
 
 impl Op for BroadcastAdd {
@@ -63,7 +61,7 @@ impl Op for BroadcastAdd {
         let (x, s) = (&inputs[0], &inputs[1]);
         let Ok([_, time, unit]) = split(x.shape) else { return Vec::new() };
         let sum = x.data.iter().enumerate().map(|(i, x)| x + s.data[i / (time * unit) * unit + i % unit]);
-        vec![if self.activation { sum.map(lrelu).collect() } else { sum.collect() }]
+        vec![sum.map(lrelu).collect()]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
@@ -71,7 +69,7 @@ impl Op for BroadcastAdd {
         let mut program = Program::default();
         for window in frame_windows(context, batch, time, unit)? {
             let mut parameters = window.words(time);
-            parameters.extend([unit, window.sequences.len(), usize::from(self.activation)].map(|v| v as u32));
+            parameters.extend([unit, window.sequences.len()].map(|v| v as u32));
             let operands = vec![
                 context.input(0).window(&window.frames, unit),
                 context.input(1),
@@ -88,15 +86,11 @@ impl Op for BroadcastAdd {
         graph: &mut Graph,
         node: &Node,
         d_outputs: &[Option<TensorId>],
-        needs: &[bool],
+        _: &[bool],
     ) -> Result<Vec<Option<TensorId>>> {
         let Some(d_y) = d_outputs[0] else { return Ok(vec![None; 2]) };
-        if self.activation {
-            let gradients = graph.push(BroadcastAddBackward, &[d_y, node.outputs[0]])?;
-            return Ok(gradients.into_iter().map(Some).collect());
-        }
-        let d_s = if needs[1] { Some(graph.push_one(SumFrames, &[d_y])?) } else { None };
-        Ok(vec![Some(d_y), d_s])
+        let gradients = graph.push(BroadcastAddBackward, &[d_y, node.outputs[0]])?;
+        Ok(gradients.into_iter().map(Some).collect())
     }
 
     fn in_place(&self) -> Option<(usize, usize)> {
@@ -172,67 +166,94 @@ impl Op for BroadcastAddBackward {
     }
 }
 
-/// `d_s = sum over t of d_y`: the backward pass of [`BroadcastAdd`] without leaky ReLU.
+/// `y = a + b`, where `b` repeats along the axes of which it has but one index (torch `a + b`).
+///
+/// # Shapes
+/// - `a`, `y`: `[d_0, .., d_k]`
+/// - `b`: of the same rank, with the extent of `a` or 1 along each axis
+///
+/// Saves nothing; may overwrite `a`. The backward pass overwrites `d_b`; `d_a` is `d_y`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `b` does not repeat in `a`.
 #[derive(Debug)]
-pub struct SumFrames;
+pub struct BroadcastPlus;
 
-impl Op for SumFrames {
+/// Appends [`BroadcastPlus`] to `graph`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `b` does not repeat in `a`.
+pub fn broadcast_plus(graph: &mut Graph, a: TensorId, b: TensorId) -> Result<TensorId> {
+    graph.push_one(BroadcastPlus, &[a, b])
+}
+
+impl Op for BroadcastPlus {
     fn name(&self) -> &'static str {
-        "broadcast_add_sum_frames"
+        "broadcast_mul_add"
     }
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
-        let [d_y] = inputs else { return Err("needs 1 operand: d_y".to_owned()) };
-        split(&d_y.shape)?;
-        expect("d_y", d_y, &d_y.shape)?;
-        Ok(vec![TensorSpec::f32(&still(&d_y.shape))])
+        let [a, b] = inputs else { return Err("needs 2 operands: a, b".to_owned()) };
+        expect("a", a, &a.shape)?;
+        expect("b", b, &b.shape)?;
+        Axes::new(&a.shape, &b.shape)?;
+        Ok(vec![a.clone()])
     }
 
-    fn cpu(&self, inputs: &[CpuTensor], outputs: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let Ok([_, time, unit]) = split(inputs[0].shape) else { return Vec::new() };
-        let mut d_s = vec![0.0; outputs[0].elements()];
-        for (i, d_y) in inputs[0].data.iter().enumerate() {
-            d_s[i / (time * unit) * unit + i % unit] += d_y;
-        }
-        vec![d_s]
+    fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
+        let Ok(axes) = Axes::new(inputs[0].shape, inputs[1].shape) else { return Vec::new() };
+        let b = inputs[1].data;
+        vec![inputs[0].data.iter().enumerate().map(|(i, a)| a + b[axes.short_index(i)]).collect()]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        let [batch, time, unit] = split(&context.inputs[0].shape).map_err(crate::Error::Shape)?;
-        let mut program = Program::default();
-        for window in frame_windows(context, batch, time, unit)? {
-            let mut parameters = window.words(time);
-            parameters.extend([unit, window.sequences.len()].map(|v| v as u32));
-            let operands = vec![context.input(0).window(&window.frames, unit), context.output(0)];
-            let kernel = Kernel::new("broadcast_add.wgsl", "broadcast_add_sum_frames");
-            program.dispatch(kernel, parameters, operands, context.grid_for(window.sequences.len() * unit));
-        }
-        Ok(program)
+        broadcast_mul::forward(context, self.name())
+    }
+
+    fn backward(
+        &self,
+        graph: &mut Graph,
+        node: &Node,
+        d_outputs: &[Option<TensorId>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<TensorId>>> {
+        let Some(d_y) = d_outputs[0] else { return Ok(vec![None; 2]) };
+        let sum = BroadcastSum { shape: graph.shape(node.inputs[1]).to_vec(), product: false };
+        let d_b = if needs[1] { Some(graph.push_one(sum, &[d_y])?) } else { None };
+        Ok(vec![Some(d_y), d_b])
+    }
+
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 0))
     }
 
     fn takes_half(&self, _: Slot) -> bool {
         true
     }
-
-    fn flops(&self, inputs: &[TensorSpec], _: &[TensorSpec]) -> u64 {
-        inputs[0].elements() as u64
-    }
 }
 
 /// The layer's cases for the self-test.
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, x_shape: [usize; 6], activation: bool| {
+    let case = |name: &str, x_shape: [usize; 6]| {
         Case::new(name, move |b| {
             let x = b.normal("x", &x_shape);
             let s = b.normal("s", &still(&x_shape));
-            Ok(vec![broadcast_add(&mut b.graph, x, s, activation)?])
+            Ok(vec![broadcast_add(&mut b.graph, x, s)?])
+        })
+    };
+    let plus = |name: &str, a: &'static [usize], b: &'static [usize]| {
+        Case::new(format!("broadcast_plus {name}"), move |builder| {
+            let (a, b) = (builder.normal("a", a), builder.normal("b", b));
+            Ok(vec![broadcast_plus(&mut builder.graph, a, b)?])
         })
     };
     vec![
-        case("broadcast_add lrelu odd", [2, 3, 5, 3, 2, 5], true),
+        case("broadcast_add odd", [2, 3, 5, 3, 2, 5]),
         // Two frames a window, so that one of them spans two sequences.
-        case("broadcast_add lrelu windows", [2, 3, 5, 3, 2, 32], true).windowed(8_000),
-        case("broadcast_add sum windows", [3, 3, 5, 3, 2, 32], false).windowed(12_000),
-        case("broadcast_add T=1", [2, 1, 3, 3, 2, 5], true),
+        case("broadcast_add windows", [2, 3, 5, 3, 2, 32]).windowed(8_000),
+        case("broadcast_add T=1", [2, 1, 3, 3, 2, 5]),
+        plus("frames", &[3, 3, 5, 3, 2, 32], &[3, 1, 5, 3, 2, 32]).windowed(12_000),
+        plus("positions", &[133, 5, 8], &[1, 5, 8]).windowed(4096),
+        plus("odd", &[2, 3, 5, 3, 2, 5], &[1, 1, 5, 1, 2, 1]),
     ]
 }

@@ -23,7 +23,7 @@ struct Axis {
 
 /// How a tensor `short` repeats in a tensor `long`.
 #[derive(Debug, Clone, PartialEq)]
-struct Axes {
+pub(super) struct Axes {
     /// Outermost first; neighbours are of different kinds.
     axes: Vec<Axis>,
     /// Elements of the last axis that an invocation takes.
@@ -31,7 +31,7 @@ struct Axes {
 }
 
 impl Axes {
-    fn new(long: &[usize], short: &[usize]) -> Result<Axes, String> {
+    pub fn new(long: &[usize], short: &[usize]) -> Result<Axes, String> {
         let fits = |(&long, &short): (&usize, &usize)| long > 0 && (short == long || short == 1);
         if long.len() != short.len() || !long.iter().zip(short).all(fits) {
             return Err(format!("{short:?} does not repeat in {long:?}: an extent must be the same, or 1"));
@@ -78,7 +78,7 @@ impl Axes {
     }
 
     /// The element of the short tensor that element `i` of the long one belongs to.
-    fn short_index(&self, mut i: usize) -> usize {
+    pub fn short_index(&self, mut i: usize) -> usize {
         let (mut index, mut stride) = (0, 1);
         for axis in self.axes.iter().rev() {
             if axis.kept {
@@ -192,7 +192,7 @@ fn bound(context: &OpContext, operand: Operand, elements: &Range<usize>) -> (Ope
 }
 
 /// A pass that writes a long tensor: `inputs` are long, but the last.
-fn forward(context: &OpContext, entry: &'static str) -> Result<Program> {
+pub(super) fn forward(context: &OpContext, entry: &'static str) -> Result<Program> {
     let last = context.inputs.len() - 1;
     let axes = Axes::new(&context.outputs[0].shape, &context.inputs[last].shape).map_err(Error::Shape)?;
     let mut program = Program::default();

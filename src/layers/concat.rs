@@ -3,7 +3,7 @@
 use super::case::Case;
 use super::common::expect;
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 
 /// Most operands of [`Concat`].
 const MAX_OPERANDS: usize = 6;
@@ -18,12 +18,14 @@ fn copy(
     start: usize,
 ) -> Result<()> {
     let (channels, all) = (narrow.1.channels(), wide.1.channels());
+    let width = if [channels, all, start].iter().all(|count| count.is_multiple_of(4)) { 4 } else { 1 };
+    let kernel = Kernel::new("concat.wgsl", entry).define("width", width as i64);
     for window in context.windows(narrow.1.rows(), &[channels, all])? {
         let written = if entry == "concat_backward_slice" { all } else { channels };
-        let parameters = [window.len(), channels, all, start].map(|v| v as u32).to_vec();
+        let parameters = [window.len(), channels / width, all / width, start / width].map(|v| v as u32).to_vec();
         let operands = vec![narrow.0.clone().window(&window, channels), wide.0.clone().window(&window, all)];
-        let grid = context.grid_for(window.len() * written);
-        program.dispatch(Kernel::new("concat.wgsl", entry), parameters, operands, grid);
+        let grid = context.grid_for(window.len() * written / width);
+        program.dispatch(kernel.clone(), parameters, operands, grid);
     }
     Ok(())
 }
@@ -198,6 +200,10 @@ impl Op for Slice {
         Ok(vec![Some(graph.push_one(SliceBackward { start: self.start, total }, &[d_y])?)])
     }
 
+    fn takes_half(&self, _: Slot) -> bool {
+        true
+    }
+
     fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         0
     }
@@ -242,6 +248,10 @@ impl Op for SliceBackward {
         Ok(program)
     }
 
+    fn takes_half(&self, _: Slot) -> bool {
+        true
+    }
+
     fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
         0
     }
@@ -267,6 +277,10 @@ pub fn cases() -> Vec<Case> {
             Ok(vec![slice(&mut b.graph, x, 0, 3)?, slice(&mut b.graph, x, 3, 4)?])
         })
         .windowed(4_096),
+        Case::new("concat_slice in vectors", |b| {
+            let x = b.normal("x", &[37, 16]);
+            Ok(vec![slice(&mut b.graph, x, 4, 8)?])
+        }),
     ]
 }
 

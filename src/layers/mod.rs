@@ -20,6 +20,7 @@ pub mod gate;
 pub mod gather;
 pub mod group_norm;
 pub mod instance_norm;
+pub mod label_conv;
 pub mod label_table;
 pub mod layer_norm;
 pub mod lift;
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod nearest_code;
 pub mod pad3d;
 pub mod permute;
+pub mod plane_product;
 pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
@@ -61,6 +63,7 @@ pub fn cases() -> Vec<Case> {
         gather::cases(),
         group_norm::cases(),
         instance_norm::cases(),
+        label_conv::cases(),
         label_table::cases(),
         layer_norm::cases(),
         lift::cases(),
@@ -71,6 +74,7 @@ pub fn cases() -> Vec<Case> {
         nearest_code::cases(),
         pad3d::cases(),
         permute::cases(),
+        plane_product::cases(),
         pointwise::cases(),
         reparameterise::cases(),
         segmentation_loss::cases(),

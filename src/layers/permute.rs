@@ -1,10 +1,10 @@
-//! Rearranged copies of parameter-sized tensors: axis permutation and repetition.
+//! Rearranged copies: axis permutation, and repetition of parameter-sized tensors.
 
 use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
 /// Most axes of a tensor that [`Permute`] takes.
 const MAX_RANK: usize = 6;
@@ -12,7 +12,7 @@ const MAX_RANK: usize = 6;
 /// `y` is `x` with its axes in another order: axis `i` of `y` is axis `axes[i]` of `x` (torch `x.permute(axes)`).
 ///
 /// # Shapes
-/// - `x`: any of rank 1 to 6 that fits one binding
+/// - `x`: any of rank 1 to 6; what lies behind the first axes that stay in place must fit one binding
 /// - `y`: `[x.shape[axes[0]], x.shape[axes[1]], ..]`
 ///
 /// Saves nothing. The backward pass overwrites `d_x` with the inverse permutation of `d_y`.
@@ -43,6 +43,22 @@ impl Permute {
         let mut axes = vec![0; self.axes.len()];
         self.axes.iter().enumerate().for_each(|(i, &axis)| axes[axis] = i);
         Permute { axes }
+    }
+
+    /// Extents of `y` and strides in `x`, those of axes that stay neighbours as of one.
+    fn merged(&self, x: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let (mut extents, mut strides): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        for (i, (&axis, stride)) in self.axes.iter().zip(self.strides(x)).enumerate() {
+            if i > 0 && axis == self.axes[i - 1] + 1 {
+                let last = extents.len() - 1;
+                extents[last] *= x[axis];
+                strides[last] = stride;
+            } else {
+                extents.push(x[axis]);
+                strides.push(stride);
+            }
+        }
+        (extents, strides)
     }
 }
 
@@ -80,20 +96,29 @@ impl Op for Permute {
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
-        let y = &context.outputs[0];
-        // Eight words each of extents and strides, padded in front to six axes and behind to two vec4.
-        let pad = |values: &[usize], filler: usize| {
-            let mut words = vec![filler as u32; MAX_RANK - values.len()];
-            words.extend(values.iter().map(|&v| v as u32));
-            words.resize(8, 0);
-            words
-        };
-        let mut parameters = pad(&y.shape, 1);
-        parameters.extend(pad(&self.strides(&context.inputs[0].shape), 0));
-        parameters.push(y.elements() as u32);
+        let x = &context.inputs[0].shape;
+        let (mut extents, mut strides) = self.merged(x);
+        let rank = extents.len();
+        let in_fours = rank > 1 && strides[rank - 1] == 1 && extents[rank - 1].is_multiple_of(4);
+        let width = if in_fours { 4 } else { 1 };
+        extents[rank - 1] /= width;
+        strides[..rank - 1].iter_mut().for_each(|stride| *stride /= width);
+        // Eight words each, two vec4.
+        let padded = |values: Vec<usize>| values.into_iter().chain(std::iter::repeat(1)).take(8);
+        let words: Vec<u32> = padded(extents).chain(padded(strides)).map(|word| word as u32).collect();
+        let kernel = Kernel::new("permute.wgsl", "permute").define("rank", rank as i64).define("width", width as i64);
+
+        // The first axes that stay are cut into windows.
+        let staying = self.axes.iter().enumerate().take_while(|&(i, &axis)| i == axis).count();
+        let parts = x[..staying].iter().product::<usize>();
+        let part = context.outputs[0].elements() / parts;
         let mut program = Program::default();
-        let kernel = Kernel::new("permute.wgsl", "permute");
-        program.dispatch(kernel, parameters, vec![context.input(0), context.output(0)], context.grid_for(y.elements()));
+        for window in context.windows(parts, &[part])? {
+            let count = window.len() * part / width;
+            let words = words.iter().copied().chain([count as u32]).collect();
+            let operands = vec![context.input(0).window(&window, part), context.output(0).window(&window, part)];
+            program.dispatch(kernel.clone(), words, operands, context.grid_for(count));
+        }
         Ok(program)
     }
 
@@ -106,6 +131,10 @@ impl Op for Permute {
     ) -> Result<Vec<Option<TensorId>>> {
         let Some(d_y) = d_outputs[0] else { return Ok(vec![None]) };
         Ok(vec![Some(graph.push_one(self.inverse(), &[d_y])?)])
+    }
+
+    fn takes_half(&self, _: Slot) -> bool {
+        true
     }
 
     fn flops(&self, _: &[TensorSpec], _: &[TensorSpec]) -> u64 {
@@ -159,7 +188,7 @@ impl Op for Tile {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let (length, count) = (context.inputs[0].elements(), context.outputs[0].elements());
         let mut program = Program::default();
-        let kernel = Kernel::new("permute.wgsl", "tile_forward");
+        let kernel = Kernel::new("permute.wgsl", "tile_forward").define("width", 1);
         let operands = vec![context.input(0), context.output(0)];
         program.dispatch(kernel, vec![count as u32, length as u32], operands, context.grid_for(count));
         Ok(program)
@@ -237,6 +266,8 @@ pub fn cases() -> Vec<Case> {
         case("permute conv weight", &[5, 7, 2, 2, 2], &[2, 3, 4, 1, 0]),
         case("permute transposed", &[33, 65], &[1, 0]),
         case("permute rank 1", &[9], &[0]),
+        case("permute windows", &[2, 3, 5, 7, 2, 8], &[0, 1, 4, 2, 3, 5]).windowed(4096),
+        case("permute in vectors", &[3, 5, 7, 12], &[2, 0, 1, 3]),
         Case::new("tile", |b| {
             let x = b.normal("x", &[13]);
             Ok(vec![tile(&mut b.graph, x, 8)?])

@@ -7,6 +7,8 @@ use crate::Result;
 use crate::graph::{Graph, TensorId};
 
 mod config;
+pub mod dynamic_city;
+mod keys;
 mod losses;
 mod modules;
 pub mod occ_sora;
@@ -22,6 +24,7 @@ pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 /// Every model, the one that is trained where none is named first.
 pub static ARCHITECTURES: &[&Architecture] = &[
     &sep4d::SEP4D,
+    &dynamic_city::DYNAMIC_CITY,
     &occ_sora::OCC_SORA,
     #[cfg(test)]
     &toy::TOY,
@@ -115,7 +118,8 @@ pub enum LatentKind {
 pub struct LatentSpec {
     /// What it is called in the window and in files.
     pub name: &'static str,
-    /// Its axes between that of the batch and its channels, in order, of `t`, `x`, `y` and `z`: `tx` is `[B, T, X', C]`.
+    /// Its axes between that of the batch and its channels, in order, of `t`, `x`, `y` and `z`: `tx` is `[B, T, X', C]`, where its
+    /// cells may be several frames long.
     pub axes: &'static str,
     /// What it holds.
     pub kind: LatentKind,

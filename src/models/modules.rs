@@ -6,8 +6,12 @@ use crate::graph::{Graph, Init, TensorId, TensorSpec};
 use crate::layers::conv3d::{ConvGeometry, conv_transpose3d, conv3d, conv3d_with};
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::linear::linear;
+use crate::layers::pad3d::{PadMode, Padding, pad3d};
 use crate::layers::pointwise::weighted_sum;
 use crate::layers::reparameterise::{mean, reparameterise};
+
+/// The axes of latent planes, which are their names too, in the order used everywhere.
+pub const PLANES: [&str; 6] = ["xy", "xz", "yz", "tx", "ty", "tz"];
 
 /// PyTorch's default for a layer with `fan_in` inputs per output.
 pub fn default_init(fan_in: usize) -> Init {
@@ -147,6 +151,18 @@ pub fn conv_layer(
     })
 }
 
+/// `nn.Conv3d(I, outputs, 3, padding=1, padding_mode="replicate")` on `x [N, X, Y, Z, I]`.
+fn continued_conv_layer(g: &mut Graph, x: TensorId, name: &str, outputs: usize) -> Result<TensorId> {
+    let inputs = g.tensor(x).spec.channels();
+    let init = default_init(27 * inputs);
+    g.scope(name, |g| {
+        let weight = g.parameter("weight", &[outputs, inputs, 3, 3, 3], init.clone())?;
+        let bias = g.parameter("bias", &[outputs], init)?;
+        let x = pad3d(g, x, Padding { before: [1; 3], after: [1; 3], mode: PadMode::Replicate })?;
+        conv3d_with(g, x, weight, Some(bias), ConvGeometry::new([3; 3], [1; 3], [0; 3]))
+    })
+}
+
 /// `nn.Conv3d(I, outputs, by, stride=by)`, or `nn.Conv2d` along y and z where `by` begins with 1, on `x [N, X, Y, Z, I]`.
 ///
 /// # Errors
@@ -199,6 +215,8 @@ pub enum Kernel {
     Plane,
     /// 3x3x3.
     Three,
+    /// 3x3x3 on a volume that is continued by its edge, not by zeros.
+    Continued,
 }
 
 /// `x + act(IN(conv2(lrelu(IN(conv1(x))))))` of equal width, with leaky ReLU for `act` if `branch_activation`, and leaky
@@ -219,6 +237,7 @@ pub fn residual_block(
         Kernel::One => linear_layer(g, x, name, width, LinearOptions::default()),
         Kernel::Plane => conv_layer(g, x, name, width, [1, 3, 3], None),
         Kernel::Three => conv_layer(g, x, name, width, [3, 3, 3], None),
+        Kernel::Continued => continued_conv_layer(g, x, name, width),
     };
     g.scope(name, |g| {
         let h = conv(g, x, "conv1")?;

@@ -64,6 +64,15 @@ pub static OCC_SORA: Architecture = Architecture {
         about: "Embedding loss of the codebook, before its weight",
         weight: "train.embedding",
     }],
+    training: &[
+        ("train.cross_entropy", ["10.0"; 4]),
+        ("train.class_weights", ["\"none\""; 4]),
+        ("train.weight_decay", ["0.01"; 4]),
+        ("train.clip_norm", ["35.0"; 4]),
+        ("train.schedule", ["\"cosine\""; 4]),
+        // 200 steps of many thousand; as small a part of shorter runs.
+        ("train.warmup", ["4", "100", "200", "200"]),
+    ],
     build,
 };
 

@@ -7,10 +7,10 @@ use encoders::ENCODERS;
 use fusion::FUSIONS;
 
 use super::modules::{
-    Kernel, LinearOptions, Sampler, conv_layer, default_init, distribution_layer, linear_layer, positional_code,
-    residual_block,
+    Kernel, LinearOptions, PLANES, Sampler, conv_layer, default_init, distribution_layer, linear_layer,
+    positional_code, residual_block,
 };
-use super::{Architecture, BatchShape, Built, Key, LossTerm, Mode, ModelConfig, Values};
+use super::{Architecture, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};
 use crate::graph::{Add, Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::instance_norm::instance_norm;
@@ -25,14 +25,7 @@ pub static SEP4D: Architecture = Architecture {
     name: "sep4d",
     about: "six Gaussian latent planes, fused by the structure-equivalence prior",
     keys: &[
-        Key {
-            key: "model.latent_channels",
-            doc: "C, channels of the latent planes.",
-            values: Values::Width {
-                defaults: [4, 8, 16, 16],
-                needed_for: Some("the latent planes need at least one channel"),
-            },
-        },
+        keys::LATENT_CHANNELS,
         Key {
             key: "model.plane_features",
             doc: "D, channels of a plane's features.",
@@ -41,22 +34,8 @@ pub static SEP4D: Architecture = Architecture {
                 needed_for: Some("the planes need at least one feature"),
             },
         },
-        Key {
-            key: "model.hidden",
-            doc: "Width of the decoder at half resolution.",
-            values: Values::Width {
-                defaults: [8, 32, 64, 128],
-                needed_for: Some("the decoder needs at least one channel"),
-            },
-        },
-        Key {
-            key: "model.head",
-            doc: "Width of the decoder at full resolution.",
-            values: Values::Width {
-                defaults: [4, 16, 32, 32],
-                needed_for: Some("the decoder's head needs at least one channel"),
-            },
-        },
+        keys::HIDDEN,
+        keys::HEAD,
         Key {
             key: "model.fusion",
             doc: "How the latent planes become one 4D latent.",
@@ -69,12 +48,7 @@ pub static SEP4D: Architecture = Architecture {
             values: Values::Width { defaults: [0; 4], needed_for: None },
         },
     ],
-    losses: &[LossTerm {
-        name: "kl",
-        title: "KL",
-        about: "KL divergence of the latent, before its weight",
-        weight: "train.kl",
-    }],
+    losses: &[keys::KL],
     training: &[],
     build,
 };
@@ -110,9 +84,6 @@ impl Widths {
         }
     }
 }
-
-/// The axes of the planes, which are their names too, in the order used everywhere.
-const PLANES: [&str; 6] = ["xy", "xz", "yz", "tx", "ty", "tz"];
 
 /// One tensor per plane: `xy [B, X', Y', .]`, `tx [B, T, X', .]` and so on.
 #[derive(Debug, Clone, Copy)]

@@ -107,8 +107,8 @@ const fn curve(name: &'static str, about: &'static str, color: usize, quantity: 
 }
 
 /// Scores, and how codes are used where one of `runs` has any.
-fn scores(runs: &[Option<&History>]) -> Vec<Curve> {
-    let last = || runs.iter().flatten().filter_map(|run| run.validations.last());
+fn scores(runs: &[&History]) -> Vec<Curve> {
+    let last = || runs.iter().filter_map(|run| run.validations.last());
     let has_codes = last().any(|metrics| !metrics.evaluation.codes.is_empty());
     SCORES.into_iter().chain(CODES.into_iter().filter(|_| has_codes)).collect()
 }

@@ -19,10 +19,7 @@ mod tests;
 const SECTIONS: [(&str, &[&str]); 6] = [
     ("Basics", &["train.preset", "train.steps", "train.batch", "train.learning_rate", "data.frames"]),
     ("Data", &["data.crop", "data.train_split", "data.val_split", "data.augment"]),
-    (
-        "Loss",
-        &["train.cross_entropy", "train.class_weights", "train.lovasz", "train.kl", "train.embedding"],
-    ),
+    ("Loss", &["train.cross_entropy", "train.class_weights", "train.lovasz", "train.kl", "train.embedding"]),
     // With all keys of all models; a model shows those that it has.
     (MODEL, &[]),
     (

@@ -5,7 +5,7 @@ use super::{PLANES, Planes};
 use crate::Result;
 use crate::graph::{Add, Graph, Init, TensorId};
 use crate::layers::axis_mean::axis_mean;
-use crate::layers::broadcast_add::broadcast_add;
+use crate::layers::broadcast_add::{broadcast_add, broadcast_plus};
 use crate::layers::broadcast_mul::{broadcast_mul, broadcast_to};
 use crate::layers::concat::{concat, slice};
 use crate::layers::gate::gate;
@@ -72,7 +72,7 @@ fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> {
         let hidden = 2 * features;
         let still = linear_layer(g, volume, "static", hidden, LinearOptions { no_bias: true, ..Default::default() })?;
         let moving = linear_layer(g, change, "dynamic", hidden, LinearOptions::default())?;
-        let hidden = broadcast_add(g, moving, still, true)?;
+        let hidden = broadcast_add(g, moving, still)?;
         linear_layer(g, hidden, "out", features, LinearOptions::default())
     })
 }
@@ -116,15 +116,21 @@ impl Space {
         Space { batch: shape.batch, extents: [shape.frames, x, y, z] }
     }
 
+    /// A term with an extent of 1 along the axes of `over` that it lacks.
+    fn placed(&self, g: &mut Graph, (axes, term): Term, over: &str) -> Result<TensorId> {
+        let channels = g.tensor(term).spec.channels();
+        let extents = over.chars().map(|axis| if axes.contains(axis) { self.extent(axis) } else { 1 });
+        let shape: Vec<usize> = [self.batch].into_iter().chain(extents).chain([channels]).collect();
+        g.reshape(term, &shape)
+    }
+
     /// A term repeated along the axes of `over` that it lacks.
     fn repeated(&self, g: &mut Graph, (axes, term): Term, over: &str) -> Result<TensorId> {
         let channels = g.tensor(term).spec.channels();
-        let kept = over.chars().map(|axis| if axes.contains(axis) { self.extent(axis) } else { 1 });
-        let kept: Vec<usize> = [self.batch].into_iter().chain(kept).chain([channels]).collect();
-        let term = g.reshape(term, &kept)?;
-        let all = over.chars().map(|axis| self.extent(axis));
-        let all: Vec<usize> = [self.batch].into_iter().chain(all).chain([channels]).collect();
-        if kept == all { Ok(term) } else { broadcast_to(g, term, &all) }
+        let term = self.placed(g, (axes, term), over)?;
+        let extents = over.chars().map(|axis| self.extent(axis));
+        let shape: Vec<usize> = [self.batch].into_iter().chain(extents).chain([channels]).collect();
+        if g.shape(term) == shape { Ok(term) } else { broadcast_to(g, term, &shape) }
     }
 
     fn extent(&self, axis: char) -> usize {
@@ -138,24 +144,28 @@ impl Space {
         let mut sum_over = |terms: &[Term], over: &str| -> Result<Option<TensorId>> {
             let mut sum = None;
             for &term in terms {
-                let repeated = self.repeated(g, term, over)?;
-                sum = Some(added(g, sum, repeated)?);
+                sum = Some(match sum {
+                    None => self.repeated(g, term, over)?,
+                    Some(sum) => {
+                        let term = self.placed(g, term, over)?;
+                        broadcast_plus(g, sum, term)?
+                    }
+                });
             }
             Ok(sum)
         };
         let (moving, still) = (sum_over(&moving, "txyz")?, sum_over(&still, "xyz")?);
         match (moving, still) {
-            (Some(moving), Some(still)) => broadcast_add(g, moving, still, activation),
+            (Some(moving), Some(still)) if activation => broadcast_add(g, moving, still),
+            (Some(moving), Some(still)) => {
+                let still = self.placed(g, ("xyz", still), "txyz")?;
+                broadcast_plus(g, moving, still)
+            }
             (Some(sum), None) | (None, Some(sum)) if activation => g.push_one(Pointwise::Lrelu, &[sum]),
             (Some(sum), None) | (None, Some(sum)) => Ok(sum),
             (None, None) => Err(crate::Error::Shape("a sum needs a term".into())),
         }
     }
-}
-
-/// `term`, or the sum of it and what there is.
-fn added(g: &mut Graph, sum: Option<TensorId>, term: TensorId) -> Result<TensorId> {
-    sum.map_or(Ok(term), |sum| g.push_one(Add, &[sum, term]))
 }
 
 /// A linear layer of all planes, one after the other: the sum of one of each, for a linear layer may come before a repetition.
@@ -226,7 +236,7 @@ fn weighted(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
         let plane = space.repeated(g, plane, "txyz")?;
         let weight = slice(g, weights, k, 1)?;
         let product = broadcast_mul(g, plane, weight)?;
-        sum = Some(added(g, sum, product)?);
+        sum = Some(sum.map_or(Ok(product), |sum| g.push_one(Add, &[sum, product]))?);
     }
     sum.ok_or_else(|| crate::Error::Shape("a sum needs a term".into()))
 }
