@@ -115,30 +115,21 @@ pub fn default_tree() -> Tree<Pane> {
         tiles.insert_tab_tile(children)
     };
     let classes = tabs(&[Pane::Classes]);
-    let views: [&[Pane]; 6] = [
-        &[Pane::Original],
-        &[Pane::Reconstruction],
-        &[Pane::Rival(0)],
-        &[Pane::Rival(1)],
-        &[Pane::Rival(2)],
-        &[Pane::Error, Pane::Difference],
-    ];
+    let views: [&[Pane]; 3] = [&[Pane::Original], &[Pane::Reconstruction], &[Pane::Error, Pane::Difference]];
     let views = views.map(&mut tabs);
+    let rivals = [0, 1, 2].map(|number| tabs(&[Pane::Rival(number)]));
     let plots = tabs(&[Pane::Losses, Pane::Accuracy, Pane::PerClass, Pane::Frames, Pane::LearningRate, Pane::Compare]);
     let inspector = tabs(&[Pane::Settings, Pane::Voxel, Pane::Confusion, Pane::Latents, Pane::Mix]);
     let views = tiles.insert_horizontal_tile(views.to_vec());
-    let middle = shared(&mut tiles, LinearDir::Vertical, &[(views, 0.7), (plots, 0.3)]);
+    let rivals = tiles.insert_horizontal_tile(rivals.to_vec());
+    let middle = shared(&mut tiles, LinearDir::Vertical, &[(views, 0.7), (rivals, 0.7), (plots, 0.3)]);
     let root = shared(&mut tiles, LinearDir::Horizontal, &[(classes, 0.15), (middle, 0.63), (inspector, 0.22)]);
-    let mut tree = Tree::new(egui::Id::unique("panels"), root, tiles);
-    cover_rivals(&mut tree);
-    tree
+    Tree::new(egui::Id::unique("panels"), root, tiles)
 }
 
-/// Takes away what shows runs that are compared; it keeps its place.
-pub fn cover_rivals(tree: &mut Tree<Pane>) {
-    for pane in Pane::ALL.into_iter().filter(|pane| matches!(pane, Pane::Rival(_) | Pane::Difference)) {
-        close(tree, pane);
-    }
+/// Takes away what can have nothing to show; it keeps its place.
+pub fn close_useless(tree: &mut Tree<Pane>, state: &State) {
+    Pane::ALL.into_iter().filter(|pane| !pane.is_of_use(state)).for_each(|pane| close(tree, pane));
 }
 
 fn shared(tiles: &mut Tiles<Pane>, dir: LinearDir, parts: &[(TileId, f32)]) -> TileId {

@@ -8,7 +8,7 @@ use egui_tiles::{Tile, Tree};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::layout::{self, Pane};
+use super::layout::Pane;
 use crate::train::config::RunConfig;
 
 /// How many of the data sets and runs that were opened are remembered.
@@ -51,7 +51,6 @@ impl App {
     pub(super) fn restore(&mut self, storage: &dyn Storage) {
         if let Some(tree) = get_value::<Tree<Pane>>(storage, LAYOUT).filter(is_whole) {
             self.tree = tree;
-            layout::cover_rivals(&mut self.tree);
         }
         let state = &mut self.state;
         state.view = get_value(storage, VIEW).unwrap_or_default();

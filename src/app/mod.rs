@@ -202,6 +202,7 @@ impl App {
         }
         CentralPanel::no_frame().show(ui, |ui| {
             // The panels need the app, and the app holds the panels' tree.
+            layout::close_useless(&mut self.tree, &self.state);
             let mut tree = std::mem::replace(&mut self.tree, Tree::empty(egui::Id::unique("panels")));
             tree.ui(&mut Panels { app: self }, ui);
             self.tree = tree;

@@ -61,10 +61,7 @@ impl App {
             Action::OpenDataset => self.choose(Purpose::Dataset),
             Action::OpenRun => self.choose(Purpose::Run),
             Action::OpenOverlay => self.choose(Purpose::Rival),
-            Action::CloseOverlay => {
-                state.rivals.clear();
-                layout::cover_rivals(&mut self.tree);
-            }
+            Action::CloseOverlay => state.rivals.clear(),
             Action::Welcome => {
                 state.page = if state.page == Page::Welcome { Page::Workspace } else { Page::Welcome };
             }

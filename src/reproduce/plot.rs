@@ -6,7 +6,6 @@ use std::sync::Once;
 
 use image::RgbaImage;
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
@@ -18,6 +17,8 @@ use crate::{Error, Result};
 const SIZE: (u32, u32) = (560, 400);
 /// Charts side by side, at most.
 const COLUMNS: usize = 3;
+/// Of a line's row in the legend, as a part of the range of y.
+const LEGEND_ROW: f64 = 0.1;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 44, 52);
 
@@ -44,7 +45,7 @@ pub struct Chart {
     pub title: String,
     /// Below.
     pub x: String,
-    /// x is drawn by its logarithm.
+    /// x, which is above 0, is drawn by its logarithm, and marked at powers of 2.
     pub is_log: bool,
     /// At the left.
     pub y: String,
@@ -57,22 +58,24 @@ impl Chart {
         self.lines.iter().flat_map(|line| &line.points)
     }
 
-    /// The ranges of x and y, with room around.
+    /// The ranges of x, or of its logarithm, and of y: with room around, and for the legend above.
     fn ranges(&self) -> Option<[Range<f64>; 2]> {
         let range = |values: &mut dyn Iterator<Item = f64>| {
             let (low, high) =
                 values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-            (low <= high).then_some((low, high))
+            (low <= high).then_some(if high > low { (low, high - low) } else { (low - 0.5, 1.0) })
         };
-        let (low, high) = range(&mut self.points().map(|point| point.0))?;
-        let x = match self.is_log {
-            true => low / 1.2..high * 1.2,
-            false => low..if high > low { high } else { low + 1.0 },
-        };
+        let (left, width) = range(&mut self.points().map(|point| self.along(point.0)))?;
         let ends = |&(_, y, deviation): &Point| [y - deviation.unwrap_or(0.0), y + deviation.unwrap_or(0.0)];
-        let (low, high) = range(&mut self.points().flat_map(ends))?;
-        let margin = if high > low { 0.06 * (high - low) } else { 1.0 };
-        Some([x, low - margin..high + margin])
+        let (low, height) = range(&mut self.points().flat_map(ends))?;
+        let above = height * (1.06 + LEGEND_ROW * self.lines.len() as f64);
+        let beside = if self.is_log { 0.05 * width } else { 0.0 };
+        Some([left - beside..left + width + beside, low - 0.06 * height..low + above])
+    }
+
+    /// Where x lies along the axis.
+    fn along(&self, x: f64) -> f64 {
+        if self.is_log { x.log2() } else { x }
     }
 }
 
@@ -124,24 +127,17 @@ fn page<B: DrawingBackend>(
         let mut builder = ChartBuilder::on(part);
         let title = (FONT, 19).into_font().color(&INK);
         builder.caption(&chart.title, title).margin(14).x_label_area_size(46).y_label_area_size(62);
-        match chart.is_log {
-            true => lines(builder, chart, x.clone().log_scale(), y.clone()).map_err(why)?,
-            false => lines(builder, chart, x.clone(), y.clone()).map_err(why)?,
-        }
+        lines(builder, chart, x.clone(), y.clone()).map_err(why)?;
     }
     area.present().map_err(why)
 }
 
-fn lines<B: DrawingBackend, X>(
+fn lines<B: DrawingBackend>(
     mut builder: ChartBuilder<'_, '_, B>,
     chart: &Chart,
-    x: X,
+    x: Range<f64>,
     y: Range<f64>,
-) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>>
-where
-    X: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
-    X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
+) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let mut axes = builder.build_cartesian_2d(x, y)?;
     let small = || (FONT, 14).into_font().color(&INK);
     axes.configure_mesh()
@@ -154,22 +150,23 @@ where
         .axis_style(INK.mix(0.6))
         .bold_line_style(INK.mix(0.12))
         .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|value| short(*value))
+        .x_label_formatter(&|value| short(if chart.is_log { value.exp2() } else { *value }))
         .y_label_formatter(&|value| short(*value))
         .draw()?;
     for Line { label, color: [r, g, b], points, is_dotted } in &chart.lines {
         let color = RGBColor(*r, *g, *b);
         let style = color.stroke_width(2);
-        axes.draw_series(LineSeries::new(points.iter().map(|&(x, y, _)| (x, y)), style))?
+        axes.draw_series(LineSeries::new(points.iter().map(|&(x, y, _)| (chart.along(x), y)), style))?
             .label(label)
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-        let bars = points.iter().filter_map(|&(x, y, deviation)| Some((x, y, deviation?)));
+        let bars = points.iter().filter_map(|&(x, y, deviation)| Some((chart.along(x), y, deviation?)));
         axes.draw_series(bars.map(|(x, y, d)| PathElement::new(vec![(x, y - d), (x, y + d)], color.stroke_width(1))))?;
         if *is_dotted {
-            axes.draw_series(points.iter().map(|&(x, y, _)| Circle::new((x, y), 4, color.filled())))?;
+            axes.draw_series(points.iter().map(|&(x, y, _)| Circle::new((chart.along(x), y), 4, color.filled())))?;
         }
     }
     axes.configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.85))
         .border_style(INK.mix(0.2))
         .label_font(small())

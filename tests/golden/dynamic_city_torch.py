@@ -28,7 +28,7 @@ class Config:
     head: int = 32
     mlp: int = 32
     depth: int = 2
-    heads: int = 4
+    heads: int = 2
     dropout: int = 10
 
 

@@ -14,6 +14,9 @@ use crate::train::metrics::Confusion;
 use crate::view::ClassMask;
 use crate::view::difference::{Verdict, count, verdicts};
 
+/// With so much room the table stands beside the runs, points.
+const WIDE: f32 = 560.0;
+
 /// Draws the panel; returns what was ordered.
 pub fn ui(ui: &mut Ui, state: &mut State) -> Option<Action> {
     let mut ordered = None;
@@ -35,11 +38,18 @@ pub fn ui(ui: &mut Ui, state: &mut State) -> Option<Action> {
         return ordered;
     }
     ui.add_space(6.0);
-    let closed = runs(ui, state);
-    ui.add_space(6.0);
-    differences(ui, state);
-    ui.add_space(6.0);
-    table(ui, state);
+    let mut closed = None;
+    if ui.available_width() >= WIDE {
+        ui.columns(2, |columns| {
+            closed = runs(&mut columns[0], state);
+            differences(&mut columns[0], state);
+            table(&mut columns[1], state);
+        });
+    } else {
+        closed = runs(ui, state);
+        differences(ui, state);
+        table(ui, state);
+    }
     if let Some(number) = closed {
         state.rivals.remove(number);
     }
@@ -88,6 +98,7 @@ fn differences(ui: &mut Ui, state: &State) {
     let (truth, observed) = (shown.frame(&shown.truth, t), shown.frame(&shown.observed, t));
     let counts = count(&verdicts(truth, labels, observed, &ClassMask::all()));
     let other = letter(state.rivals.against + 1);
+    ui.add_space(6.0);
     heading(ui, &format!("A and {other} in the frame"));
     let names = ["Both right".to_owned(), "Only A right".into(), format!("Only {other} right"), "Both wrong".into()];
     let theme = style::scene_theme(ui.visuals());
@@ -108,6 +119,7 @@ fn differences(ui: &mut Ui, state: &State) {
 fn table(ui: &mut Ui, state: &mut State) {
     let Some(shown) = &state.shown else { return };
     let confusions = state.compared_confusions();
+    ui.add_space(6.0);
     heading(ui, "IoU over the clip, %");
     let quiet = style::colors(ui.visuals()).quiet;
     let mut solo = None;
