@@ -3,8 +3,8 @@
 use sep4d::Result;
 use sep4d::data::{Dataset, synth};
 use sep4d::gpu::{DeviceChoice, adapters, choose};
-use sep4d::graph::{Graph, KernelLimits};
-use sep4d::models::{BatchShape, Mode, ModelConfig};
+use sep4d::graph::KernelLimits;
+use sep4d::models::{BatchShape, ModelConfig};
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::preflight;
 
@@ -83,16 +83,9 @@ pub fn run(config: &RunConfig) -> Result<()> {
 
 /// `latent of a clip: 65,536 floats, C.R. 32.0`, the compression ratio being voxels a float, and the bits of its codes if it has any.
 fn latent(model: &ModelConfig, clip: &BatchShape) -> Result<String> {
-    let mut graph = Graph::new();
-    let latents = model.build(&mut graph, clip, Mode::Look)?.latents;
-    let sizes = || latents.iter().map(|built| (built.latent, graph.tensor(built.encoded).spec.elements()));
-    let floats: usize = sizes().map(|(latent, encoded)| latent.floats(encoded)).sum();
-    let bits: Vec<f64> = sizes().filter_map(|(latent, encoded)| latent.bits(encoded)).collect();
+    let (floats, bits) = model.latent_size(clip)?;
     let ratio = clip.voxels() as f64 / floats as f64;
-    let codes = match bits.as_slice() {
-        [] => String::new(),
-        bits => format!(", {} bits as codes", thousands(bits.iter().sum::<f64>().ceil() as u64)),
-    };
+    let codes = if bits > 0.0 { format!(", {} bits as codes", thousands(bits.ceil() as u64)) } else { String::new() };
     Ok(format!("latent of a clip: {} floats, C.R. {ratio:.1}{codes}", thousands(floats as u64)))
 }
 

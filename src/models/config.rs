@@ -123,14 +123,16 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Floats of the latents of one clip, as they are decoded.
+    /// Floats of the latents of one clip, and how many bits those take that are codes.
     ///
     /// # Errors
     /// As for [`ModelConfig::build`].
-    pub fn latent_floats(&self, shape: &BatchShape) -> Result<usize> {
+    pub fn latent_size(&self, shape: &BatchShape) -> Result<(usize, f64)> {
         let mut g = Graph::new();
         let built = self.build(&mut g, &BatchShape { batch: 1, ..shape.clone() }, Mode::Look)?;
-        Ok(built.latents.iter().map(|latent| g.tensor(latent.decoded).spec.elements()).sum())
+        let sizes = || built.latents.iter().map(|built| (built.latent, g.tensor(built.encoded).spec.elements()));
+        let floats = sizes().map(|(latent, encoded)| latent.floats(encoded)).sum();
+        Ok((floats, sizes().filter_map(|(latent, encoded)| latent.bits(encoded)).sum()))
     }
 
     /// Appends the model to `g`.

@@ -44,6 +44,8 @@ pub struct Outcome {
     pub planned_bytes: usize,
     /// Floats of a clip's latents.
     pub latent_floats: usize,
+    /// Bits that those of them take that are codes.
+    pub code_bits: f64,
     /// C.R.: voxels of a clip for each of these floats.
     pub compression_ratio: f64,
     /// Names of the classes, free space first.
@@ -114,7 +116,7 @@ impl Outcome {
         };
         let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
         let plan = preflight(&config.model, &shape, &config.step(), context.limits())?;
-        let latent_floats = config.model.latent_floats(&shape)?;
+        let (latent_floats, code_bits) = config.model.latent_size(&shape)?;
         let voxels = shape.frames * size.iter().product::<usize>();
         let outcome = Outcome {
             steps: weights.step,
@@ -124,6 +126,7 @@ impl Outcome {
             parameters: plan.parameters,
             planned_bytes: plan.peak_bytes,
             latent_floats,
+            code_bits,
             compression_ratio: voxels as f64 / latent_floats as f64,
             classes: dataset.classes().names.clone(),
             evaluation: tally.evaluation(),
