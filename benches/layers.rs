@@ -13,6 +13,7 @@ use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
 use sep4d::layers::activation::{Activation, activate};
+use sep4d::layers::attention::attention;
 use sep4d::layers::batch_norm::{RunningAverage, batch_norm, batch_norm_inference};
 use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
 use sep4d::layers::commitment_loss::{commitment_loss, straight_through};
@@ -105,15 +106,16 @@ fn others() -> Result<Graph> {
     let volume = graph.input("volume", TensorSpec::f32(&[FRAMES, x, y, z, channels]));
     let [weight, bias] = ["weight", "bias"].map(|name| graph.input(name, TensorSpec::f32(&[channels])));
     let normalised = layer_norm(&mut graph, tokens, weight, bias, 1e-5)?;
-    let scores = Matmul { transpose_a: false, transpose_b: true, scale: 0.125 };
+    let scores = Matmul { transpose_b: true, scale: 0.125, ..Matmul::default() };
     let scores = graph.push_one(scores, &[normalised, tokens])?;
     let scores = softmax(&mut graph, scores)?;
     let attended = matmul(&mut graph, scores, normalised)?;
+    let narrow = attention(&mut graph, normalised, tokens, tokens, channels / 8, None)?;
     let grouped = group_norm(&mut graph, volume, weight, bias, 8, 1e-5)?;
     let batch = batch_norm(&mut graph, volume, weight, bias, 1e-5)?;
     graph.push_one(RunningAverage { momentum: 0.1 }, &[bias, batch.mean])?;
     let inferred = batch_norm_inference(&mut graph, volume, weight, bias, [bias, weight], 1e-5)?;
-    let seeds = [(attended, tokens), (grouped, volume), (inferred, volume)];
+    let seeds = [(attended, tokens), (narrow, tokens), (grouped, volume), (inferred, volume)];
     graph.backward(&seeds, &[tokens, volume])?;
     Ok(graph)
 }
