@@ -153,8 +153,18 @@ fn a_dry_run_needs_no_data() {
     let assert = sep4d(&["--train", "--dry-run", "--preset", "paper"]).success();
     let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
     assert!(stdout.contains("1,215,095 parameters") && stdout.contains("128x128x8"), "{stdout}");
+    assert!(stdout.contains("latent of a clip: 107,520 floats, C.R. 19.5\n"), "{stdout}");
     let rows: Vec<&str> = stdout.lines().skip_while(|line| !line.starts_with('T')).skip(1).collect();
     let frames: Vec<&str> = rows.iter().filter_map(|row| row.split_whitespace().next()).collect();
     assert_eq!(frames, ["4", "8", "16", "32", "64"]);
     assert!(rows[2].ends_with("<- configured"), "{stdout}");
+}
+
+#[test]
+fn a_dry_run_tells_what_codes_take() {
+    let set = ["--set", "model.architecture=occ_sora"];
+    let assert = sep4d(&[&["--train", "--dry-run", "--preset", "paper"], &set[..]].concat()).success();
+    let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    assert!(stdout.contains("133,175,320 parameters"), "{stdout}");
+    assert!(stdout.contains("latent of a clip: 65,536 floats, C.R. 32.0, 4,608 bits as codes\n"), "{stdout}");
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -79,6 +80,32 @@ fn train_evaluate_export_render() {
 
     let pictures = run(&["render", text(&out)]).stdout;
     assert_eq!(String::from_utf8(pictures).unwrap().lines().filter(|path| Path::new(path).is_file()).count(), 2);
+}
+
+#[test]
+fn a_model_of_codes_is_scored_and_exported_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (town, out) = (common::town(dir.path()), dir.path().join("run"));
+    let train = ["--train", "--preset", "tiny", "--data", text(&town), "--output", text(&out)];
+    let set = ["--set", "model.architecture=occ_sora", "--set", "train.steps=2", "--set", "train.validate_every=2"];
+    run(&[train.as_slice(), set.as_slice()].concat());
+    let csv = fs::read_to_string(out.join("metrics.csv")).unwrap();
+    let used: Vec<&str> = csv.lines().last().unwrap().rsplit(',').take(2).collect();
+    assert!(csv.lines().next().unwrap().ends_with("codes_used,perplexity"), "{csv}");
+    assert!(used.iter().all(|number| (1.0..=32.0).contains(&number.parse::<f64>().unwrap())), "{csv}");
+    let table = String::from_utf8(run(&["eval", text(&out)]).stdout).unwrap();
+    assert!(table.contains(&format!("codes: {} of 32 occur, perplexity", used[1])), "{table}");
+
+    let exported = dir.path().join("exported");
+    run(&["export", text(&out), text(&exported), "--clips", "1"]);
+    let options = DatasetOptions { frames_per_clip: 2, ..Default::default() };
+    let sequence = Dataset::open(&exported, Split::Val, options).unwrap().clip(0).unwrap().sequence;
+    let latents = exported.join("Val").join(sequence).join("latents/000000.npz");
+    let mut latents = npyz::npz::NpzArchive::open(latents).unwrap();
+    let codes = latents.by_name("codes").unwrap().unwrap();
+    assert_eq!(codes.shape(), [1, 2, 2, 1]);
+    let codes: Vec<f32> = codes.into_vec().unwrap();
+    assert!(codes.iter().all(|code| code.fract() == 0.0 && (0.0..32.0).contains(code)), "{codes:?}");
 }
 
 #[test]

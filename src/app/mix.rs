@@ -219,10 +219,10 @@ mod tests {
             logvar: Vec::new(),
         };
         let (a, b) = (codes(0), codes(100));
-        for (w, of_b) in [(0.0, 0), (0.3, 30), (1.0, 100)] {
+        for (w, of_b) in [(0.0, 0..=0), (0.3, 28..=32), (1.0, 100..=100)] {
             let mixed = &interpolate(std::slice::from_ref(&a), std::slice::from_ref(&b), 0.5, w).unwrap()[0];
             assert!(mixed.iter().zip(&a.mu).zip(&b.mu).all(|((mixed, a), b)| mixed == a || mixed == b));
-            assert_eq!(mixed.iter().zip(&b.mu).filter(|(mixed, b)| mixed == b).count(), of_b, "{w}");
+            assert!(of_b.contains(&mixed.iter().zip(&b.mu).filter(|(mixed, b)| mixed == b).count()), "{w}");
         }
     }
 

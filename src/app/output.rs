@@ -15,7 +15,7 @@ use super::{App, places};
 use crate::figures::frames;
 use crate::files::{make_folder, write_atomically};
 use crate::train::events::StepMetrics;
-use crate::train::metrics::Scores;
+use crate::train::metrics::{Evaluation, csv};
 use crate::view::{Camera, ClassStyle, ComparedFrame, Headless, PictureInput, Theme, Visible, gif, save_png, sheet};
 use crate::{Error, Result};
 
@@ -211,8 +211,8 @@ impl App {
             write_atomically(&steps, table(header, rows).as_bytes())?;
             let validations = free(&folder, "validations", "csv");
             let classes = names.iter().map(|name| format!(",iou_{}", name.to_lowercase().replace(' ', "_")));
-            let header = format!("step,miou,iou{}", classes.collect::<String>());
-            let rows = history.validations.iter().map(|v| format!("{},{}", v.step, scores(&v.evaluation.total)));
+            let header = format!("step,{}{}", Evaluation::COLUMNS, classes.collect::<String>());
+            let rows = history.validations.iter().map(|v| format!("{},{}", v.step, scores(&v.evaluation)));
             write_atomically(&validations, table(header, rows).as_bytes())?;
             Ok(Outcome::Written(steps))
         });
@@ -223,20 +223,20 @@ fn table(header: String, rows: impl Iterator<Item = String>) -> String {
     std::iter::once(header).chain(rows).map(|row| row + "\n").collect()
 }
 
-/// mIoU, IoU and the IoU of each class; nothing where there was nothing to score.
-fn scores(scores: &Scores) -> String {
-    let all = [scores.miou, scores.iou].into_iter().chain(scores.per_class.iter().copied());
-    all.map(|score| score.map_or_else(String::new, |score| score.to_string())).collect::<Vec<_>>().join(",")
+/// The numbers of an evaluation and the IoU of each class; nothing where there was nothing to score.
+fn scores(evaluation: &Evaluation) -> String {
+    format!("{},{}", evaluation.csv(), csv(evaluation.total.per_class.iter().copied()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::metrics::Scores;
 
     #[test]
     fn scores_that_do_not_exist_stay_empty() {
-        let empty = Scores { iou: Some(0.5), miou: None, per_class: vec![None, Some(0.25)] };
-        assert_eq!(scores(&empty), ",0.5,,0.25");
+        let total = Scores { iou: Some(0.5), miou: None, per_class: vec![None, Some(0.25)] };
+        assert_eq!(scores(&Evaluation { total, ..Evaluation::default() }), ",0.5,,,,0.25");
     }
 
     #[test]

@@ -110,6 +110,24 @@ pub struct Evaluation {
     pub codes: Vec<CodeUse>,
 }
 
+impl Evaluation {
+    /// The columns of [`Evaluation::csv`].
+    pub const COLUMNS: &str = "miou,iou,codes_used,perplexity";
+
+    /// Its numbers, separated by commas, the last two of the first latent that has codes; empty where there is none.
+    pub fn csv(&self) -> String {
+        let codes = self.codes.first();
+        let of_codes = [codes.map(|codes| codes.used as f64), codes.map(|codes| codes.perplexity)];
+        csv([self.total.miou, self.total.iou].into_iter().chain(of_codes))
+    }
+}
+
+/// Numbers separated by commas, empty where there is none.
+pub fn csv(numbers: impl IntoIterator<Item = Option<f64>>) -> String {
+    let texts = numbers.into_iter().map(|number| number.map_or_else(String::new, |number| number.to_string()));
+    texts.collect::<Vec<_>>().join(",")
+}
+
 /// How the codes of a latent are used over a set of clips.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CodeUse {

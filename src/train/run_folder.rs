@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{Best, CheckpointFolder, Index};
 use super::config::RunConfig;
 use super::events::{StepMetrics, ValidationMetrics};
+use super::metrics::Evaluation;
 use crate::figures::shell_quoted;
 use crate::files::{
     cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, remove_leftovers, unwritable,
@@ -28,7 +29,7 @@ pub use lock::WriterLock;
 
 /// Columns of `metrics.csv`; those that a row does not have are empty.
 fn csv_header() -> String {
-    format!("step,kind,{},miou,iou,codes_used,perplexity", StepMetrics::columns())
+    format!("step,kind,{},{}", StepMetrics::columns(), Evaluation::COLUMNS)
 }
 
 /// Folders of a run.
@@ -58,14 +59,10 @@ impl Row {
 
     fn csv(&self) -> String {
         match self {
-            Row::Step(metrics) => format!("{},step,{},,,,", metrics.step, metrics.csv()),
+            Row::Step(metrics) => format!("{},step,{},{}", metrics.step, metrics.csv(), Evaluation::default().csv()),
             Row::Validation(m) => {
-                let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-                let (total, codes) = (&m.evaluation.total, m.evaluation.codes.first());
                 let none = ",".repeat(StepMetrics::columns().split(',').count());
-                let numbers =
-                    [total.miou, total.iou, codes.map(|codes| codes.used as f64), codes.map(|codes| codes.perplexity)];
-                format!("{},validation,{none}{}", m.step, numbers.map(number).join(","))
+                format!("{},validation,{none}{}", m.step, m.evaluation.csv())
             }
         }
     }
@@ -365,7 +362,7 @@ mod tests {
     use crate::graph::KernelLimits;
     use crate::models::Terms;
     use crate::train::config::Preset;
-    use crate::train::metrics::{ClipScores, CodeUse, Confusion, Evaluation, Scores};
+    use crate::train::metrics::{ClipScores, CodeUse, Confusion, Scores};
 
     fn step(step: u32) -> Row {
         Row::Step(StepMetrics {
