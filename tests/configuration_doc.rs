@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use sep4d::models::FRAMES;
+use sep4d::models::{ARCHITECTURE, ARCHITECTURES, Architecture, FRAMES};
 use sep4d::train::config::{Preset, RunConfig};
 
 /// What stands around the tables in the file.
@@ -29,7 +29,7 @@ fn configuration_md_lists_the_keys_as_they_are() {
     }
 }
 
-/// A table a section: a row a key, with its default in each preset and its meaning.
+/// A table a section: a row a key, with its default in each preset and its meaning. Defaults are of the first model that has the key.
 fn tables() -> String {
     let mut text = String::new();
     let mut section = "";
@@ -40,16 +40,39 @@ fn tables() -> String {
             finish(&mut text, section, &mut rows);
             section = parent;
         }
-        let cells = Preset::ALL.into_iter().map(|preset| default_of(key, preset));
-        rows.push([format!("`{key}`")].into_iter().chain(cells).chain([doc.to_owned()]).collect());
+        let first = ARCHITECTURES.iter().find(|model| default_in(model, key, Preset::Demo, None).is_some()).unwrap();
+        let cells = Preset::ALL.into_iter().map(|preset| default_of(first, key, preset));
+        let meaning = format!("{doc}{}", of_models(first, key));
+        rows.push([format!("`{key}`")].into_iter().chain(cells).chain([meaning]).collect());
     }
     finish(&mut text, section, &mut rows);
     text
 }
 
-/// The default of `key` in `preset`, and what it becomes where other T change it.
-fn default_of(key: &str, preset: Preset) -> String {
-    let at = |frames| shown(&RunConfig::preset(preset, frames), key);
+/// Which models have the key, if not all; and the defaults of those where they are others.
+fn of_models(first: &Architecture, key: &str) -> String {
+    let of = |model: &Architecture| {
+        let all = Preset::ALL.map(|preset| default_in(model, key, preset, None));
+        all.into_iter().collect::<Option<Vec<String>>>()
+    };
+    let usual = of(first);
+    let have: Vec<&&Architecture> = ARCHITECTURES.iter().filter(|model| of(model).is_some()).collect();
+    let mut text = String::new();
+    if have.len() < ARCHITECTURES.len() {
+        let names: Vec<String> = have.iter().map(|model| format!("`{}`", model.name)).collect();
+        write!(text, " ({})", names.join(", ")).unwrap();
+    }
+    for model in have.iter().filter(|model| key != ARCHITECTURE && of(model) != usual) {
+        let mut values = of(model).unwrap();
+        values.dedup();
+        write!(text, " With `{}`: {}.", model.name, values.join(", ")).unwrap();
+    }
+    text
+}
+
+/// The default of `key` with `model` in `preset`, and what it becomes where other T change it.
+fn default_of(model: &Architecture, key: &str, preset: Preset) -> String {
+    let at = |frames| default_in(model, key, preset, frames).unwrap();
     let own = at(None);
     if key == "data.frames" {
         return own;
@@ -65,9 +88,10 @@ fn default_of(key: &str, preset: Preset) -> String {
     runs.into_iter().fold(first, |cell, (from, value)| format!("{cell}; from T = {from} on {value}"))
 }
 
-/// The value as a configuration file has it.
-fn shown(config: &RunConfig, key: &str) -> String {
-    format!("`{}`", config.value(key).unwrap())
+/// The value as a configuration file has it, if the model has the key.
+fn default_in(model: &Architecture, key: &str, preset: Preset, frames: Option<usize>) -> Option<String> {
+    let config = RunConfig::preset(preset, frames).with_values([(ARCHITECTURE, model.name.into())]).unwrap();
+    config.value(key).map(|value| format!("`{value}`"))
 }
 
 /// Appends the rows as an aligned table.

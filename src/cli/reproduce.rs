@@ -145,7 +145,7 @@ fn data(args: &Args, order: &Order) -> Result<PathBuf> {
     }
     let Some(towns) = order.scale.towns()? else {
         return Err(Error::Usage(
-            "the scale paper has no data of its own; give the folder of CarlaSC by --data DIR, or choose --scale small"
+            "the scale paper has no data of its own; give the folder of a data set by --data DIR, or choose --scale small"
                 .into(),
         ));
     };
