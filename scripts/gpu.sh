@@ -110,6 +110,10 @@ if [ -n "$has_torch" ]; then
 else
     row torch skipped 0 "$python has no PyTorch; PYTHON=... names one that has"
 fi
+for model in dynamic_city occ_sora; do
+    part "bench-$model" "$bench_secs" '^step|^error' "$sep4d" bench --preset "$preset" --grid "$grid" --frames 16 \
+        --set "model.architecture=$model"
+done
 part synth "$look_secs" 'frames' "$sep4d" synth "$folder/town" "${town[@]}"
 part train "$train_secs" '^step|^error: [^s]' "$sep4d" --train --preset "$trained" --data "$folder/town" --output "$folder/run" \
     --set data.frames=4 --set train.steps=1000000 --set train.validate_every=0 --set train.checkpoint_every=0
