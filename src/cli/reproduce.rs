@@ -70,6 +70,8 @@ struct Job {
     state: State,
     /// Seconds that it still takes, bytes of memory, and parameters.
     needs: Option<(f64, usize, usize)>,
+    /// Why it cannot run here.
+    misfit: Option<Error>,
 }
 
 impl Job {
@@ -120,6 +122,11 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut failure = None;
     for (done, &i) in chosen.iter().enumerate() {
+        if let Some(why) = &jobs[i].misfit {
+            tell(&format!("warning: {} is left out: {why}", jobs[i].run.name()));
+            failure = failure.or(Some(why.clone()));
+            continue;
+        }
         let title = format!("[{}/{}] {}", done + 1, chosen.len(), jobs[i].run.name());
         match work(&title, &jobs[i], scale, &choice, &mut signals) {
             Ok(Some(outcome)) => {
@@ -167,7 +174,7 @@ fn jobs(args: &Args, order: &Order, data: &Path) -> Result<Vec<Job>> {
         config.settle(dataset.classes())?;
         config.output.dir.clone_from(&folder);
         let state = State::of(&folder, &config)?;
-        Ok(Job { run, folder, config, state, needs: None })
+        Ok(Job { run, folder, config, state, needs: None, misfit: None })
     };
     runs(&order.studies, order.scale, args.seeds).into_iter().map(job).collect()
 }
@@ -185,15 +192,19 @@ fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> R
     for (i, job) in jobs.iter_mut().enumerate() {
         console.advance(i as u64, job.run.name());
         stopped(signals)?;
-        let (name, frames) = (job.run.variant.name, job.run.frames);
-        let dataset = Dataset::open(&job.config.data.root, job.config.data.train_split, job.config.dataset_options())?;
-        let plan = match plans.get(&(name, frames)) {
-            Some(plan) => plan,
-            None => plans.entry((name, frames)).or_insert(needs(&context, &job.config, dataset.grid().size)?),
-        };
         if matches!(job.state, State::Finished(_)) {
             continue;
         }
+        let (name, frames) = (job.run.variant.name, job.run.frames);
+        let dataset = Dataset::open(&job.config.data.root, job.config.data.train_split, job.config.dataset_options())?;
+        let planned = plans.entry((name, frames)).or_insert_with(|| needs(&context, &job.config, dataset.grid().size));
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(why) => {
+                job.misfit = Some(why.clone());
+                continue;
+            }
+        };
         let per_flop = match pace.get(name) {
             Some(per_flop) => *per_flop,
             None => {
@@ -212,6 +223,7 @@ fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> R
 fn list(jobs: &[Job]) -> Result<()> {
     let row = |(i, job): (usize, &Job)| {
         let (state, miou) = match &job.state {
+            _ if job.misfit.is_some() => ("does not fit", String::new()),
             State::Open => ("open", String::new()),
             State::Begun => ("begun", String::new()),
             State::Finished(outcome) => ("finished", percent(outcome.evaluation.total.miou)),
@@ -274,7 +286,12 @@ fn train(job: &Job, console: &Console, signals: &mut Signals) -> Result<bool> {
         return Ok(true);
     }
     let (config, resume) = match RunFolder::find(&job.folder)? {
-        Some(begun) => (begun.config()?.resumed_as(job.config.clone())?, true),
+        Some(begun) => {
+            let before = begun.config()?;
+            let mut config = job.config.clone();
+            config.output.dir.clone_from(&before.output.dir);
+            (before.resumed_as(config)?, true)
+        }
         None => (job.config.clone(), false),
     };
     let (place, task) = (Place::At(job.folder.clone()), Task::Train { resume });

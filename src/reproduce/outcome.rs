@@ -11,9 +11,10 @@ use crate::gpu::Context;
 use crate::models::BatchShape;
 use crate::train::checkpoint::Weights;
 use crate::train::config::RunConfig;
+use crate::train::events::StepMetrics;
 use crate::train::inference::Inference;
 use crate::train::metrics::Evaluation;
-use crate::train::run_folder::RunFolder;
+use crate::train::run_folder::{History, RunFolder};
 use crate::train::session::preflight;
 use crate::train::validation::{evaluate, evenly_spaced};
 use crate::{Error, Result};
@@ -120,7 +121,7 @@ impl Outcome {
         let voxels = shape.frames * size.iter().product::<usize>();
         let outcome = Outcome {
             steps: weights.step,
-            seconds: run.history()?.steps.last().map_or(0.0, |last| last.elapsed_secs),
+            seconds: seconds_of_steps(&run.history()?).last().map_or(0.0, |(_, seconds)| *seconds),
             adapter: context.adapter.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             parameters: plan.parameters,
@@ -134,5 +135,36 @@ impl Outcome {
         let text = serde_json::to_string_pretty(&outcome).map_err(|why| Error::Data(why.to_string()))?;
         write_atomically(&folder.join(FILE), text.as_bytes())?;
         Ok(Some(outcome))
+    }
+}
+
+/// The steps that were logged, each with the seconds that it and all before it took; validations, checkpoints and pauses are left out.
+pub(super) fn seconds_of_steps(history: &History) -> Vec<(u32, f64)> {
+    let (mut step, mut seconds) = (0, 0.0);
+    let until = |metrics: &StepMetrics| {
+        seconds += f64::from(metrics.step.saturating_sub(step)) / metrics.steps_per_sec;
+        step = metrics.step;
+        (step, seconds)
+    };
+    history.steps.iter().map(until).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_steps_take_time() {
+        let row = |step: u32, steps_per_sec: f64, elapsed_secs: f64| {
+            let json = serde_json::json!({
+                "step": step, "elapsed_secs": elapsed_secs, "steps_per_sec": steps_per_sec, "learning_rate": 1e-3, "loss": 1.0,
+                "cross_entropy": 1.0, "lovasz": 0.5, "gradient_norm": 1.0, "skipped": 0
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        // A validation of 90 seconds lies between.
+        let steps = vec![row(10, 5.0, 2.0), row(20, 10.0, 93.0), row(25, 5.0, 94.0)];
+        let history = History { steps, ..History::default() };
+        assert_eq!(seconds_of_steps(&history), [(10, 2.0), (20, 3.0), (25, 4.0)]);
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::html;
+use super::outcome::seconds_of_steps;
 use super::plan::{DYNAMIC_CITY, Run, SEP4D, Scale, Study, Variant};
 use super::plot::{Chart, Line, Point, draw};
 use super::published;
@@ -39,9 +40,10 @@ impl Measured {
 
     /// Seconds of training before each validation, and its mIoU in per cent.
     fn by_time(&self) -> Vec<(f64, f64)> {
+        let steps = seconds_of_steps(&self.history);
         let time = |step: u32| {
-            let last = self.history.steps.iter().rfind(|row| row.step <= step);
-            last.map_or(0.0, |row| row.elapsed_secs * f64::from(step) / f64::from(row.step.max(1)))
+            let last = steps.iter().rfind(|(logged, _)| *logged <= step);
+            last.map_or(0.0, |(logged, seconds)| seconds * f64::from(step) / f64::from((*logged).max(1)))
         };
         let validations = self.history.validations.iter();
         validations.filter_map(|row| Some((time(row.step), 100.0 * row.evaluation.total.miou?))).collect()
