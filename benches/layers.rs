@@ -13,6 +13,7 @@ use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{CpuTensor, DType, Graph, Node, Op, OpContext, Program, TensorSpec};
 use sep4d::layers::activation::{Activation, activate};
+use sep4d::layers::attention::attention;
 use sep4d::layers::batch_norm::{RunningAverage, batch_norm, batch_norm_inference};
 use sep4d::layers::broadcast_add::broadcast_plus;
 use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
@@ -109,10 +110,11 @@ fn others() -> Result<Graph> {
     let volume = graph.input("volume", TensorSpec::f32(&[FRAMES, x, y, z, channels]));
     let [weight, bias] = ["weight", "bias"].map(|name| graph.input(name, TensorSpec::f32(&[channels])));
     let normalised = layer_norm(&mut graph, tokens, weight, bias, 1e-5)?;
-    let scores = Matmul { transpose_a: false, transpose_b: true, scale: 0.125 };
+    let scores = Matmul { transpose_b: true, scale: 0.125, ..Matmul::default() };
     let scores = graph.push_one(scores, &[normalised, tokens])?;
     let scores = softmax(&mut graph, scores)?;
     let attended = matmul(&mut graph, scores, normalised)?;
+    let narrow = attention(&mut graph, normalised, tokens, tokens, channels / 8, None)?;
     let grouped = group_norm(&mut graph, volume, weight, bias, 8, 1e-5)?;
     let batch = batch_norm(&mut graph, volume, weight, bias, 1e-5)?;
     graph.push_one(RunningAverage { momentum: 0.1 }, &[bias, batch.mean])?;
@@ -124,7 +126,14 @@ fn others() -> Result<Graph> {
     let still = graph.input("still", TensorSpec::f32(&[1, x, y, z, channels]));
     let planes = [x, y, z].map(|extent| graph.input("plane", TensorSpec::f32(&[1, FRAMES, extent, channels])));
     let product = plane_product(&mut graph, still, planes)?;
-    let seeds = [(attended, tokens), (grouped, volume), (inferred, volume), (embedded, volume), (product, volume)];
+    let seeds = [
+        (attended, tokens),
+        (narrow, tokens),
+        (grouped, volume),
+        (inferred, volume),
+        (embedded, volume),
+        (product, volume),
+    ];
     graph.backward(&seeds, &[tokens, volume, table, still, planes[0]])?;
     Ok(graph)
 }

@@ -4,11 +4,23 @@
 {% macro values(element, width) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
 
 struct Parameters {
-    batch: u32,
+    products: u32,
     rows: u32,    // M
     columns: u32, // N
     inner: u32,   // K
+    // Products of a group.
+    heads: u32,
     scale: f32,
+    // Of a, b and y: from one group to the next, from one matrix of a group to the next, from one of its lines to the next.
+    a_group: u32,
+    a_head: u32,
+    a_line: u32,
+    b_group: u32,
+    b_head: u32,
+    b_line: u32,
+    y_group: u32,
+    y_head: u32,
+    y_line: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -16,6 +28,14 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read_write> b: array<{{ values(element[2], b_width) }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3], y_width) }}>;
 
+{# Where the matrices of a product begin. #}
+{% macro first() %}
+let group = product / p.heads;
+let head = product % p.heads;
+{% for name in ["a", "b", "y"] %}
+let {{ name }}_first = group * p.{{ name }}_group + head * p.{{ name }}_head;
+{% endfor %}
+{% endmacro %}
 {% if entry == "matmul_blocked" %}
 // One invocation: a block of {{ bm }} x {{ bn }} results, {{ step }} of the inner dimension a step. Rows and columns past the
 // end repeat the last, and are not stored.
@@ -52,23 +72,23 @@ fn matmul_blocked(
     let row_blocks = (p.rows + {{ bm - 1 }}u) / {{ bm }}u;
     let column_blocks = (p.columns + {{ bn - 1 }}u) / {{ bn }}u;
     let index = invocation_index(workgroup, grid, local);
-    if index >= p.batch * row_blocks * column_blocks {
+    if index >= p.products * row_blocks * column_blocks {
         return;
     }
     let column = index % column_blocks * {{ bn }}u;
     let row = index / column_blocks % row_blocks * {{ bm }}u;
     let product = index / column_blocks / row_blocks;
-
+    {{ first() }}
     {# Where each load of the block begins. #}
     {% for name, along_inner, width, block, first, extent in [("a", a_inner, a_width, bm, "row", "p.rows"), ("b", b_inner, b_width, bn, "column", "p.columns")] %}
     {% if along_inner %}
     {% for i in range(block) %}
-    var {{ name }}_at_{{ i }} = (product * {{ extent }} + min({{ first }} + {{ i }}u, {{ extent }} - 1u)) * (p.inner / {{ width }}u);
+    var {{ name }}_at_{{ i }} = ({{ name }}_first + min({{ first }} + {{ i }}u, {{ extent }} - 1u) * p.{{ name }}_line) / {{ width }}u;
     {% endfor %}
     {% else %}
-    let {{ name }}_stride = {{ extent }} / {{ width }}u;
+    let {{ name }}_stride = p.{{ name }}_line / {{ width }}u;
     {% for i in range(block // width) %}
-    var {{ name }}_at_{{ i }} = product * p.inner * {{ name }}_stride + min({{ first }} / {{ width }}u + {{ i }}u, {{ name }}_stride - 1u);
+    var {{ name }}_at_{{ i }} = {{ name }}_first / {{ width }}u + min({{ first }} / {{ width }}u + {{ i }}u, {{ extent }} / {{ width }}u - 1u);
     {% endfor %}
     {% endif %}
     {% endfor %}
@@ -90,7 +110,7 @@ fn matmul_blocked(
     }
     {% for m in range(bm) %}
     if row + {{ m }}u < p.rows {
-        let to = (product * p.rows + row + {{ m }}u) * p.columns + column;
+        let to = y_first + (row + {{ m }}u) * p.y_line + column;
         {% if y_width == 4 %}
         {% for n in range(0, bn, 4) %}
         if column + {{ n }}u < p.columns {
@@ -115,12 +135,12 @@ var<workgroup> tile_b: array<vec4<f32>, 272>;
 
 {% for name, along_inner, width, extent in [("a", not transpose_a, a_width, "p.rows"), ("b", transpose_b, b_width, "p.columns")] %}
 // Four numbers along the axis that lies innermost in memory: from `outer` on it is line `at` of a matrix, zero past the end.
-fn fetch_{{ name }}(product: u32, outer: u32, at: u32) -> vec4<f32> {
+fn fetch_{{ name }}(matrix: u32, outer: u32, at: u32) -> vec4<f32> {
     {% set lines, length = (extent, "p.inner") if along_inner else ("p.inner", extent) %}
     if outer >= {{ lines }} {
         return vec4(0.0);
     }
-    let line = (product * {{ lines }} + outer) * ({{ length }} / {{ width }}u);
+    let line = (matrix + outer * p.{{ name }}_line) / {{ width }}u;
     {% if width == 4 %}
     if at >= {{ length }} {
         return vec4(0.0);
@@ -143,10 +163,11 @@ fn matmul_tiled(
 ) {
     let row_tiles = (p.rows + 63u) / 64u;
     let column_tiles = (p.columns + 63u) / 64u;
-    let index = min(workgroup_index(workgroup, grid), p.batch * row_tiles * column_tiles - 1u);
+    let index = min(workgroup_index(workgroup, grid), p.products * row_tiles * column_tiles - 1u);
     let first_column = index % column_tiles * 64u;
     let first_row = index / column_tiles % row_tiles * 64u;
     let product = index / column_tiles / row_tiles;
+    {{ first() }}
     let row = local / 8u;
     let column = local % 8u;
     {% for m in range(8) %}
@@ -161,7 +182,7 @@ fn matmul_tiled(
             let k = local % 4u * 4u;
             let line = local / 4u;
             {% for i in range(4) %}
-            let line_{{ i }} = fetch_{{ name }}(product, {{ start }} + 4u * line + {{ i }}u, first + k);
+            let line_{{ i }} = fetch_{{ name }}({{ name }}_first, {{ start }} + 4u * line + {{ i }}u, first + k);
             {% endfor %}
             {% for i in range(4) %}
             {% set c = "xyzw"[i] %}
@@ -171,7 +192,7 @@ fn matmul_tiled(
             let k = local / 16u * 4u;
             let vector = local % 16u;
             {% for i in range(4) %}
-            tile_{{ name }}[(k + {{ i }}u) * 17u + vector] = fetch_{{ name }}(product, first + k + {{ i }}u, {{ start }} + 4u * vector);
+            tile_{{ name }}[(k + {{ i }}u) * 17u + vector] = fetch_{{ name }}({{ name }}_first, first + k + {{ i }}u, {{ start }} + 4u * vector);
             {% endfor %}
             {% endif %}
         }
@@ -193,17 +214,17 @@ fn matmul_tiled(
     }
     {% for m in range(8) %}
     {% for n in range(2) %}
-    store(product, first_row + 4u * row + {{ m // 4 * 32 + m % 4 }}u, first_column + 4u * column + {{ 32 * n }}u, p.scale * sum_{{ m }}_{{ n }});
+    store(y_first, first_row + 4u * row + {{ m // 4 * 32 + m % 4 }}u, first_column + 4u * column + {{ 32 * n }}u, p.scale * sum_{{ m }}_{{ n }});
     {% endfor %}
     {% endfor %}
 }
 
 // What a superfluous workgroup stores is what another one does.
-fn store(product: u32, row: u32, column: u32, value: vec4<f32>) {
+fn store(matrix: u32, row: u32, column: u32, value: vec4<f32>) {
     if row >= p.rows {
         return;
     }
-    let to = (product * p.rows + row) * p.columns + column;
+    let to = matrix + row * p.y_line + column;
     {% if y_width == 4 %}
     if column < p.columns {
         y[to / 4u] = {{ values(element[3], 4) }}(value);

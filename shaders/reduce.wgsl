@@ -13,7 +13,7 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read_write> chunk_sums: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
 
 @compute @workgroup_size(64)
 fn reduce_chunks(
@@ -27,10 +27,10 @@ fn reduce_chunks(
     }
     var sum = 0.0;
     if p.accumulate != 0u {
-        sum = y[p.at + i];
+        sum = f32(y[p.at + i]);
     }
     for (var chunk = 0u; chunk < p.chunks; chunk += 1u) {
         sum += chunk_sums[chunk * p.stride + p.first + i];
     }
-    y[p.at + i] = sum;
+    y[p.at + i] = {{ element[2] }}(sum);
 }

@@ -62,7 +62,7 @@ fn softmax_agrees() {
 #[test]
 fn matrix_products_agree() {
     for (name, transposed, scale) in [("matmul", false, 0.25), ("matmul_transposed", true, 1.0)] {
-        let op = Matmul { transpose_a: transposed, transpose_b: transposed, scale };
+        let op = Matmul { transpose_a: transposed, transpose_b: transposed, scale, ..Matmul::default() };
         agrees(name, &["a", "b"], Array::clone, |graph, inputs| graph.push_one(op, inputs).unwrap());
     }
 }

@@ -7,6 +7,7 @@ mod golden;
 use golden::{Array, Check, figures};
 use sep4d::graph::{Graph, TensorId};
 use sep4d::layers::activation::{Activation, activate};
+use sep4d::layers::attention::{Dropout, attention};
 use sep4d::layers::broadcast_mul::{broadcast_mul, broadcast_to};
 use sep4d::layers::commitment_loss::{commitment_loss, straight_through};
 use sep4d::layers::dropout::dropout;
@@ -93,17 +94,39 @@ fn vector_quantisation_agrees() {
     check.run("quantise");
 }
 
+/// The seed and the step of everything that is dropped.
+fn random_words(check: &mut Check) -> TensorId {
+    let seed = (1u64 << 40) + 12345;
+    check.words(&[3], [seed as u32, (seed >> 32) as u32, 9])
+}
+
 #[test]
 fn dropout_agrees() {
     let of = |part: &str| golden(&format!("dropout.{part}"));
     let mut check = Check::default();
     let x = check.input(&of("x"));
-    let seed = (1u64 << 40) + 12345;
-    let rng = check.words(&[3], [seed as u32, (seed >> 32) as u32, 9]);
+    let rng = random_words(&mut check);
     let y = dropout(&mut check.graph, x, rng, 5, 0.3).unwrap();
     check.expect_seeded(y, &of("y"), &of("d_y"));
     check.expect_gradients(&[(x, of("d_x"))]);
     check.run("dropout");
+}
+
+#[test]
+fn attention_agrees() {
+    for name in ["attention", "attention_one", "attention_wide"] {
+        agrees(name, &["q", "k", "v"], Array::clone, |graph, x| attention(graph, x[0], x[1], x[2], 2, None));
+    }
+    for name in ["attention_dropped", "attention_wide_dropped"] {
+        let of = |part: &str| golden(&format!("{name}.{part}"));
+        let mut check = Check::default();
+        let [q, k, v] = ["q", "k", "v"].map(|operand| check.input(&of(operand)));
+        let dropout = Some(Dropout { rng: random_words(&mut check), stream: 5, probability: 0.3 });
+        let y = attention(&mut check.graph, q, k, v, 2, dropout).unwrap();
+        check.expect_seeded(y, &of("y"), &of("d_y"));
+        check.expect_gradients(&[(q, of("d_q")), (k, of("d_k")), (v, of("d_v"))]);
+        check.run(name);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
 use sep4d::graph::{Graph, KernelLimits, Op, TensorId, TensorSpec};
 use sep4d::layers::adam::GradientNorm;
+use sep4d::layers::attention::{Attention, AttentionBackward};
 use sep4d::layers::axis_pool::axis_pool;
 use sep4d::layers::broadcast_mul::BroadcastSum;
 use sep4d::layers::commitment_loss::CommitmentLoss;
@@ -195,6 +196,30 @@ fn softmax_of_a_million() {
     let mut probe = Probe::default();
     let x = probe.floats(&[1, 1 << 20], |_| 3.0);
     probe.run(Softmax, &[x], |read| equal(&read(0), 1.0 / (1 << 20) as f32));
+}
+
+#[test]
+fn attention_of_long_sequences() {
+    let long = 1 << 16;
+    let attention = Attention { heads: 1, dropout: None };
+    // All weights are equal, but the values of the second half are not those of the first. One query has the keys in parts.
+    for queries in [1, 8] {
+        let mut probe = Probe::default();
+        let (q, k) = (probe.floats(&[1, queries, 1], |_| 0.0), probe.floats(&[1, long, 1], |_| 1.0));
+        let v = probe.floats(&[1, long, 1], |i| if i < long / 2 { 0.0 } else { 3.0 });
+        probe.run(attention.clone(), &[q, k, v], |read| {
+            near(&read(0), |_| 1.5, 1e-5);
+            near(&read(1), |_| (long as f64).ln(), 1e-6);
+        });
+    }
+    let mut probe = Probe::default();
+    let q = probe.floats(&[1, long, 1], |_| 0.0);
+    let [k, v] = [(); 2].map(|()| probe.floats(&[1, 8, 1], |_| 1.0));
+    let [y, d_y] = [(); 2].map(|()| probe.floats(&[1, long, 1], |_| 1.0));
+    let lse = probe.floats(&[1, 1, long], |_| 8f32.ln());
+    probe.run(AttentionBackward { forward: attention }, &[q, k, v, y, lse, d_y], |read| {
+        near(&read(2), |_| (long / 8) as f64, 1e-5);
+    });
 }
 
 #[test]

@@ -42,8 +42,35 @@ pub fn dropout(graph: &mut Graph, x: TensorId, rng: TensorId, stream: u32, proba
 
 impl Dropout {
     /// Words below it drop an element.
-    fn threshold(&self) -> u32 {
+    pub(super) fn threshold(&self) -> u32 {
         (f64::from(self.probability) * 4_294_967_296.0) as u32
+    }
+
+    /// What elements that are kept are multiplied by.
+    pub(super) fn kept(&self) -> f64 {
+        1.0 / (1.0 - f64::from(self.probability))
+    }
+
+    /// Checks the probability and the spec of the seed and the step.
+    pub(super) fn check(&self, rng: &TensorSpec) -> Result<(), String> {
+        if *rng != TensorSpec::u32(&[3]) {
+            return Err("rng must be u32 [3]: seed low, seed high, step".to_owned());
+        }
+        if !(0.0..1.0).contains(&self.probability) {
+            return Err(format!("the probability is {}; needs 0 <= p < 1", self.probability));
+        }
+        Ok(())
+    }
+
+    /// What element `i` is multiplied by; `rng` are the values of the seed and the step.
+    pub(super) fn factor(&self, rng: &[f64], i: usize) -> f64 {
+        self.factors(rng, i / BLOCK)[i % BLOCK]
+    }
+
+    fn factors(&self, rng: &[f64], block: usize) -> [f64; BLOCK] {
+        let [low, high, step] = [0, 1, 2].map(|i| rng[i] as u32);
+        let words = philox([block as u32, self.stream, step, DOMAIN], [low, high]);
+        words.map(|word| if word < self.threshold() { 0.0 } else { self.kept() })
     }
 }
 
@@ -54,36 +81,33 @@ impl Op for Dropout {
 
     fn outputs(&self, inputs: &[TensorSpec]) -> Result<Vec<TensorSpec>, String> {
         let [x, rng] = inputs else { return Err("needs 2 operands: x, rng".to_owned()) };
-        if *rng != TensorSpec::u32(&[3]) {
-            return Err("rng must be u32 [3]: seed low, seed high, step".to_owned());
-        }
-        if x.dtype != DType::F32 || !(0.0..1.0).contains(&self.probability) {
-            return Err(format!("x is {x} and the probability {}; needs f32 and 0 <= p < 1", self.probability));
+        self.check(rng)?;
+        if x.dtype != DType::F32 {
+            return Err(format!("x is {x}; needs f32"));
         }
         Ok(vec![x.clone()])
     }
 
     fn cpu(&self, inputs: &[CpuTensor], _: &[TensorSpec]) -> Vec<Vec<f64>> {
-        let [low, high, step] = [0, 1, 2].map(|i| inputs[1].data[i] as u32);
-        let scale = 1.0 / (1.0 - f64::from(self.probability));
         let blocks = inputs[0].data.chunks(BLOCK).enumerate();
-        let dropped = blocks.flat_map(|(block, x)| {
-            let words = philox([block as u32, self.stream, step, DOMAIN], [low, high]);
-            let keep = move |(x, word): (&f64, u32)| if word < self.threshold() { 0.0 } else { scale * x };
-            x.iter().zip(words).map(keep)
-        });
+        let dropped = blocks
+            .flat_map(|(block, x)| x.iter().zip(self.factors(inputs[1].data, block)).map(|(x, factor)| factor * x));
         vec![dropped.collect()]
     }
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let count = context.outputs[0].elements();
         let width = if count.is_multiple_of(BLOCK) { BLOCK } else { 1 };
-        let scale = (1.0 / (1.0 - f64::from(self.probability))) as f32;
         let mut program = Program::default();
         for window in context.windows(count.div_ceil(BLOCK), &[BLOCK])? {
             let elements = window.start * BLOCK..count.min(window.end * BLOCK);
-            let words =
-                vec![elements.len() as u32, window.start as u32, self.stream, self.threshold(), scale.to_bits()];
+            let words = vec![
+                elements.len() as u32,
+                window.start as u32,
+                self.stream,
+                self.threshold(),
+                (self.kept() as f32).to_bits(),
+            ];
             let operands =
                 vec![context.input(0).window(&elements, 1), context.input(1), context.output(0).window(&elements, 1)];
             let kernel = Kernel::new("dropout.wgsl", "dropout").define("width", width as i64);

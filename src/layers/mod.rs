@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod adam;
+pub mod attention;
 pub mod average;
 pub mod axis_mean;
 pub mod axis_pool;
@@ -46,6 +47,7 @@ pub fn cases() -> Vec<Case> {
     [
         activation::cases(),
         adam::cases(),
+        attention::cases(),
         average::cases(),
         axis_mean::cases(),
         axis_pool::cases(),

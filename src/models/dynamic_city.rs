@@ -1,6 +1,5 @@
 //! DynamicCity's HexPlane VAE (`docs/rivals.md`): transformers project voxels onto six Gaussian planes, whose product is decoded.
 
-mod attention;
 mod decoder;
 mod encoder;
 mod projection;

@@ -13,6 +13,8 @@ from make_fixtures import save
 DATA_SEED = 77
 BETA = 0.25
 DROPOUT = {"probability": 0.3, "seed": 2**40 + 12345, "step": 9, "stream": 5}
+# Sequences, queries, keys, heads and channels of a head.
+ATTENTION = {"attention": (3, 5, 7, 2, 8), "attention_one": (2, 1, 9, 2, 3), "attention_wide": (2, 6, 4, 2, 20)}
 # Cells before and after along x, y and z.
 BEFORE, AFTER = (1, 2, -1), (0, -1, 2)
 
@@ -81,6 +83,26 @@ def fixture() -> dict[str, Tensor]:
         lambda logits: F.cross_entropy(logits, labels, ignore_index=255).view(1),
         logits=2 * random(60, 5),
     )
+
+    def of_heads(tokens: Tensor, heads: int) -> Tensor:
+        return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        parts = (of_heads(tokens, heads) for tokens in (q, k, v))
+        return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+    def attention_dropped(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        q, k, v = (of_heads(tokens, heads) for tokens in (q, k, v))
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        factors = dropout_mask(weights.shape) / (1 - np.float64(np.float32(DROPOUT["probability"])))
+        return (weights * factors @ v).transpose(1, 2).flatten(2)
+
+    for name, (sequences, queries, keys, heads, width) in ATTENTION.items():
+        q = random(sequences, queries, heads * width)
+        k, v = (random(sequences, keys, heads * width) for _ in range(2))
+        record(name, lambda q, k, v, heads=heads: attention(q, k, v, heads), q=q, k=k, v=v)
+        if name != "attention_one":
+            record(f"{name}_dropped", lambda q, k, v, heads=heads: attention_dropped(q, k, v, heads), q=q, k=k, v=v)
     return {key: value if value.is_floating_point() else value.to(torch.uint8) for key, value in tensors.items()}
 
 
@@ -91,6 +113,7 @@ if __name__ == "__main__":
         "data_seed": str(DATA_SEED),
         "beta": str(BETA),
         "dropout": str(DROPOUT),
+        "attention": f"{ATTENTION}: sequences, queries, keys, heads, channels of a head",
         "pad": f"before {BEFORE}, after {AFTER} along x, y, z",
     }
     save("tokens.safetensors", fixture(), metadata)

@@ -1,10 +1,10 @@
 //! Projections of a volume onto some of its axes by transformers.
 
 use super::Widths;
-use super::attention::{Dropout, attention};
 use crate::Result;
 use crate::graph::{Add, Graph, Init, TensorId};
 use crate::layers::activation::{Activation, activate};
+use crate::layers::attention::{Dropout, attention};
 use crate::layers::broadcast_add::broadcast_plus;
 use crate::layers::concat::slice;
 use crate::layers::dropout::dropout;
