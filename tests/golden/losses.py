@@ -83,6 +83,16 @@ class LovaszBinned(torch.autograd.Function):
         return d_loss * slopes, None
 
 
+def segmentation_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross entropy and Lovasz-softmax of logits `[B, T, X, Y, Z, K]` against labels `[B, T, X, Y, Z]`.
+
+    Lovasz is that of the whole batch at once.
+    """
+    logits, labels = logits.flatten(0, -2), labels.flatten().long()
+    ce = F.cross_entropy(logits, labels, weight=class_weights)
+    return ce, LovaszBinned.apply(logits.softmax(1), labels)
+
+
 def kl_divergence(mu: list[Tensor], logvar: list[Tensor]) -> Tensor:
     """KL(N(mu, exp(logvar)) || N(0, 1)), averaged over every element of all six planes."""
     m = torch.cat([plane.flatten() for plane in mu])
@@ -107,10 +117,5 @@ class Losses:
 def training_losses(
     logits: Tensor, labels: Tensor, mu: list[Tensor], logvar: list[Tensor], class_weights: Tensor
 ) -> Losses:
-    """Loss of logits `[B, T, X, Y, Z, K]` against labels `[B, T, X, Y, Z]`; Lovasz over the whole batch at once."""
-    logits, labels = logits.flatten(0, -2), labels.flatten().long()
-    return Losses(
-        ce=F.cross_entropy(logits, labels, weight=class_weights),
-        lovasz=LovaszBinned.apply(logits.softmax(1), labels),
-        kl=kl_divergence(mu, logvar),
-    )
+    """Loss of logits `[B, T, X, Y, Z, K]` against labels `[B, T, X, Y, Z]`."""
+    return Losses(*segmentation_losses(logits, labels, class_weights), kl_divergence(mu, logvar))

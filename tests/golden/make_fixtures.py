@@ -61,12 +61,14 @@ def philox_noise(step: int) -> Noise:
     return noise
 
 
-def structured_labels(generator: torch.Generator, grid: tuple[int, int, int] = GRID) -> Tensor:
+def structured_labels(
+    generator: torch.Generator, grid: tuple[int, int, int] = GRID, batch: int = BATCH, frames: int = FRAMES
+) -> Tensor:
     """Blocks of 2 x 2 x 2 voxels that move along x from frame to frame, a tenth of the voxels replaced at random."""
-    shape = (BATCH, FRAMES, *grid)
-    blocks = torch.randint(0, CONFIG.classes, (BATCH, *(n // 2 for n in grid)), generator=generator)
+    shape = (batch, frames, *grid)
+    blocks = torch.randint(0, CONFIG.classes, (batch, *(n // 2 for n in grid)), generator=generator)
     still = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    moving = torch.stack([still.roll(t, 1) for t in range(FRAMES)], 1)
+    moving = torch.stack([still.roll(t, 1) for t in range(frames)], 1)
     speckle = torch.randint(0, CONFIG.classes, shape, generator=generator)
     labels = torch.where(torch.rand(shape, generator=generator) < 0.1, speckle, moving)
     assert labels.unique().numel() == CONFIG.classes
