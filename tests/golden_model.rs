@@ -1,4 +1,4 @@
-//! The whole model and its variants against the independent PyTorch implementations in `tests/golden`.
+//! SEP-4D, its variants and DynamicCity as a whole against the independent PyTorch implementations in `tests/golden`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,6 +14,7 @@ use sep4d::graph::plan::Plan;
 use sep4d::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
 use sep4d::layers::pointwise::weighted_sum;
 use sep4d::layers::segmentation_loss::segmentation_loss;
+use sep4d::models::dynamic_city::DYNAMIC_CITY;
 use sep4d::models::sep4d::SEP4D;
 use sep4d::models::{BatchShape, Built, Mode, ModelConfig, Terms};
 use sep4d::selftest::relative_error;
@@ -39,34 +40,45 @@ struct Golden {
     /// What its names begin with, unless all variants share what they name.
     prefix: String,
     config: ModelConfig,
-    size: [usize; 3],
+    shape: BatchShape,
+    /// Weight of the divergence in the loss.
+    kl: f32,
 }
 
 impl Golden {
-    /// The model itself: C = 4, D = 6, hid = 8, hr = 4.
+    /// SEP-4D itself: C = 4, D = 6, hid = 8, hr = 4.
     fn load() -> Golden {
-        Golden::read("model", "", ModelConfig::of(&SEP4D, 0), [8, 6, 4])
+        let shape = BatchShape { batch: 2, frames: 3, size: [8, 6, 4] };
+        Golden::read("model", "", ModelConfig::of(&SEP4D, 0), shape, 0.005)
     }
 
-    /// It and all its variants.
+    /// It and all its variants, and DynamicCity of two sizes.
     fn all() -> impl Iterator<Item = Golden> {
         let narrow =
             [("model.latent_channels", 3), ("model.plane_features", 4), ("model.hidden", 6), ("model.head", 4)];
         let variant = move |(name, key): (&'static str, &str)| {
             let config = ModelConfig::of(&SEP4D, 0).with(&narrow).unwrap().with_choice(key, name).unwrap();
-            Golden::read("variants", name, config, [12, 8, 4])
+            Golden::read("variants", name, config, BatchShape { batch: 2, frames: 3, size: [12, 8, 4] }, 0.005)
         };
-        std::iter::once(Golden::load()).chain(VARIANTS.into_iter().map(variant))
+        let city = |(name, widths, shape): (&str, [usize; 7], BatchShape)| {
+            let keys = ["latent_channels", "query_channels", "hidden", "head", "mlp", "depth", "heads"];
+            let keys = keys.map(|key| format!("model.{key}"));
+            let mut values: Vec<(&str, usize)> = keys.iter().map(String::as_str).zip(widths).collect();
+            values.push(("model.dropout", 0));
+            let config = ModelConfig::of(&DYNAMIC_CITY, 0).with(&values).unwrap();
+            Golden::read("rivals", name, config, shape, 0.0015)
+        };
+        let cities = [
+            ("dynamic_city_1", [4, 6, 6, 4, 8, 2, 2], BatchShape { batch: 2, frames: 4, size: [10, 6, 4] }),
+            ("dynamic_city_2", [6, 5, 7, 3, 5, 1, 3], BatchShape { batch: 1, frames: 6, size: [4, 10, 6] }),
+        ];
+        std::iter::once(Golden::load()).chain(VARIANTS.into_iter().map(variant)).chain(cities.into_iter().map(city))
     }
 
-    fn read(fixture: &str, name: &str, config: ModelConfig, size: [usize; 3]) -> Golden {
+    fn read(fixture: &str, name: &str, config: ModelConfig, shape: BatchShape, kl: f32) -> Golden {
         let path = format!("{}/tests/golden/{fixture}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
-        Golden { bytes: std::fs::read(path).unwrap(), prefix, config, size }
-    }
-
-    fn shape(&self) -> BatchShape {
-        BatchShape { batch: 2, frames: 3, size: self.size }
+        Golden { bytes: std::fs::read(path).unwrap(), prefix, config, shape, kl }
     }
 
     /// The name in the file, if there is such a tensor.
@@ -98,8 +110,9 @@ impl Golden {
     /// Labels `[N, X', Y', Z', 8]`.
     fn labels(&self) -> Vec<u8> {
         let tensors = self.tensors();
-        let plain = tensors.tensor("labels").unwrap();
-        plain.data().chunks(self.size.iter().product()).flat_map(|frame| to_blocked(frame, self.size)).collect()
+        let plain = tensors.tensor(&self.name("labels").unwrap()).unwrap();
+        let size = self.shape.size;
+        plain.data().chunks(size.iter().product()).flat_map(|frame| to_blocked(frame, size)).collect()
     }
 
     /// The same, four to a word.
@@ -123,10 +136,10 @@ impl Golden {
 /// Logits in blocked order from the fixture's `[N, X, Y, Z, K]`.
 fn blocked_logits(golden: &Golden) -> Vec<f64> {
     let plain = golden.f64("eval.logits");
-    let voxels: usize = golden.size.iter().product();
+    let voxels: usize = golden.shape.size.iter().product();
     let frames = plain.len() / (voxels * CLASSES);
     let rows: Vec<usize> = (0..frames * voxels).collect();
-    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, golden.size)).collect();
+    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, golden.shape.size)).collect();
     order.iter().flat_map(|row| plain[row * CLASSES..(row + 1) * CLASSES].to_vec()).collect()
 }
 
@@ -142,10 +155,10 @@ fn training_graph(golden: &Golden) -> Training {
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[CLASSES]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
-    let model = golden.config.build(&mut g, &golden.shape(), Mode::Train { rng }).unwrap();
+    let model = golden.config.build(&mut g, &golden.shape, Mode::Train { rng }).unwrap();
     let (ce, lovasz) = segmentation_loss(&mut g, model.logits, model.labels, class_weights).unwrap();
     let [("kl", kl)] = model.losses[..] else { panic!("{:?}", model.losses) };
-    let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (0.005, kl)]).unwrap();
+    let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (golden.kl, kl)]).unwrap();
     let seed = g.constant("d_loss", &[1], vec![1.0]).unwrap();
     g.backward(&[(total, seed)], &[]).unwrap();
     let losses = [total, ce, lovasz, kl];
@@ -202,7 +215,7 @@ fn twin_values(graph: &Graph, golden: &Golden) -> Values {
 fn every_parameter_has_its_pytorch_name_and_shape() {
     for golden in Golden::all() {
         let mut graph = Graph::new();
-        golden.config.build(&mut graph, &golden.shape(), Mode::Look).unwrap();
+        golden.config.build(&mut graph, &golden.shape, Mode::Look).unwrap();
         let tensors = golden.tensors();
         for p in graph.parameters() {
             let name = golden.name(&format!("param.{}", p.name));
@@ -221,7 +234,7 @@ fn presets_have_the_published_parameter_counts() {
     for (hidden, count) in [(128, 1_215_095), (64, 508_215)] {
         let config = ModelConfig::of(&SEP4D, 3).with(&[("model.hidden", hidden)]).unwrap();
         let mut graph = Graph::new();
-        config.build(&mut graph, &Golden::load().shape(), Mode::Look).unwrap();
+        config.build(&mut graph, &Golden::load().shape, Mode::Look).unwrap();
         assert_eq!(graph.parameter_count(), count);
     }
 }
@@ -231,7 +244,7 @@ fn logits_agree() {
     for golden in Golden::all() {
         let expected = blocked_logits(&golden);
         let mut graph = Graph::new();
-        let model = golden.config.build(&mut graph, &golden.shape(), Mode::Look).unwrap();
+        let model = golden.config.build(&mut graph, &golden.shape, Mode::Look).unwrap();
         graph.keep(model.logits);
 
         let mut values = twin_values(&graph, &golden);
@@ -328,7 +341,7 @@ fn reconstructions_are_the_largest_logits_in_plain_order() {
     assert_eq!(labels, expected);
 
     let truth: Vec<u8> = golden.tensors().tensor("labels").unwrap().data().to_vec();
-    let voxels: usize = golden.size.iter().product();
+    let voxels: usize = golden.shape.size.iter().product();
     let mut confusion = vec![0u64; 6 * 11 * 11];
     for (i, (&truth, &predicted)) in truth.iter().zip(&expected).enumerate() {
         confusion[(i / voxels * 11 + usize::from(truth)) * 11 + usize::from(predicted)] += 1;
@@ -339,19 +352,19 @@ fn reconstructions_are_the_largest_logits_in_plain_order() {
 fn batch(golden: &Golden) -> Batch {
     let labels = golden.labels();
     let observed = vec![1; labels.len()];
-    Batch { labels, observed, poses: None, batch: 2, frames: 3, size: golden.size }
+    let BatchShape { batch, frames, size } = golden.shape;
+    Batch { labels, observed, poses: None, batch, frames, size }
 }
 
 /// A session that starts from the fixture's parameters.
 fn session(golden: &Golden) -> Session {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let step = StepConfig {
-        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.005)]) },
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", golden.kl)]) },
         ..StepConfig::default()
     };
     let weights = golden.f32("class_weights");
-    let mut session =
-        Session::new(&context, &golden.config, &golden.shape(), &step, &weights, u64::from(SEED)).unwrap();
+    let mut session = Session::new(&context, &golden.config, &golden.shape, &step, &weights, u64::from(SEED)).unwrap();
     let fresh = session.export().unwrap();
     let parameters: Vec<NamedTensor> =
         fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();

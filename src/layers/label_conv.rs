@@ -272,7 +272,7 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         case("label_conv odd", [2, 3, 5, 2, 5, 5], 5),
-        case("label_conv K=11 windows", [5, 2, 3, 2, 11, 8], 11).windowed(12_000),
+        case("label_conv K=11 windows", [5, 2, 2, 4, 11, 8], 11).windowed(12_000),
         case("label_conv several chunks", [3, 5, 4, 3, 11, 4], 11),
         case("label_conv labels beyond K", [2, 1, 3, 2, 4, 7], 6),
     ]

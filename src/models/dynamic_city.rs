@@ -3,6 +3,7 @@
 mod decoder;
 mod encoder;
 mod projection;
+pub mod released;
 
 use super::modules::{LinearOptions, PLANES, Sampler, linear_layer};
 use super::{Architecture, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};

@@ -145,7 +145,11 @@ class Encoder(nn.Module):
         number = torch.eye(batch[1], device=e.device, dtype=e.dtype)[..., None, None, None].expand(*batch, -1, *grid)
 
         def frames(encoder: VoxelEncoder, x: Tensor) -> Tensor:
-            return encoder(x.flatten(0, 1)).unflatten(0, batch).movedim(2, 1)  # [B, C, T, x, y, z]
+            y = encoder(x.flatten(0, 1))
+            if y.requires_grad:
+                # The backward pass of torch's instance norm is wrong for gradients that lie channels last (2.15, on CPUs).
+                y.register_hook(Tensor.contiguous)
+            return y.unflatten(0, batch).movedim(2, 1)  # [B, C, T, x, y, z]
 
         still = self.projection["xyz"](frames(self.space, e))
         moving = frames(self.time, torch.cat([e, number], 2))
