@@ -41,24 +41,29 @@ struct Parameters {
 const LOWEST: f32 = -1e30;
 const LOG2_E: f32 = 1.4426950408889634;
 
-{# Channel c of the heads of a token. #}
+{# Channel c of a token's heads. #}
 {% macro at(name, c) %}{{ name }}_{{ c // vector }}{{ "." ~ "xyzw"[c % 4] if vector == 4 }}{% endmacro %}
-{# The product of two tokens' channels of head h. #}
-{% macro product(a, b, h) %}
-{% for c in range((h + 1) * width - 1, h * width, -1) %}fma({{ at(a, c) }}, {{ at(b, c) }}, {% endfor %}
-{{ at(a, h * width) }} * {{ at(b, h * width) }}{% for c in range(width - 1) %}){% endfor %}
-{% endmacro %}
-{# Where the invocation's own tokens of sequence s begin; those past the end repeat the last. #}
+{# The invocation's own tokens of sequence s, and where they begin. #}
 {% macro own(first, count) %}
 {% for i in range(block) %}
-let own_{{ i }} = (s * {{ count }} + min({{ first }} + {{ i }}u, {{ count }} - 1u)) * p.stride + channel;
+let is_own_{{ i }} = {{ first }} + {{ i }}u < {{ count }};
+let own_{{ i }} = (s * {{ count }} + {{ first }} + {{ i }}u) * p.stride + channel;
 {% endfor %}
 {% endmacro %}
-{% macro load_own(name, source, factor) %}
+{% macro load_own(names) %}
 {% for i in range(block) %}
+{% for name in names %}
 {% for v in range(vectors) %}
-let {{ name }}_{{ i }}_{{ v }} = {{ factor }}Value({{ source }}[own_{{ i }} + {{ v }}u]);
+var {{ name }}_{{ i }}_{{ v }} = Value(0.0);
 {% endfor %}
+{% endfor %}
+if is_own_{{ i }} {
+    {% for name in names %}
+    {% for v in range(vectors) %}
+    {{ name }}_{{ i }}_{{ v }} = Value({{ name }}[own_{{ i }} + {{ v }}u]);
+    {% endfor %}
+    {% endfor %}
+}
 {% endfor %}
 {% endmacro %}
 {% macro sums(name) %}
@@ -68,42 +73,86 @@ var {{ name }}_{{ i }}_{{ c }} = 0.0;
 {% endfor %}
 {% endfor %}
 {% endmacro %}
-{# Stores the sums of own token i at `to`, each times the factor of its head. #}
-{% macro store(target, type, name, i, factors) %}
+{# Stores the sums of own token i at `to`, each times `factor`, or the factor of its head. #}
+{% macro store(target, type, name, i, factor) %}
 {% for v in range(vectors) %}
 {{ target }}[to + {{ v }}u] = {{ type }}(Value(
-    {%- for c in range(v * vector, (v + 1) * vector) %}{{ name }}_{{ i }}_{{ c }} * {{ factors }}{{ "_" ~ c // width if factors == "factor" }}{{ ", " if not loop.last }}{% endfor %}));
+    {%- for c in range(v * vector, (v + 1) * vector) %}{{ name }}_{{ i }}_{{ c }} * {{ factor }}{{ "_" ~ c // width if factor == "factor" }}{{ ", " if not loop.last }}{% endfor %}));
 {% endfor %}
 {% endmacro %}
-{# Loads a tile of tokens of sequence s together; those past the end repeat the last. #}
-{% macro load_tile(name, source, first, count) %}
+{# Loads the tile from token `first` on of sequence s; past the end there are zeros. #}
+{% set loads = (tile * vectors + lanes - 1) // lanes if lanes > 1 else tile %}
+{% macro load_tile(names, first, end, count) %}
 {% for l in range(loads) %}
-let {{ name }}_load_{{ l }} = Value({{ source }}[(s * {{ count }} + min({{ first }} + token_{{ l }}, {{ count }} - 1u)) * p.stride + vector_{{ l }}]);
+{% for name in names %}
+{% for v in range(1 if lanes > 1 else vectors) %}
+var {{ name }}_{{ l }}_{{ v }} = Value(0.0);
+{% endfor %}
+{% endfor %}
+if {{ first }} + token_{{ l }} < {{ end }} {
+    let from_{{ l }} = (s * {{ count }} + {{ first }} + token_{{ l }}) * p.stride + vector_{{ l }};
+    {% for name in names %}
+    {% for v in range(1 if lanes > 1 else vectors) %}
+    {{ name }}_{{ l }}_{{ v }} = Value({{ name }}[from_{{ l }} + {{ v }}u]);
+    {% endfor %}
+    {% endfor %}
+}
 {% endfor %}
 {% endmacro %}
-{# Token t of a tile. #}
-{% macro take(name, source, first, count, t) %}
-{% if lanes == 1 %}
-let {{ name }}_from = (s * {{ count }} + min({{ first }} + {{ t }}u, {{ count }} - 1u)) * p.stride + channel;
-{% endif %}
-{% for v in range(vectors) %}
-{% set slot = t * vectors + v %}
-let {{ name }}_{{ v }} = {% if lanes == 1 %}Value({{ source }}[{{ name }}_from + {{ v }}u]){% else %}subgroupBroadcast({{ name }}_load_{{ slot // lanes }}, {{ slot % lanes }}u){% endif %};
+{# Channel c of all tokens of the tile. #}
+{% macro take(name, c) %}
+{% for t in range(tile) %}
+{% set slot = t * vectors + c // vector %}
+let {{ name }}_at_{{ t }} = {% if lanes > 1 %}subgroupBroadcast({{ at(name ~ "_" ~ slot // lanes, c % vector) }}, {{ slot % lanes }}u){% else %}{{ at(name ~ "_" ~ t, c) }}{% endif %};
 {% endfor %}
 {% endmacro %}
-{% set loads = (tile * vectors + lanes - 1) // lanes if lanes > 1 else 0 %}
+{# The products of head h of own tokens from `first` on with those of the tile. #}
+{% macro products(result, own, other, first, h) %}
+{% for c in range(h * width, (h + 1) * width) %}
+{
+    {{ take(other, c) }}
+    {% for i in range(first, [first + at_once, block] | min) %}
+    {% for t in range(tile) %}
+    {% set sum = result ~ "_" ~ i ~ "_" ~ t %}
+    {{ sum }} = {% if c == h * width %}{{ at(own ~ "_" ~ i, c) }} * {{ other }}_at_{{ t }}{% else %}fma({{ at(own ~ "_" ~ i, c) }}, {{ other }}_at_{{ t }}, {{ sum }}){% endif %};
+    {% endfor %}
+    {% endfor %}
+}
+{% endfor %}
+{% endmacro %}
+{% macro product_variables(names, first) %}
+{% for name in names %}
+{% for i in range(first, [first + at_once, block] | min) %}
+{% for t in range(tile) %}
+var {{ name }}_{{ i }}_{{ t }}: f32;
+{% endfor %}
+{% endfor %}
+{% endfor %}
+{% endmacro %}
+{# Adds the tile's channels of head h, times factors, to sums of own tokens. #}
+{% macro add(sum, factor, other, first, h) %}
+{% for c in range(h * width, (h + 1) * width) %}
+{
+    {{ take(other, c) }}
+    {% for i in range(first, [first + at_once, block] | min) %}
+    {% for t in range(tile) %}
+    {{ sum }}_{{ i }}_{{ c }} = fma({{ factor }}_{{ i }}_{{ t }}, {{ other }}_at_{{ t }}, {{ sum }}_{{ i }}_{{ c }});
+    {% endfor %}
+    {% endfor %}
+}
+{% endfor %}
+{% endmacro %}
 
 {% if dropout %}
-{{ tensor(6 if entry == "attention_forward" else 7 if entry == "attention_backward_queries" else 8, "rng", "u32") }}
 // Number of a query's first weight among those of all sequences, heads, queries and keys, in two words.
 fn first_weight(s: u32, head: u32, query: u32) -> vec2<u32> {
-    return mul_wide(((p.first_sequence + s) * p.heads + head) * p.queries + min(query, p.queries - 1u), p.keys);
+    return mul_wide(((p.first_sequence + s) * p.heads + head) * p.queries + query, p.keys);
 }
 
 // The random words of the block in which weight `number` lies, or of one so many blocks after it.
-fn random_words(number: vec2<u32>, blocks: u32) -> vec4<u32> {
+fn random_words(number: vec2<u32>, blocks: u32, key: vec3<u32>) -> vec4<u32> {
     let block = (number.x >> 2u | number.y << 30u) + blocks;
-    return philox(vec4(block, p.stream, rng[2], 1u), vec2(rng[0], rng[1]));
+    return philox(vec4(block, p.stream, key.z, 1u), key.xy);
 }
 
 // Factors of the four weights whose words begin with number `shift` % 4 of block `a`, which `b` follows.
@@ -114,26 +163,26 @@ fn factors_of(a: vec4<u32>, b: vec4<u32>, shift: u32) -> vec4<f32> {
     return select(vec4(0.0), vec4(p.kept), shifted >= vec4(p.threshold));
 }
 {% endif %}
-{# Factors of the weights of own query i at a tile's keys, from the first of which on they are drawn. #}
-{% macro begin_factors(first) %}
+{# Factors of the weights of own queries at a tile's keys, from the first of which on they are drawn. #}
+{% macro begin_factors(key) %}
 {% for i in range(block if dropout else 0) %}
 {% for h in range(group) %}
 let first_weight_{{ i }}_{{ h }} = first_weight(s, group * {{ group }}u + {{ h }}u, query + {{ i }}u);
 {% if not aligned %}
-var words_{{ i }}_{{ h }} = random_words(first_weight_{{ i }}_{{ h }}, {{ first }} / 4u);
+var words_{{ i }}_{{ h }} = random_words(first_weight_{{ i }}_{{ h }}, {{ key }} / 4u, seed);
 {% endif %}
 {% endfor %}
 {% endfor %}
 {% endmacro %}
 {% macro draw_factors(i, h) %}
-{% for u in range(tile // 4 if dropout else 0) %}
+{% for u in range((tile + 3) // 4 if dropout else 0) %}
 {% set first = "first_weight_" ~ i ~ "_" ~ h %}
 {% set words = "words_" ~ i ~ "_" ~ h %}
 {% if aligned %}
-let drawn_{{ u }} = random_words({{ first }}, key / 4u + {{ u }}u);
+let drawn_{{ u }} = random_words({{ first }}, key / 4u + {{ u }}u, seed);
 let factors_{{ u }} = factors_of(drawn_{{ u }}, drawn_{{ u }}, 0u);
 {% else %}
-let drawn_{{ u }} = random_words({{ first }}, key / 4u + {{ u + 1 }}u);
+let drawn_{{ u }} = random_words({{ first }}, key / 4u + {{ u + 1 }}u, seed);
 let factors_{{ u }} = factors_of({{ words }}, drawn_{{ u }}, {{ first }}.x);
 {{ words }} = drawn_{{ u }};
 {% endif %}
@@ -155,14 +204,18 @@ fn {{ entry }}(
 ) {
     let group = workgroup.z;
     let channel = group * {{ vectors }}u;
+    {% for l in range(loads) %}
+    {% if lanes > 1 %}
+    let token_{{ l }} = (lane + {{ lanes * l }}u) / {{ vectors }}u;
+    let vector_{{ l }} = channel + (lane + {{ lanes * l }}u) % {{ vectors }}u;
+    {% else %}
+    let token_{{ l }} = {{ l }}u;
+    let vector_{{ l }} = channel;
+    {% endif %}
+    {% endfor %}
     {% if lanes > 1 %}
     let {{ first }} = (workgroup.y * {{ lanes }}u + lane) * {{ block }}u;
     let part = 0u;
-    {% for l in range(loads) %}
-    let slot_{{ l }} = min(lane + {{ lanes * l }}u, {{ tile * vectors - 1 }}u);
-    let token_{{ l }} = slot_{{ l }} / {{ vectors }}u;
-    let vector_{{ l }} = channel + slot_{{ l }} % {{ vectors }}u;
-    {% endfor %}
     let first_s = workgroup.x * p.sequences_in_turn;
     for (var s = first_s; s < min(first_s + p.sequences_in_turn, p.sequences); s += 1u) {
     {% else %}
@@ -180,12 +233,16 @@ fn {{ entry }}(
 {{ tensor(3, "v", values(element[3])) }}
 {{ tensor(4, "y", values(element[4])) }}
 {{ tensor(5, "row_stats", "vec2<f32>" if split else "f32") }}
-// With {{ split }} parts of the keys, y is the sum over a part of weights times values, and row_stats are the largest score and the sum of
+{{ tensor(6, "rng", "u32") }}
+// With several parts of the keys y is the sum over a part of weights times values, and row_stats are the largest score and the sum of
 // weights relative to it, to be merged; else y is the result, and row_stats are the logarithms of the sums of exponentials.
 {{ kernel("query", "p.queries", "p.parts") }}
         {{ own("query", "p.queries") }}
-        {{ load_own("q", "q", "p.scale_log2 * ") }}
+        {{ load_own(["q"]) }}
         {% for i in range(block) %}
+        {% for v in range(vectors) %}
+        q_{{ i }}_{{ v }} *= p.scale_log2;
+        {% endfor %}
         {% for h in range(group) %}
         var largest_{{ i }}_{{ h }} = LOWEST;
         var total_{{ i }}_{{ h }} = 0.0;
@@ -194,63 +251,50 @@ fn {{ entry }}(
         {{ sums("y") }}
         let first_key = part * p.part_keys;
         let end = min(first_key + p.part_keys, p.keys);
+        {% if dropout %}
+        let seed = vec3(rng[0], rng[1], rng[2]);
+        {% endif %}
         {{ begin_factors("first_key") }}
         for (var key = first_key; key < end; key += {{ tile }}u) {
-            {{ load_tile("k", "k", "key", "p.keys") }}
-            {{ load_tile("v", "v", "key", "p.keys") }}
-            {% for t in range(tile) %}
-            {% for i in range(block) %}
+            {{ load_tile(["k", "v"], "key", "end", "p.keys") }}
+            {% for first in range(0, block, at_once) %}
             {% for h in range(group) %}
-            var weight_{{ i }}_{{ h }}_{{ t }}: f32;
-            {% endfor %}
-            {% endfor %}
             {
-                {{ take("k", "k", "key", "p.keys", t) }}
-                let is_inside = key + {{ t }}u < end;
-                {% for i in range(block) %}
-                {% for h in range(group) %}
-                weight_{{ i }}_{{ h }}_{{ t }} = select(LOWEST, {{ product("q_" ~ i, "k", h) }}, is_inside);
+                {{ product_variables(["weight"], first) }}
+                {{ products("weight", "q", "k", first, h) }}
+                {% for i in range(first, [first + at_once, block] | min) %}
+                {% set of = "_" ~ i ~ "_" ~ h %}
+                {
+                    var largest = largest{{ of }};
+                    {% for t in range(tile) %}
+                    {% if t > 0 and not exact %}
+                    weight_{{ i }}_{{ t }} = select(LOWEST, weight_{{ i }}_{{ t }}, key + {{ t }}u < end);
+                    {% endif %}
+                    largest = max(largest, weight_{{ i }}_{{ t }});
+                    {% endfor %}
+                    let shrink = exp2(largest{{ of }} - largest);
+                    largest{{ of }} = largest;
+                    total{{ of }} *= shrink;
+                    {% for c in range(h * width, (h + 1) * width) %}
+                    y_{{ i }}_{{ c }} *= shrink;
+                    {% endfor %}
+                    {{ draw_factors(i, h) }}
+                    {% for t in range(tile) %}
+                    weight_{{ i }}_{{ t }} = exp2(weight_{{ i }}_{{ t }} - largest);
+                    total{{ of }} += weight_{{ i }}_{{ t }};
+                    {% if dropout %}
+                    weight_{{ i }}_{{ t }} *= {{ factor(t) }};
+                    {% endif %}
+                    {% endfor %}
+                }
                 {% endfor %}
-                {% endfor %}
+                {{ add("y", "weight", "v", first, h) }}
             }
             {% endfor %}
-            {% for i in range(block) %}
-            {% for h in range(group) %}
-            {% set of = "_" ~ i ~ "_" ~ h %}
-            {
-                let before = largest{{ of }};
-                {% for t in range(tile) %}
-                largest{{ of }} = max(largest{{ of }}, weight{{ of }}_{{ t }});
-                {% endfor %}
-                let shrink = exp2(before - largest{{ of }});
-                total{{ of }} *= shrink;
-                {% for c in range(h * width, (h + 1) * width) %}
-                y_{{ i }}_{{ c }} *= shrink;
-                {% endfor %}
-                {{ draw_factors(i, h) }}
-                {% for t in range(tile) %}
-                weight{{ of }}_{{ t }} = exp2(weight{{ of }}_{{ t }} - largest{{ of }});
-                total{{ of }} += weight{{ of }}_{{ t }};
-                {% if dropout %}
-                weight{{ of }}_{{ t }} *= {{ factor(t) }};
-                {% endif %}
-                {% endfor %}
-            }
-            {% endfor %}
-            {% endfor %}
-            {% for t in range(tile) %}
-            {
-                {{ take("v", "v", "key", "p.keys", t) }}
-                {% for i in range(block) %}
-                {% for c in range(channels) %}
-                y_{{ i }}_{{ c }} = fma(weight_{{ i }}_{{ c // width }}_{{ t }}, {{ at("v", c) }}, y_{{ i }}_{{ c }});
-                {% endfor %}
-                {% endfor %}
-            }
             {% endfor %}
         }
         {% for i in range(block) %}
-        if query + {{ i }}u < p.queries {
+        if is_own_{{ i }} {
             {% for h in range(group) %}
             let row_{{ h }} = ((part * p.sequences + s) * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + query + {{ i }}u;
             {% if split %}
@@ -284,9 +328,9 @@ fn {{ entry }}(
         var largest_{{ h }} = LOWEST;
         var total_{{ h }} = 0.0;
         {% endfor %}
-        for (var part = 0u; part < p.parts; part += 1u) {
+        for (var other = 0u; other < p.parts; other += 1u) {
             {% for h in range(group) %}
-            let stats_{{ h }} = part_stats[row_{{ h }} + part * part_rows];
+            let stats_{{ h }} = part_stats[row_{{ h }} + other * part_rows];
             let larger_{{ h }} = max(largest_{{ h }}, stats_{{ h }}.x);
             let shrink_{{ h }} = exp2(largest_{{ h }} - larger_{{ h }});
             let weight_{{ h }} = exp2(stats_{{ h }}.x - larger_{{ h }});
@@ -294,7 +338,7 @@ fn {{ entry }}(
             total_{{ h }} = fma(weight_{{ h }}, stats_{{ h }}.y, total_{{ h }} * shrink_{{ h }});
             {% endfor %}
             {% for v in range(vectors) %}
-            let part_{{ v }} = part_y[own_0 + part * part_values + {{ v }}u];
+            let part_{{ v }} = part_y[own_0 + other * part_values + {{ v }}u];
             {% endfor %}
             {% for c in range(channels) %}
             y_0_{{ c }} = fma(weight_{{ c // width }}, {{ at("part", c) }}, y_0_{{ c }} * shrink_{{ c // width }});
@@ -310,20 +354,39 @@ fn {{ entry }}(
 }
 {% endif %}
 
+{# What the backward pass needs of query i of head h: lse as an exponent of two, and the sum of d_y y. #}
+{% macro stats_at(query, h) %}bitcast<vec2<f32>>(row_stats[(s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + {{ query }}]){% endmacro %}
+{% macro load_seed() %}
+{% if dropout %}
+let seed_at = p.sequences * p.heads * p.queries;
+let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
+{% endif %}
+{% endmacro %}
 {% if entry == "attention_backward_rows" %}
 {{ tensor(1, "y", values(element[1])) }}
 {{ tensor(2, "d_y", values(element[2])) }}
 {{ tensor(3, "lse", "f32") }}
-{{ tensor(4, "row_stats", "vec2<f32>") }}
-// What the backward pass needs of a query: lse as an exponent of two, and the sum of d_y y over the channels of the head.
+{{ tensor(4, "row_stats", "vec2<u32>") }}
+{{ tensor(5, "rng", "u32") }}
+// Makes these; after the last come the words of rng, since a kernel may not bind more buffers than the others do.
 {{ kernel("query", "p.queries", "1u") }}
         {{ own("query", "p.queries") }}
-        {{ load_own("y", "y", "") }}
-        {{ load_own("d_y", "d_y", "") }}
+        {{ load_own(["y", "d_y"]) }}
         {% for h in range(group) %}
         let row_{{ h }} = (s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + query;
-        row_stats[row_{{ h }}] = vec2(LOG2_E * lse[row_{{ h }}], {{ product("y_0", "d_y_0", h) }});
+        var sum_{{ h }} = 0.0;
+        {% for c in range(h * width, (h + 1) * width) %}
+        sum_{{ h }} = fma({{ at("y_0", c) }}, {{ at("d_y_0", c) }}, sum_{{ h }});
         {% endfor %}
+        row_stats[row_{{ h }}] = bitcast<vec2<u32>>(vec2(LOG2_E * lse[row_{{ h }}], sum_{{ h }}));
+        {% endfor %}
+        {% if dropout %}
+        if index == 0u && group == 0u {
+            let seed_at = p.sequences * p.heads * p.queries;
+            row_stats[seed_at] = vec2(rng[0], rng[1]);
+            row_stats[seed_at + 1u] = vec2(rng[2], 0u);
+        }
+        {% endif %}
     }
 }
 {% endif %}
@@ -333,61 +396,88 @@ fn {{ entry }}(
 {{ tensor(2, "k", values(element[2])) }}
 {{ tensor(3, "v", values(element[3])) }}
 {{ tensor(4, "d_y", values(element[4])) }}
-{{ tensor(5, "row_stats", "vec2<f32>") }}
+{{ tensor(5, "row_stats", "vec2<u32>") }}
 {% endif %}
 {% if entry == "attention_backward_queries" %}
 {{ tensor(6, "d_q", values(element[6])) }}
-// An invocation owns queries; of several parts of the keys each has its own d_q, to be added.
+{% if single %}
+{{ tensor(7, "d_k", values(element[7])) }}
+{{ tensor(8, "d_v", values(element[8])) }}
+{% endif %}
+// An invocation owns queries; of several parts of the keys each has its own d_q, to be added. Where a sequence has a single query,
+// d_k and d_v are no sums.
 {{ kernel("query", "p.queries", "p.parts") }}
         {{ own("query", "p.queries") }}
-        {{ load_own("q", "q", "p.scale_log2 * ") }}
-        {{ load_own("d_y", "d_y", "") }}
+        {{ load_own(["q", "d_y"]) }}
         {% for i in range(block) %}
+        {% for v in range(vectors) %}
+        q_{{ i }}_{{ v }} *= p.scale_log2;
+        {% endfor %}
         {% for h in range(group) %}
-        let stats_{{ i }}_{{ h }} = row_stats[(s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + min(query + {{ i }}u, p.queries - 1u)];
+        var stats_{{ i }}_{{ h }} = vec2(0.0);
+        if is_own_{{ i }} {
+            stats_{{ i }}_{{ h }} = {{ stats_at("query + " ~ i ~ "u", h) }};
+        }
         {% endfor %}
         {% endfor %}
         {{ sums("d_q") }}
         let first_key = part * p.part_keys;
         let end = min(first_key + p.part_keys, p.keys);
+        {{ load_seed() }}
         {{ begin_factors("first_key") }}
         for (var key = first_key; key < end; key += {{ tile }}u) {
-            {{ load_tile("k", "k", "key", "p.keys") }}
-            {{ load_tile("v", "v", "key", "p.keys") }}
-            {% for i in range(block if dropout else 0) %}
-            {% for h in range(group) %}
-            {% for u in range(tile // 4) %}
-            var factors_{{ i }}_{{ h }}_{{ u }}: vec4<f32>;
+            {{ load_tile(["k", "v"], "key", "end", "p.keys") }}
+            {% if single %}
+            {% for t in range(tile) %}
+            {% for c in range(channels) %}
+            var d_k_{{ t }}_{{ c }}: f32;
+            var d_v_{{ t }}_{{ c }}: f32;
             {% endfor %}
+            {% endfor %}
+            {% endif %}
+            {% for first in range(0, block, at_once) %}
+            {% for h in range(group) %}
             {
-                {{ draw_factors(i, h) }}
-                {% for u in range(tile // 4) %}
-                factors_{{ i }}_{{ h }}_{{ u }} = factors_{{ u }};
+                {{ product_variables(["weight", "d_score"], first) }}
+                {{ products("weight", "q", "k", first, h) }}
+                {{ products("d_score", "d_y", "v", first, h) }}
+                {% for i in range(first, [first + at_once, block] | min) %}
+                {
+                    {{ draw_factors(i, h) }}
+                    {% for t in range(tile) %}
+                    {% if t > 0 and not exact %}
+                    weight_{{ i }}_{{ t }} = select(LOWEST, weight_{{ i }}_{{ t }}, key + {{ t }}u < end);
+                    {% endif %}
+                    weight_{{ i }}_{{ t }} = exp2(weight_{{ i }}_{{ t }} - stats_{{ i }}_{{ h }}.x);
+                    d_score_{{ i }}_{{ t }} = weight_{{ i }}_{{ t }} * (d_score_{{ i }}_{{ t }}{% if dropout %} * {{ factor(t) }}{% endif %} - stats_{{ i }}_{{ h }}.y);
+                    {% if dropout %}
+                    weight_{{ i }}_{{ t }} *= {{ factor(t) }};
+                    {% endif %}
+                    {% endfor %}
+                }
                 {% endfor %}
+                {{ add("d_q", "d_score", "k", first, h) }}
+                {% if single %}
+                {% for t in range(tile) %}
+                {% for c in range(h * width, (h + 1) * width) %}
+                d_k_{{ t }}_{{ c }} = d_score_0_{{ t }} * {{ at("q_0", c) }};
+                d_v_{{ t }}_{{ c }} = weight_0_{{ t }} * {{ at("d_y_0", c) }};
+                {% endfor %}
+                {% endfor %}
+                {% endif %}
             }
             {% endfor %}
             {% endfor %}
-            {% for t in range(tile) %}
-            {
-                {{ take("k", "k", "key", "p.keys", t) }}
-                {{ take("v", "v", "key", "p.keys", t) }}
-                let is_inside = key + {{ t }}u < end;
-                {% for i in range(block) %}
-                {% for h in range(group) %}
-                {% set of = "_" ~ i ~ "_" ~ h %}
-                let weight{{ of }} = select(0.0, exp2({{ product("q_" ~ i, "k", h) }} - stats{{ of }}.x), is_inside);
-                let d_weight{{ of }} = {{ product("d_y_" ~ i, "v", h) }};
-                let d_score{{ of }} = weight{{ of }} * (d_weight{{ of }}{% if dropout %} * factors{{ of }}_{{ t // 4 }}.{{ "xyzw"[t % 4] }}{% endif %} - stats{{ of }}.y);
-                {% for c in range(h * width, (h + 1) * width) %}
-                d_q_{{ i }}_{{ c }} = fma(d_score{{ of }}, {{ at("k", c) }}, d_q_{{ i }}_{{ c }});
-                {% endfor %}
-                {% endfor %}
-                {% endfor %}
+            {% for t in range(tile if single else 0) %}
+            if key + {{ t }}u < end {
+                let to = (s * p.keys + key + {{ t }}u) * p.stride + channel;
+                {{ store("d_k", values(element[7]), "d_k", t, "(1.0 / LOG2_E)") }}
+                {{ store("d_v", values(element[8]), "d_v", t, "1.0") }}
             }
             {% endfor %}
         }
         {% for i in range(block) %}
-        if query + {{ i }}u < p.queries {
+        if is_own_{{ i }} {
             let to = own_{{ i }} + part * p.sequences * p.queries * p.stride;
             {{ store("d_q", values(element[6]), "d_q", i, "p.scale") }}
         }
@@ -399,63 +489,80 @@ fn {{ entry }}(
 {% if entry == "attention_backward_keys" %}
 {{ tensor(6, "d_k", values(element[6])) }}
 {{ tensor(7, "d_v", values(element[7])) }}
-{% set stats_loads = (tile * group + lanes - 1) // lanes if lanes > 1 else 0 %}
+{% set stats_loads = (tile * group + lanes - 1) // lanes if lanes > 1 else tile * group %}
 // An invocation owns keys, so that the sums over the queries are its own too.
 {{ kernel("key", "p.keys", "1u") }}
         {{ own("key", "p.keys") }}
-        {{ load_own("k", "k", "p.scale_log2 * ") }}
-        {{ load_own("v", "v", "") }}
+        {{ load_own(["k", "v"]) }}
+        {% for i in range(block) %}
+        {% for v in range(vectors) %}
+        k_{{ i }}_{{ v }} *= p.scale_log2;
+        {% endfor %}
+        {% endfor %}
         {{ sums("d_k") }}
         {{ sums("d_v") }}
+        {{ load_seed() }}
         for (var query = 0u; query < p.queries; query += {{ tile }}u) {
-            {{ load_tile("q", "q", "query", "p.queries") }}
-            {{ load_tile("d_y", "d_y", "query", "p.queries") }}
+            {{ load_tile(["q", "d_y"], "query", "p.queries", "p.queries") }}
             {% for l in range(stats_loads) %}
-            let row_slot_{{ l }} = min(lane + {{ lanes * l }}u, {{ tile * group - 1 }}u);
-            let row_head_{{ l }} = s * p.heads + group * {{ group }}u + row_slot_{{ l }} / {{ tile }}u;
-            let stats_load_{{ l }} = row_stats[row_head_{{ l }} * p.queries + min(query + row_slot_{{ l }} % {{ tile }}u, p.queries - 1u)];
-            {% endfor %}
-            {% for t in range(tile) %}
-            {
-                {{ take("q", "q", "query", "p.queries", t) }}
-                {{ take("d_y", "d_y", "query", "p.queries", t) }}
-                let is_inside = query + {{ t }}u < p.queries;
-                {% for h in range(group) %}
-                {% if lanes > 1 %}
-                {% set slot = h * tile + t %}
-                let stats_{{ h }} = subgroupBroadcast(stats_load_{{ slot // lanes }}, {{ slot % lanes }}u);
-                {% else %}
-                let stats_{{ h }} = row_stats[(s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + min(query + {{ t }}u, p.queries - 1u)];
-                {% endif %}
-                {% if dropout %}
-                {% set first = "first_weight_" ~ h %}
-                let {{ first }} = first_weight(s, group * {{ group }}u + {{ h }}u, query + {{ t }}u);
-                {% if block == 1 %}
-                let shift_{{ h }} = ({{ first }}.x & 3u) + key;
-                let factors_{{ h }} = factors_of(random_words({{ first }}, shift_{{ h }} / 4u), vec4(0u), shift_{{ h }});
-                {% else %}
-                let drawn_{{ h }} = random_words({{ first }}, key / 4u);
-                let factors_{{ h }} = factors_of(drawn_{{ h }}, {{ "drawn_" ~ h if aligned else "random_words(" ~ first ~ ", key / 4u + 1u)" }}, {{ first }}.x);
-                {% endif %}
-                {% endif %}
-                {% for i in range(block) %}
-                {% set of = "_" ~ i ~ "_" ~ h %}
-                {% set times_factor = " * factors_" ~ h ~ "." ~ "xyzw"[i] if dropout else "" %}
-                let weight{{ of }} = select(0.0, exp2({{ product("k_" ~ i, "q", h) }} - stats_{{ h }}.x), is_inside);
-                let d_weight{{ of }} = {{ product("v_" ~ i, "d_y", h) }};
-                let d_score{{ of }} = weight{{ of }} * (d_weight{{ of }}{{ times_factor }} - stats_{{ h }}.y);
-                let kept{{ of }} = weight{{ of }}{{ times_factor }};
-                {% for c in range(h * width, (h + 1) * width) %}
-                d_k_{{ i }}_{{ c }} = fma(d_score{{ of }}, {{ at("q", c) }}, d_k_{{ i }}_{{ c }});
-                d_v_{{ i }}_{{ c }} = fma(kept{{ of }}, {{ at("d_y", c) }}, d_v_{{ i }}_{{ c }});
-                {% endfor %}
-                {% endfor %}
-                {% endfor %}
+            {% set slot = "(lane + " ~ lanes * l ~ "u)" if lanes > 1 else l ~ "u" %}
+            var stats_{{ l }} = vec2(0.0);
+            if query + {{ slot }} % {{ tile }}u < p.queries && {{ slot }} < {{ tile * group }}u {
+                stats_{{ l }} = {{ stats_at("query + " ~ slot ~ " % " ~ tile ~ "u", slot ~ " / " ~ tile) }};
             }
+            {% endfor %}
+            {% for h in range(group) %}
+            {% for t in range(tile) %}
+            {% set slot = h * tile + t %}
+            let stats_{{ h }}_{{ t }} = {% if lanes > 1 %}subgroupBroadcast(stats_{{ slot // lanes }}, {{ slot % lanes }}u){% else %}stats_{{ slot }}{% endif %};
+            {% if dropout %}
+            let first_weight_{{ h }}_{{ t }} = first_weight(s, group * {{ group }}u + {{ h }}u, query + {{ t }}u);
+            {% if block > 1 and not aligned %}
+            var words_{{ h }}_{{ t }} = random_words(first_weight_{{ h }}_{{ t }}, key / 4u, seed);
+            {% endif %}
+            {% endif %}
+            {% endfor %}
+            {% endfor %}
+            {% for first in range(0, block, at_once) %}
+            {% for h in range(group) %}
+            {
+                {{ product_variables(["weight", "d_score"], first) }}
+                {{ products("weight", "k", "q", first, h) }}
+                {{ products("d_score", "v", "d_y", first, h) }}
+                {% for t in range(tile) %}
+                {
+                    {% if dropout %}
+                    {% set first_weight = "first_weight_" ~ h ~ "_" ~ t %}
+                    {% set words = "words_" ~ h ~ "_" ~ t %}
+                    {% if block == 1 %}
+                    let shift = ({{ first_weight }}.x & 3u) + key;
+                    let factors = factors_of(random_words({{ first_weight }}, shift / 4u, seed), vec4(0u), shift);
+                    {% elif aligned %}
+                    let factors = factors_of(random_words({{ first_weight }}, key / 4u + {{ first // 4 }}u, seed), vec4(0u), 0u);
+                    {% else %}
+                    let drawn = random_words({{ first_weight }}, key / 4u + {{ first // 4 + 1 }}u, seed);
+                    let factors = factors_of({{ words }}, drawn, {{ first_weight }}.x);
+                    {{ words }} = drawn;
+                    {% endif %}
+                    {% endif %}
+                    {% for i in range(first, [first + at_once, block] | min) %}
+                    {% set factor = " * factors." ~ "xyzw"[i % 4] if dropout else "" %}
+                    weight_{{ i }}_{{ t }} = exp2(weight_{{ i }}_{{ t }} - stats_{{ h }}_{{ t }}.x);
+                    d_score_{{ i }}_{{ t }} = weight_{{ i }}_{{ t }} * (d_score_{{ i }}_{{ t }}{{ factor }} - stats_{{ h }}_{{ t }}.y);
+                    {% if dropout %}
+                    weight_{{ i }}_{{ t }} *= factors.{{ "xyzw"[i % 4] }};
+                    {% endif %}
+                    {% endfor %}
+                }
+                {% endfor %}
+                {{ add("d_k", "d_score", "q", first, h) }}
+                {{ add("d_v", "weight", "d_y", first, h) }}
+            }
+            {% endfor %}
             {% endfor %}
         }
         {% for i in range(block) %}
-        if key + {{ i }}u < p.keys {
+        if is_own_{{ i }} {
             let to = own_{{ i }};
             {{ store("d_k", values(element[6]), "d_k", i, "p.scale") }}
             {{ store("d_v", values(element[7]), "d_v", i, "1.0") }}

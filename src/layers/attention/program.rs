@@ -18,15 +18,25 @@ const LANES: usize = 8;
 /// Fewest tokens of a sequence for which as many lanes do not idle too much.
 const FEWEST: usize = 4;
 
-/// Tokens that an invocation takes in one turn of its loop.
+/// Tokens that an invocation takes in one turn of its loop, and most of them where they are all.
 const TILE: usize = 4;
+const LONGEST_TILE: usize = 8;
 
-/// What a turn costs besides the work for each token, in tokens: loads and broadcasts.
-const TURN_COST: usize = 1;
+/// Most tokens that one of several lanes owns.
+const MOST_OWNED: usize = 8;
+
+/// What a turn costs besides the work for each own token, in such tokens: loads of other tokens.
+const TURN_COST: usize = 2;
+
+/// Sums of products that an invocation makes at the same time.
+const AT_ONCE: usize = 16;
 
 /// Invocations that keep a device busy: a GPU, a CPU adapter.
 const BUSY: usize = 1 << 15;
 const BUSY_CPU: usize = 1 << 10;
+
+/// Of rng, in pairs.
+const SEED_WORDS: usize = 4;
 
 /// Fewest keys that are worth an invocation of their own.
 const SHORTEST_PART: usize = 64;
@@ -34,8 +44,11 @@ const SHORTEST_PART: usize = 64;
 /// Widest vectors of channels, in which there may be several heads.
 const WIDEST_GROUP: usize = 16;
 
-/// Most workgroups along an axis of the grid.
-const MOST_WORKGROUPS: usize = 65_535;
+/// Sequences that several lanes take one after the other, since a workgroup costs as much as a short one; workgroups that keep every
+/// core busy; and most turns of loops, far below the number after which software Vulkan gives up.
+const IN_TURN: usize = 16;
+const WORKGROUPS: usize = 64;
+const MOST_TURNS: usize = 1 << 14;
 
 /// Sizes of the operands.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +101,9 @@ struct Cut {
     /// Tokens of a sequence, each with an invocation that owns it, and how many one owns.
     tokens: usize,
     block: usize,
+    /// Tokens that it walks over, and how many it takes in a turn.
+    others: usize,
+    tile: usize,
     /// Parts of the keys, and keys of each.
     parts: usize,
     part_keys: usize,
@@ -105,63 +121,71 @@ impl<'a> Pass<'a> {
     /// That of a kernel whose invocations own queries, and walk over keys.
     fn cut_queries(&self) -> Cut {
         let Extents { queries, keys, channels, heads, .. } = *self.extents;
-        if self.shares_loads() {
-            return self.shared(queries, &[1, 2, 3, 4]);
+        let cut = self.cut(queries, keys, |_| true);
+        if cut.lanes > 1 {
+            return cut;
         }
-        let alone = self.alone(queries);
         let invocations = self.window.len() * queries * heads / self.extents.vectors().1;
         let busy = if self.context.limits.is_cpu { BUSY_CPU } else { BUSY };
         let bytes = WORD_BYTES * self.window.len() * queries * channels.max(2 * heads);
         let fitting = self.context.limits.max_storage_binding_bytes / bytes;
         let parts = (busy / invocations).min(keys / SHORTEST_PART).min(fitting).max(1);
         let part_keys = keys.div_ceil(parts).next_multiple_of(TILE);
-        Cut { parts: keys.div_ceil(part_keys), part_keys, ..alone }
+        Cut { parts: keys.div_ceil(part_keys), part_keys, ..cut }
     }
 
     /// That of one whose invocations own keys, and walk over queries.
     fn cut_keys(&self) -> Cut {
-        if !self.shares_loads() {
-            return self.alone(self.extents.keys);
-        }
         // A block of random words serves four keys.
-        self.shared(self.extents.keys, if self.dropout.is_some() { &[1, 4] } else { &[1, 2, 3, 4] })
+        let whole = |block: usize| self.dropout.is_none() || block == 1 || block.is_multiple_of(4);
+        self.cut(self.extents.keys, self.extents.queries, whole)
     }
 
-    fn shares_loads(&self) -> bool {
+    /// That of one in which each has a query to itself.
+    fn cut_rows(&self) -> Cut {
+        let Extents { queries, keys, .. } = *self.extents;
+        Cut { lanes: 1, tokens: queries, block: 1, others: keys, tile: TILE, parts: 1, part_keys: keys }
+    }
+
+    /// For invocations that own `tokens`, so many each that `fits`, and walk over `others`.
+    fn cut(&self, tokens: usize, others: usize, fits: impl Fn(usize) -> bool) -> Cut {
         let limits = self.context.limits;
-        limits.is_cpu && limits.min_subgroup_lanes >= LANES && self.extents.queries >= FEWEST
-    }
-
-    fn shared(&self, tokens: usize, blocks: &[usize]) -> Cut {
+        let tile = if limits.is_cpu && others <= LONGEST_TILE { others } else { TILE };
+        let cut = Cut { tokens, others, tile, ..self.cut_rows() };
+        if !limits.is_cpu || limits.min_subgroup_lanes < LANES || self.extents.queries < FEWEST {
+            return cut;
+        }
         let cost = |block: usize| tokens.div_ceil(LANES * block) * (block + TURN_COST);
-        let block = blocks.iter().copied().min_by_key(|&block| cost(block)).unwrap_or(1);
-        Cut { lanes: LANES, block, ..self.alone(tokens) }
-    }
-
-    fn alone(&self, tokens: usize) -> Cut {
-        Cut { lanes: 1, tokens, block: 1, parts: 1, part_keys: self.extents.keys }
+        let block = (1..=MOST_OWNED).filter(|&block| fits(block)).min_by_key(|&block| cost(block)).unwrap_or(1);
+        Cut { lanes: LANES, block, ..cut }
     }
 
     fn dispatch(&self, program: &mut Program, kernel: Kernel, cut: &Cut, operands: Vec<Operand>) {
         let Extents { queries, keys, channels, heads, .. } = *self.extents;
         let (vector, group) = self.extents.vectors();
+        // With dropout, as many as have a block of random words.
+        let at_once = if self.dropout.is_some() { 4 } else { (AT_ONCE / cut.tile).max(1) };
         let kernel = kernel
             .define("width", self.extents.width() as i64)
             .define("group", group as i64)
             .define("vector", vector as i64)
             .define("lanes", cut.lanes as i64)
             .define("block", cut.block as i64)
-            .define("tile", TILE as i64)
+            .define("tile", cut.tile as i64)
+            .define("exact", cut.tile == cut.others)
+            .define("at_once", at_once as i64)
             .define("aligned", keys.is_multiple_of(4))
             .define("dropout", self.dropout.is_some());
         let sequences = self.window.len();
-        let in_turn = sequences.div_ceil(MOST_WORKGROUPS);
-        let [x, y] = if cut.lanes > 1 {
-            [sequences.div_ceil(in_turn) as u32, cut.tokens.div_ceil(cut.lanes * cut.block) as u32]
+        let groups = heads / group;
+        let (in_turn, [x, y, _]) = if cut.lanes > 1 {
+            let blocks = cut.tokens.div_ceil(cut.lanes * cut.block);
+            let turns = cut.others.div_ceil(cut.tile);
+            let wanted = (sequences * blocks * groups / WORKGROUPS).min(IN_TURN).min(MOST_TURNS / turns).max(1);
+            let in_turn = wanted.max(sequences.div_ceil(self.context.limits.max_workgroups_per_dimension));
+            (in_turn, [sequences.div_ceil(in_turn) as u32, blocks as u32, 1])
         } else {
-            let parts = if kernel.entry == "attention_merge" { 1 } else { cut.parts };
-            let [x, y, _] = self.context.grid_for(parts * sequences * cut.tokens);
-            [x, y]
+            (1, self.context.grid_for(cut.parts * sequences * cut.tokens))
         };
         let scale = (self.extents.width() as f32).powf(-0.5);
         let sizes = [sequences, in_turn, queries, keys, heads, channels / vector, cut.parts, cut.part_keys];
@@ -169,7 +193,7 @@ impl<'a> Pass<'a> {
         words.extend([scale.to_bits(), (scale * LOG2_E).to_bits(), self.window.start as u32]);
         let dropout = |dropout: &Dropout| [dropout.stream, dropout.threshold(), (dropout.kept() as f32).to_bits()];
         words.extend(self.dropout.map_or([0; 3], dropout));
-        program.dispatch(kernel, words, operands, [x, y, (heads / group) as u32]);
+        program.dispatch(kernel, words, operands, [x, y, groups as u32]);
     }
 
     /// The window of an operand with so many tokens a sequence.
@@ -182,9 +206,9 @@ impl<'a> Pass<'a> {
         operand.window(&self.window, self.extents.heads * self.extents.queries)
     }
 
-    /// Two numbers for each query of each head, in each of so many parts.
+    /// Two numbers for each query of each head, in each of so many parts, and the words of rng.
     fn row_stats(&self, program: &mut Program, parts: usize) -> Operand {
-        let elements = 2 * parts * self.window.len() * self.extents.heads * self.extents.queries;
+        let elements = 2 * parts * self.window.len() * self.extents.heads * self.extents.queries + SEED_WORDS;
         Operand::scratch(program.scratch(elements), elements)
     }
 
@@ -215,6 +239,7 @@ pub(super) fn forward(context: &OpContext, extents: &Extents, dropout: Option<&D
         let operands = [q, k, v, part_y.clone(), part_stats.clone()].into_iter().chain(rng).collect();
         pass.dispatch(&mut program, kernel, &cut, operands);
         let merge = Kernel::new("attention.wgsl", "attention_merge");
+        let cut = Cut { parts: cut.parts, ..pass.cut_rows() };
         pass.dispatch(&mut program, merge, &cut, vec![part_y, part_stats, y, lse]);
     }
     Ok(program)
@@ -228,27 +253,31 @@ pub(super) fn backward(context: &OpContext, extents: &Extents, dropout: Option<&
         let [k, v] = [1, 2].map(|i| pass.tokens(context.input(i), extents.keys));
         let d_q = pass.tokens(context.output(0), extents.queries);
         let [d_k, d_v] = [1, 2].map(|i| pass.tokens(context.output(i), extents.keys));
-        let rng = dropout.map(|_| context.input(6));
-
         let row_stats = pass.row_stats(&mut program, 1);
         let rows = Kernel::new("attention.wgsl", "attention_backward_rows");
-        let operands = vec![y, d_y.clone(), pass.rows(context.input(4)), row_stats.clone()];
-        pass.dispatch(&mut program, rows, &pass.alone(extents.queries), operands);
+        let operands = [y, d_y.clone(), pass.rows(context.input(4)), row_stats.clone()].into_iter();
+        let operands = operands.chain(dropout.map(|_| context.input(6))).collect();
+        pass.dispatch(&mut program, rows, &pass.cut_rows(), operands);
 
         let inputs = [q, k, v, d_y, row_stats];
         let cut = pass.cut_queries();
-        let kernel = Kernel::new("attention.wgsl", "attention_backward_queries");
+        let is_single = extents.queries == 1;
+        let kernel = Kernel::new("attention.wgsl", "attention_backward_queries").define("single", is_single);
         let part = if cut.parts > 1 { pass.partial(&mut program, cut.parts) } else { d_q.clone() };
-        let operands = inputs.iter().cloned().chain([part.clone()]).chain(rng.clone()).collect();
+        let mut operands = [&inputs[..], &[part.clone()]].concat();
+        if is_single {
+            operands.extend([d_k.clone(), d_v.clone()]);
+        }
         pass.dispatch(&mut program, kernel, &cut, operands);
         if cut.parts > 1 {
             let count = d_q.elements.len();
             let chunks = Chunks { chunks: cut.parts, stride: count, first: 0, target: 0, count, accumulate: false };
             sum_chunks(&mut program, context, chunks, part, d_q);
         }
-        let kernel = Kernel::new("attention.wgsl", "attention_backward_keys");
-        let operands = inputs.into_iter().chain([d_k, d_v]).chain(rng).collect();
-        pass.dispatch(&mut program, kernel, &pass.cut_keys(), operands);
+        if !is_single {
+            let kernel = Kernel::new("attention.wgsl", "attention_backward_keys");
+            pass.dispatch(&mut program, kernel, &pass.cut_keys(), [&inputs[..], &[d_k, d_v]].concat());
+        }
     }
     Ok(program)
 }
