@@ -28,7 +28,7 @@ pub fn block(g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
     let h = linear_layer(g, h, "conv2", width, LinearOptions { no_bias: true, ..Default::default() })?;
     let h = norm_relu(g, h, "norm3", mode)?;
     AXES.into_iter().try_fold(x, |sum, (name, axis)| {
-        let attended = g.scope(&format!("attention.{name}"), |g| self_attention(g, h, axis))?;
+        let attended = g.scope(&format!("attention.{name}"), |g| attention_along(g, h, axis))?;
         g.push_one(Add, &[sum, attended])
     })
 }
@@ -67,26 +67,21 @@ fn conv(g: &mut Graph, x: TensorId, name: &str, outputs: usize) -> Result<Tensor
 }
 
 /// Self-attention of the cells of `x [B, T, X, Y, W]` that lie along one axis.
-fn self_attention(g: &mut Graph, x: TensorId, axis: usize) -> Result<TensorId> {
-    let shape = g.shape(x).to_vec();
+fn attention_along(g: &mut Graph, x: TensorId, axis: usize) -> Result<TensorId> {
     let width = g.tensor(x).spec.channels();
-    let flat = || Init::Gaussian((1.0 / width as f64).sqrt());
-    // That axis comes last before the channels.
+    // With that axis beside the channels, and back.
     let order: Vec<usize> = (0..4).filter(|&other| other != axis).chain([axis, 4]).collect();
     let back: Vec<usize> = (0..5).filter_map(|to| order.iter().position(|&from| from == to)).collect();
-    let cells = g.tensor(x).spec.elements() / width;
-    let mut heads = [x; 3];
-    let mut moved = Vec::new();
-    for (head, name) in heads.iter_mut().zip(["q", "k", "v"]) {
-        let options = LinearOptions { no_bias: true, weight: Some(flat()), ..Default::default() };
-        let made = linear_layer(g, x, name, width, options)?;
-        let made = permute(g, made, &order)?;
-        moved = g.shape(made).to_vec();
-        *head = g.reshape(made, &[cells / shape[axis], shape[axis], width])?;
-    }
-    let [q, k, v] = heads;
+    let x = permute(g, x, &order)?;
+    let shape = g.shape(x).to_vec();
+    let x = g.reshape(x, &[shape[..3].iter().product(), shape[3], width])?;
+    let layer = |g: &mut Graph, x, name: &str, no_bias| {
+        let weight = Some(Init::Gaussian((1.0 / width as f64).sqrt()));
+        linear_layer(g, x, name, width, LinearOptions { no_bias, weight, ..Default::default() })
+    };
+    let [q, k, v] = [layer(g, x, "q", true)?, layer(g, x, "k", true)?, layer(g, x, "v", true)?];
     let read = attention(g, q, k, v, HEADS, None)?;
-    let read = g.reshape(read, &moved)?;
-    let read = permute(g, read, &back)?;
-    linear_layer(g, read, "out", width, LinearOptions { weight: Some(flat()), ..Default::default() })
+    let out = layer(g, read, "out", false)?;
+    let out = g.reshape(out, &shape)?;
+    permute(g, out, &back)
 }
