@@ -264,7 +264,7 @@ pub(super) fn backward(context: &OpContext, extents: &Extents, dropout: Option<&
         let is_single = extents.queries == 1;
         let kernel = Kernel::new("attention.wgsl", "attention_backward_queries").define("single", is_single);
         let part = if cut.parts > 1 { pass.partial(&mut program, cut.parts) } else { d_q.clone() };
-        let mut operands = [&inputs[..], &[part.clone()]].concat();
+        let mut operands = [&inputs[..], std::slice::from_ref(&part)].concat();
         if is_single {
             operands.extend([d_k.clone(), d_v.clone()]);
         }
