@@ -107,5 +107,6 @@ fn wrong_orders_get_one_sentence_and_write_nothing() {
     refused(&["reproduce", "table1", "--scale", "paper"], "give the folder of a data set by --data DIR");
     refused(&["reproduce", "table4", "--scale", "tiny", "--only", "4"], "--only 4: there are runs 1 to 3");
     refused(&["reproduce", "table4", "--scale", "tiny", "--set", "train.stops=3"], "did you mean train.steps?");
+    refused(&["reproduce", "table4", "--scale", "tiny", "--set", "train.seed=3"], "runs differ by this");
     refused(&["reproduce", "table9"], "table9");
 }

@@ -69,6 +69,10 @@ impl App {
                 if state.history.folder != started.folder {
                     state.history = super::history::History::new(started.folder);
                 }
+                if let Some(Resumable { config, .. }) = &state.resumable {
+                    let clips_of_a_step = (config.train.batch * config.train.accumulate) as f64;
+                    state.history.steps_per_epoch = Some((started.train_clips as f64 / clips_of_a_step).max(1.0));
+                }
                 state.history.forget_after(started.step);
                 state.validation = None;
                 self.panels.mix.forget(state);
@@ -151,8 +155,8 @@ impl App {
 
     /// Shows a run beside the open one.
     fn take_rival(&mut self, rival: OpenedRival) {
-        let State { rivals, engine, wanted_clip, notices, .. } = &mut self.state;
-        if let Err(why) = rivals.add(rival, engine.wake.clone(), *wanted_clip) {
+        let State { rivals, engine, wanted_clip, notices, source, .. } = &mut self.state;
+        if let Err(why) = rivals.add(rival.beside(source.as_ref()), engine.wake.clone(), *wanted_clip) {
             return notices.error(&why);
         }
         for pane in [Pane::Rival(rivals.list.len() as u8 - 1), Pane::Difference] {
@@ -201,7 +205,10 @@ impl App {
         let validations = &state.history.validations;
         state.validation = validations.iter().rfind(|validation| validation.is_best).cloned();
         // A run that has just ended stays on the clip that was watched.
-        let clips = |source: &Source| (source.root.clone(), source.held_out.options().clone(), source.held_out.len());
+        let clips = |source: &Source| {
+            let set = &source.held_out;
+            (source.root.clone(), set.split(), set.options().clone(), set.len())
+        };
         if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
             state.selected = None;
             state.wanted_clip = run.source.held_out.len() / 2;

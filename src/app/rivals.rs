@@ -1,6 +1,7 @@
 //! Runs that the open one is compared with: their curves, and what their models make of the clip in view.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::engine::{Engine, Phase};
 use super::history::History;
@@ -15,6 +16,9 @@ use crate::train::metrics::Confusion;
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer::Wake;
 use crate::{Error, Result};
+
+/// Why a model is not compared any more.
+const OTHER_DATA: &str = "other data were opened since";
 
 /// So many at most, beside the open run.
 pub const MOST: usize = 3;
@@ -53,6 +57,19 @@ pub struct OpenedRival {
     history: History,
     /// Its model, or why that cannot be compared.
     model: std::result::Result<(RunConfig, PathBuf), String>,
+    /// The clips on which it can.
+    clips: Option<Arc<Dataset>>,
+}
+
+impl OpenedRival {
+    /// The same where these data are open now: its model is compared only if they were when it was read.
+    pub fn beside(mut self, source: Option<&Source>) -> OpenedRival {
+        let now = source.map(|source| &source.held_out);
+        if self.model.is_ok() && !now.zip(self.clips.as_ref()).is_some_and(|(now, then)| Arc::ptr_eq(now, then)) {
+            self.model = Err(OTHER_DATA.into());
+        }
+        self
+    }
 }
 
 /// Reads a run; its model is compared if it sees the clips of `source`.
@@ -64,7 +81,8 @@ pub fn open(folder: &Path, source: Option<&Source>) -> Result<OpenedRival> {
     let mut history = History::read(&run)?;
     let config = run.config()?;
     history.steps_per_epoch = steps_per_epoch(&config);
-    Ok(OpenedRival { history, model: comparable(&run, config, source) })
+    let clips = source.map(|source| source.held_out.clone());
+    Ok(OpenedRival { history, model: comparable(&run, config, source), clips })
 }
 
 /// Steps after which a run has seen each of its clips once, if its data are at hand.
@@ -121,7 +139,7 @@ impl Rivals {
     /// # Errors
     /// [`Error::Usage`] if it is there already or there are too many; [`Error::Device`] if no thread can be started.
     pub fn add(&mut self, opened: OpenedRival, wake: Option<Wake>, clip: usize) -> Result<()> {
-        let OpenedRival { history, model } = opened;
+        let OpenedRival { history, model, .. } = opened;
         let same = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         if self.list.iter().any(|rival| same(&rival.history.folder) == same(&history.folder)) {
             return Err(Error::Usage(format!("{} is compared with already", history.folder.display())));
@@ -146,7 +164,8 @@ impl Rivals {
     /// Lets go of one.
     pub fn remove(&mut self, number: usize) {
         if number < self.list.len() {
-            self.list.remove(number);
+            // Dropped here, it would keep the window waiting.
+            self.list.remove(number).engine.leave();
             self.against = if self.against > number { self.against - 1 } else { self.against };
             self.against = self.against.min(self.list.len().saturating_sub(1));
             self.version += 1;
@@ -155,7 +174,7 @@ impl Rivals {
 
     /// Lets go of all.
     pub fn clear(&mut self) {
-        self.list.clear();
+        self.list.drain(..).for_each(|mut rival| rival.engine.leave());
         self.against = 0;
         self.version += 1;
     }
@@ -165,7 +184,7 @@ impl Rivals {
         for rival in &mut self.list {
             rival.engine.leave();
             rival.seen = None;
-            rival.lack = Some("other data were opened since".into());
+            rival.lack = Some(OTHER_DATA.into());
         }
         self.version += 1;
     }
@@ -247,7 +266,7 @@ impl State {
 impl OpenedRival {
     /// A run of which only curves are compared.
     pub fn of_curves(history: History) -> OpenedRival {
-        OpenedRival { history, model: Err("nothing is known of it".into()) }
+        OpenedRival { history, model: Err("nothing is known of it".into()), clips: None }
     }
 }
 
@@ -302,7 +321,8 @@ mod tests {
         rivals.remove(1);
         assert_eq!((rivals.against, rivals.list.len()), (0, 1));
         let folder = rivals.list[0].history.folder.clone();
-        let again = OpenedRival { history: History { folder, ..History::default() }, model: Err("no".into()) };
+        let again =
+            OpenedRival { history: History { folder, ..History::default() }, model: Err("no".into()), clips: None };
         assert!(rivals.add(again, None, 0).unwrap_err().to_string().contains("already"));
     }
 }

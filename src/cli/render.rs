@@ -88,9 +88,15 @@ impl Drawing {
     /// # Errors
     /// As for [`run`].
     pub fn of(args: &model::Args, others: &[PathBuf], index: Option<usize>) -> Result<Drawing> {
+        if !others.is_empty() && !["best", "last"].contains(&args.checkpoint.as_str()) {
+            return Err(Error::Usage(
+                "--checkpoint names a file of one run, but several are drawn; give best or last, or draw one run"
+                    .into(),
+            ));
+        }
         let mut model = Model::open(args)?;
         let index = index.unwrap_or(model.dataset.len() / 2);
-        let data = Some(model.config.data.root.clone());
+        let (data, split) = (Some(model.config.data.root.clone()), Some(model.dataset.split().folder().to_lowercase()));
         let (classes, grid, frames) =
             (model.dataset.classes().clone(), model.dataset.grid(), model.dataset.frames_per_clip());
         let clip = reconstruct(&mut model.inference, &model.dataset, index)?;
@@ -108,19 +114,29 @@ impl Drawing {
         let (context, renders) = (model.context.clone(), model.folder.renders());
         let mut clips = vec![clip];
         for run in others {
-            let args = model::Args { run: run.clone(), data: args.data.clone().or(data.clone()), ..args.clone() };
+            let args = model::Args {
+                run: run.clone(),
+                data: args.data.clone().or(data.clone()),
+                split: split.clone(),
+                ..args.clone()
+            };
             let mut model = Model::open(&args)?;
-            if (model.dataset.frames_per_clip(), model.dataset.grid().size) != (frames, grid.size) {
+            let same_size = (model.dataset.frames_per_clip(), model.dataset.grid().size) == (frames, grid.size);
+            let clip = match same_size && index < model.dataset.len() {
+                true => Some(reconstruct(&mut model.inference, &model.dataset, index)?),
+                false => None,
+            };
+            let same = |clip: &ReconstructedClip| clip.truth == clips[0].truth && clip.observed == clips[0].observed;
+            let Some(clip) = clip.filter(same) else {
                 return Err(Error::Data(format!(
-                    "{} was trained for clips of {} frames of {:?} voxels, the first run for {frames} of {:?}; compare runs of the \
-                     same clips",
+                    "{} sees other clips ({} frames of {:?} voxels) than the first run ({frames} of {:?}); compare runs with the same \
+                     data.frames, crop, stride and sequences",
                     run.display(),
                     model.dataset.frames_per_clip(),
                     model.dataset.grid().size,
                     grid.size
                 )));
-            }
-            let clip = reconstruct(&mut model.inference, &model.dataset, index)?;
+            };
             captions.push(format!("{}, mIoU {}", name(run), percent(miou(&clip))));
             clips.push(clip);
         }

@@ -1,17 +1,19 @@
 //! `sep4d reproduce`: the paper's tables and figures, measured.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sep4d::data::{Dataset, synth};
+use sep4d::data::{ClassSet, Dataset, Split, synth};
 use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
 use sep4d::files::make_folder;
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::reproduce::{Measured, Outcome, Run, Scale, State, Study, needs, runs, seconds_of_a_step, write};
 use sep4d::train::config::RunConfig;
 use sep4d::train::events::{Command, Event};
-use sep4d::train::run_folder::RunFolder;
+use sep4d::train::run_folder::{RunFolder, ScoredOn};
 use sep4d::train::trainer::{Place, Request, Task, Trainer};
 use sep4d::view::{Headless, Theme, save_png, sheet};
 use sep4d::{Error, Result};
@@ -62,11 +64,26 @@ pub struct Args {
 /// The names of all studies, and of their sum.
 const STUDIES: [&str; 8] = ["table1", "table2", "table3", "table4", "figure3", "figure4", "figure5", "all"];
 
+/// Keys by which runs differ, or that follow from other options.
+const GIVEN: [&str; 9] = [
+    "model.architecture",
+    "model.fusion",
+    "model.encoder",
+    "model.classes",
+    "data.root",
+    "data.frames",
+    "train.preset",
+    "train.seed",
+    "output.dir",
+];
+
 /// A run with what is known of it.
 struct Job {
     run: Run,
     folder: PathBuf,
     config: RunConfig,
+    /// What it is to be scored on, if that is at hand.
+    data: Option<ScoredOn>,
     state: State,
     /// Seconds that it still takes, bytes of memory, and parameters.
     needs: Option<(f64, usize, usize)>,
@@ -75,6 +92,12 @@ struct Job {
 }
 
 impl Job {
+    /// Looks again how far it is.
+    fn look(&mut self) -> Result<()> {
+        self.state = State::of(&self.folder, &self.config, self.data.as_ref())?;
+        Ok(())
+    }
+
     /// Steps of its newest checkpoint.
     fn steps_done(&self) -> Result<usize> {
         let Some(run) = RunFolder::find(&self.folder)? else { return Ok(0) };
@@ -101,39 +124,50 @@ pub fn run(args: Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(format!("reproduce-{}", scale.name())));
     let order = Order { scale, studies: studies.collect(), output };
 
+    if let Some(pair) = args.set.iter().find(|pair| GIVEN.iter().any(|key| pair.trim_start().starts_with(key))) {
+        return Err(Error::Usage(format!(
+            "--set {pair}: runs differ by this, or another option says it; leave it out"
+        )));
+    }
     let data = data(&args, &order)?;
     let mut jobs = jobs(&args, &order, &data)?;
     if let Some(wrong) = args.only.iter().find(|number| !(1..=jobs.len()).contains(number)) {
         return Err(Error::Usage(format!("--only {wrong}: there are runs 1 to {}; see --list", jobs.len())));
     }
     if args.report {
-        return order.report(&jobs);
+        return order.report(&jobs, args.device.as_deref());
     }
-    let choice = args.device.as_deref().unwrap_or("best").parse().unwrap_or(DeviceChoice::Best);
-    stopped(&mut signals)?;
-    estimate(&choice, &mut jobs, &mut signals)?;
-    list(&jobs)?;
-    if args.list {
-        return Ok(());
-    }
+    let choice: DeviceChoice = args.device.as_deref().unwrap_or("best").parse().unwrap_or(DeviceChoice::Best);
     let chosen: Vec<usize> = match args.only.as_slice() {
         [] => (0..jobs.len()).collect(),
         only => only.iter().map(|number| number - 1).collect(),
     };
+    stopped(&mut signals)?;
+    estimate(&choice, &mut jobs, &chosen, &mut signals)?;
+    list(&jobs, &chosen)?;
+    if args.list {
+        return Ok(());
+    }
     let mut failure = None;
     for (done, &i) in chosen.iter().enumerate() {
+        stopped(&mut signals)?;
         if let Some(why) = &jobs[i].misfit {
             tell(&format!("warning: {} is left out: {why}", jobs[i].run.name()));
             failure = failure.or(Some(why.clone()));
             continue;
         }
+        // Another process may have come to it since.
+        jobs[i].look()?;
+        if matches!(jobs[i].state, State::Finished(_)) {
+            continue;
+        }
         let title = format!("[{}/{}] {}", done + 1, chosen.len(), jobs[i].run.name());
         match work(&title, &jobs[i], scale, &choice, &mut signals) {
-            Ok(Some(outcome)) => {
-                jobs[i].state = State::Finished(outcome.into());
+            Ok(true) => {
+                jobs.iter_mut().try_for_each(Job::look)?;
                 order.write(&jobs, &[])?;
             }
-            Ok(None) => {}
+            Ok(false) => {}
             Err(why @ Error::Interrupted { .. }) => return Err(why),
             Err(why) => {
                 tell(&format!("warning: {} is left out: {why}", jobs[i].run.name()));
@@ -141,7 +175,8 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
     }
-    order.report(&jobs)?;
+    jobs.iter_mut().try_for_each(Job::look)?;
+    order.report(&jobs, args.device.as_deref())?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -157,7 +192,7 @@ fn data(args: &Args, order: &Order) -> Result<PathBuf> {
         ));
     };
     let folder = order.output.join("data");
-    if !synth::is_written(&folder, &towns) {
+    if !args.report && !synth::is_written(&folder, &towns) {
         say!("generating towns in {}", folder.display())?;
         synth::write(&folder, &towns, |_| {})?;
     }
@@ -167,30 +202,44 @@ fn data(args: &Args, order: &Order) -> Result<PathBuf> {
 fn jobs(args: &Args, order: &Order, data: &Path) -> Result<Vec<Job>> {
     let device = args.device.iter().map(|device| format!("train.device={device}"));
     let set: Vec<String> = args.set.iter().cloned().chain(device).collect();
+    // By length: the classes, and what is scored on.
+    let mut known: BTreeMap<usize, Option<(Arc<ClassSet>, ScoredOn)>> = BTreeMap::new();
     let job = |run: Run| {
         let folder = order.output.join("runs").join(run.name());
         let mut config = run.config(order.scale, data, &set)?;
-        let dataset = Dataset::open(data, config.data.train_split, config.dataset_options())?;
-        config.settle(dataset.classes())?;
+        let found = match known.entry(run.frames) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => place.insert(match Dataset::open(data, Split::Test, config.dataset_options()) {
+                Ok(set) => Some((set.classes().clone(), ScoredOn::of(&set))),
+                // A report needs the runs alone.
+                Err(_) if args.report => None,
+                Err(why) => return Err(why),
+            }),
+        };
+        if let Some((classes, _)) = found {
+            config.settle(classes)?;
+        }
         config.output.dir.clone_from(&folder);
-        let state = State::of(&folder, &config)?;
-        Ok(Job { run, folder, config, state, needs: None, misfit: None })
+        let data = found.as_ref().map(|(_, data)| data.clone());
+        let state = State::of(&folder, &config, data.as_ref())?;
+        Ok(Job { run, folder, config, data, state, needs: None, misfit: None })
     };
     runs(&order.studies, order.scale, args.seeds).into_iter().map(job).collect()
 }
 
-/// Plans each run that is not finished, and times a step of each model at its shortest clips; its other lengths take as much longer as they
+/// Plans each of the chosen runs that is not finished, and times a step of each model at its shortest clips; its other lengths take as much longer as they
 /// have more operations.
-fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> Result<()> {
-    if jobs.iter().all(|job| matches!(job.state, State::Finished(_))) {
+fn estimate(choice: &DeviceChoice, jobs: &mut [Job], chosen: &[usize], signals: &mut Signals) -> Result<()> {
+    if chosen.iter().all(|&i| matches!(jobs[i].state, State::Finished(_))) {
         return Ok(());
     }
     let context = Context::open(choice)?;
-    let console = Console::new(jobs.len() as u64, "runs planned");
+    let console = Console::new(chosen.len() as u64, "runs planned");
     // By model: seconds for an operation; by model and length: what it needs.
     let (mut pace, mut plans) = (BTreeMap::new(), BTreeMap::new());
-    for (i, job) in jobs.iter_mut().enumerate() {
-        console.advance(i as u64, job.run.name());
+    for (done, &i) in chosen.iter().enumerate() {
+        let job = &mut jobs[i];
+        console.advance(done as u64, job.run.name());
         stopped(signals)?;
         if matches!(job.state, State::Finished(_)) {
             continue;
@@ -207,10 +256,13 @@ fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> R
         };
         let per_flop = match pace.get(name) {
             Some(per_flop) => *per_flop,
-            None => {
-                let seconds = seconds_of_a_step(&context, &job.config, &dataset)? / plan.flops_per_step as f64;
-                *pace.entry(name).or_insert(seconds)
-            }
+            None => match seconds_of_a_step(&context, &job.config, &dataset) {
+                Ok(seconds) => *pace.entry(name).or_insert(seconds / plan.flops_per_step as f64),
+                Err(why) => {
+                    job.misfit = Some(why);
+                    continue;
+                }
+            },
         };
         let steps = job.config.train.steps.saturating_sub(job.steps_done()?) as f64;
         job.needs = Some((steps * per_flop * plan.flops_per_step as f64, plan.peak_bytes, plan.parameters));
@@ -220,7 +272,7 @@ fn estimate(choice: &DeviceChoice, jobs: &mut [Job], signals: &mut Signals) -> R
     Ok(())
 }
 
-fn list(jobs: &[Job]) -> Result<()> {
+fn list(jobs: &[Job], chosen: &[usize]) -> Result<()> {
     let row = |(i, job): (usize, &Job)| {
         let (state, miou) = match &job.state {
             _ if job.misfit.is_some() => ("does not fit", String::new()),
@@ -237,33 +289,30 @@ fn list(jobs: &[Job]) -> Result<()> {
             .chain([state.to_owned(), miou])
             .collect()
     };
-    let rows: Vec<Vec<String>> = jobs.iter().enumerate().map(row).collect();
+    let rows: Vec<Vec<String>> = chosen.iter().map(|&i| row((i, &jobs[i]))).collect();
     put!("{}", table(&["run", "number", "steps", "parameters", "memory", "time", "state", "mIoU"], &rows))?;
     let left: f64 = jobs.iter().filter_map(|job| Some(job.needs?.0)).sum();
     let open = jobs.iter().filter(|job| job.needs.is_some()).count();
     match open {
-        0 => say!("all {} runs are finished", jobs.len()),
+        0 => say!("all {} runs are finished", chosen.len()),
         _ => say!("{open} runs to go, about {} of training, measurements left out", duration(left)),
     }
 }
 
-/// Brings a run to its end and measures it; nothing if another process is at it.
-fn work(title: &str, job: &Job, scale: Scale, choice: &DeviceChoice, signals: &mut Signals) -> Result<Option<Outcome>> {
-    if let State::Finished(outcome) = &job.state {
-        return Ok(Some(Outcome::clone(outcome)));
-    }
+/// Brings a run to its end and measures it; false if another process is at it.
+fn work(title: &str, job: &Job, scale: Scale, choice: &DeviceChoice, signals: &mut Signals) -> Result<bool> {
     let console = Console::new(job.config.train.steps as u64, "steps");
     console.line(title);
     if !train(job, &console, signals)? {
         console.end();
         console.line(&format!("{title} is under way in another process; it is left to that"));
-        return Ok(None);
+        return Ok(false);
     }
     console.end();
     let context = Context::open(choice)?;
     let console = Console::new(0, "clips scored");
     let mut wish = None;
-    let outcome = Outcome::measure(&context, &job.folder, scale.scored_clips(), |done, all| {
+    let outcome = Outcome::measure(&context, &job.folder, &job.config.data.root, scale.scored_clips(), |done, all| {
         console.begin(done as u64, all as u64);
         wish = signals.take().or(wish);
         !matches!(wish, Some(Wish::Stop(_) | Wish::Hasten(_)))
@@ -277,7 +326,7 @@ fn work(title: &str, job: &Job, scale: Scale, choice: &DeviceChoice, signals: &m
         let (miou, iou) = (percent(evaluation.total.miou), percent(evaluation.total.iou));
         say!("{title}: mIoU {miou}, IoU {iou}, trained in {}", duration(*seconds))?;
     }
-    Ok(outcome)
+    Ok(true)
 }
 
 /// Trains a run to its last step; false if another process does.
@@ -300,12 +349,11 @@ fn train(job: &Job, console: &Console, signals: &mut Signals) -> Result<bool> {
     let mut stopping = None;
     loop {
         match trainer.next_event(Duration::from_millis(100))? {
-            Some(Event::Finished(finished)) => {
-                return match (stopping, finished.stopped) {
-                    (Some(signal), true) => Err(interrupted(signal)),
-                    _ => Ok(true),
-                };
+            // What was stopped stays stopped: a run that has just come to its end is measured next time.
+            Some(Event::Finished(_) | Event::Failed(_)) if stopping.is_some() => {
+                return Err(interrupted(stopping.unwrap_or_default()));
             }
+            Some(Event::Finished(_)) => return Ok(true),
             Some(Event::Failed(Error::Busy(_))) => return Ok(false),
             Some(Event::Failed(why)) => return Err(why),
             Some(Event::Started(started)) => console.begin(started.step.into(), started.steps.into()),
@@ -346,7 +394,7 @@ fn stopped(signals: &mut Signals) -> Result<()> {
 
 impl Order {
     /// Draws the clip of Figure 3 as the systems that are finished reconstruct it, and returns what it shows and the file.
-    fn pictures(&self, jobs: &[Job]) -> Result<Vec<(String, PathBuf)>> {
+    fn pictures(&self, jobs: &[Job], device: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
         let is_drawn = |job: &&Job| {
             let is_finished = matches!(job.state, State::Finished(_));
             is_finished && job.run.seed == 0 && Study::Figure3.has(&job.run)
@@ -359,8 +407,8 @@ impl Order {
             run: first.folder.clone(),
             checkpoint: "last".into(),
             split: Some("test".into()),
-            data: None,
-            device: None,
+            data: Some(first.config.data.root.clone()),
+            device: device.map(str::to_owned),
         };
         let others: Vec<PathBuf> = others.iter().map(|job| job.folder.clone()).collect();
         let drawing = Drawing::of(&args, &others, None)?;
@@ -384,9 +432,13 @@ impl Order {
         write(&self.output.join("report"), self.scale, &self.studies, &measured, jobs.len(), pictures)
     }
 
-    /// The same, and where it is.
-    fn report(&self, jobs: &[Job]) -> Result<()> {
-        let page = self.write(jobs, &self.pictures(jobs)?)?;
+    /// The same with its pictures, and where it is.
+    fn report(&self, jobs: &[Job], device: Option<&str>) -> Result<()> {
+        let pictures = self.pictures(jobs, device).unwrap_or_else(|why| {
+            tell(&format!("warning: Figure 3 is not drawn: {why}"));
+            Vec::new()
+        });
+        let page = self.write(jobs, &pictures)?;
         say!("wrote {}", shell_quoted(&page))
     }
 }

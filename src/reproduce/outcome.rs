@@ -14,7 +14,7 @@ use crate::train::config::RunConfig;
 use crate::train::events::StepMetrics;
 use crate::train::inference::Inference;
 use crate::train::metrics::Evaluation;
-use crate::train::run_folder::{History, RunFolder};
+use crate::train::run_folder::{History, RunFolder, ScoredOn};
 use crate::train::session::preflight;
 use crate::train::validation::{evaluate, evenly_spaced};
 use crate::{Error, Result};
@@ -49,6 +49,8 @@ pub struct Outcome {
     pub code_bits: f64,
     /// C.R.: voxels of a clip for each of these floats.
     pub compression_ratio: f64,
+    /// What it was scored on.
+    pub data: ScoredOn,
     /// Names of the classes, free space first.
     pub classes: Vec<String>,
     /// Scores on the test split.
@@ -67,11 +69,12 @@ pub enum State {
 }
 
 impl State {
-    /// That of the run in `folder`, which `config` is wanted of.
+    /// That of the run in `folder`, which `config` is wanted of, to be scored on `data` if these are at hand.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it was begun with other settings, [`Error::Data`] if a file is damaged or cannot be read.
-    pub fn of(folder: &Path, config: &RunConfig) -> Result<State> {
+    /// [`Error::Usage`] if it was begun with other settings or scored on other data, [`Error::Data`] if a file is damaged or cannot be
+    /// read.
+    pub fn of(folder: &Path, config: &RunConfig, data: Option<&ScoredOn>) -> Result<State> {
         let Some(run) = RunFolder::find(folder)? else { return Ok(State::Open) };
         let begun = run.config()?;
         let mut keys = RunConfig::keys().map(|(key, _)| key).filter(|key| !ELSEWHERE.contains(key));
@@ -88,12 +91,19 @@ impl State {
         let Some(bytes) = read_if_there(&path, LONGEST)? else { return Ok(State::Begun) };
         let outcome: Outcome = serde_json::from_slice(&bytes)
             .map_err(|why| Error::Data(format!("{} is damaged ({why}); remove it", path.display())))?;
+        if let Some(data) = data.filter(|data| **data != outcome.data) {
+            return Err(Error::Usage(format!(
+                "{} was scored on {}, not on {data}; give another --output, or remove it",
+                folder.display(),
+                outcome.data
+            )));
+        }
         Ok(if outcome.steps as usize == config.train.steps { State::Finished(outcome.into()) } else { State::Begun })
     }
 }
 
 impl Outcome {
-    /// Scores the last model of the run in `folder` on `clips` clips of the test split (0 for all), and writes that down.
+    /// Scores the last model of the run in `folder` on `clips` clips of the test split of `data` (0 for all), and writes that down.
     ///
     /// Asks `proceed(done, all)` before each clip; `None` if it says no.
     ///
@@ -102,13 +112,14 @@ impl Outcome {
     pub fn measure(
         context: &Arc<Context>,
         folder: &Path,
+        data: &Path,
         clips: usize,
         mut proceed: impl FnMut(usize, usize) -> bool,
     ) -> Result<Option<Outcome>> {
         let run = RunFolder::open(folder)?;
         let (config, file) = (run.config()?, run.checkpoints().latest_path()?);
         let weights = Weights::load(&file)?;
-        let dataset = Dataset::open(&config.data.root, Split::Test, config.dataset_options())?;
+        let dataset = Dataset::open(data, Split::Test, config.dataset_options())?;
         let size = dataset.grid().size;
         let mut model = Inference::trained(context, &weights, &file, size)?;
         let chosen = evenly_spaced(dataset.len(), if clips == 0 { dataset.len() } else { clips });
@@ -129,6 +140,7 @@ impl Outcome {
             latent_floats,
             code_bits,
             compression_ratio: voxels as f64 / latent_floats as f64,
+            data: ScoredOn::of(&dataset),
             classes: dataset.classes().names.clone(),
             evaluation: tally.evaluation(),
         };

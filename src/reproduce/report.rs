@@ -238,8 +238,12 @@ impl<'a> Findings<'a> {
         let mut table = Table::new("equal-time", "At equal time: mIoU on the validation split, %", &["T", "seconds"]);
         table.columns.extend(variants.iter().map(|variant| variant.title.to_owned()));
         for frames in lengths {
-            let seconds = |variant: &&&Variant| self.spread(variant, frames, |m| Some(m.by_time().last()?.0));
-            let Some(least) = variants.iter().filter_map(|v| Some(seconds(&v)?.mean)).reduce(f64::min) else {
+            // Each system takes as long as the slowest of its seeds.
+            let seconds = |variant: &&Variant| {
+                let ends = self.of(variant, frames).into_iter().filter_map(|m| Some(m.by_time().last()?.0));
+                ends.reduce(f64::max)
+            };
+            let Some(least) = variants.iter().filter_map(|variant| seconds(&&**variant)).reduce(f64::min) else {
                 continue;
             };
             let reached =
@@ -335,7 +339,8 @@ impl<'a> Findings<'a> {
                 let charts = lengths.iter().map(|&frames| {
                     let curve = |variant: &Variant| {
                         let losses = |m: &&Measured| {
-                            m.history.steps.iter().map(|row| (f64::from(row.step), f64::from(row.loss))).collect()
+                            let finite = m.history.steps.iter().filter(|row| row.loss.is_finite());
+                            finite.map(|row| (f64::from(row.step), f64::from(row.loss))).collect()
                         };
                         let curves: Vec<Vec<(f64, f64)>> = self.of(variant, frames).iter().map(losses).collect();
                         thinned(&mean_of_curves(curves.into_iter()))

@@ -304,7 +304,11 @@ fn overlay(base: &RunConfig, mut settings: Vec<Setting>) -> Result<RunConfig> {
     for setting in &settings {
         set(&mut table, setting, base.train.preset)?;
     }
-    let config: RunConfig = table.try_into().map_err(|why| refused(base, &settings, &why))?;
+    let mut config: RunConfig = table.try_into().map_err(|why| refused(base, &settings, &why))?;
+    if settings.iter().all(|setting| setting.key != "train.warmup") {
+        // A warm-up that comes with the model gives way to a short run.
+        config.train.warmup = config.train.warmup.min(config.train.steps);
+    }
     config.validate()?;
     Ok(config)
 }

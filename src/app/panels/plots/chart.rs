@@ -252,7 +252,7 @@ fn mark_best(
     let Some((step, miou)) = history.best() else { return };
     let points = series::points(history, curve.quantity, along);
     let place = history.validations.iter().position(|metrics| metrics.step == step);
-    let Some([x, _]) = place.map(|place| points[place]) else { return };
+    let Some(&[x, _]) = place.and_then(|place| points.get(place)) else { return };
     let y = if logarithmic { miou.log10() } else { miou };
     if !y.is_finite() {
         return;
@@ -285,7 +285,7 @@ fn mark_faults(
     let points = series::points(history, curve.quantity, along);
     let bounds = plot_ui.plot_bounds();
     let y = bottom + 0.04 * bounds.height();
-    let crosses: Vec<[f64; 2]> = faults.into_iter().map(|i| [points[i][0], y]).collect();
+    let crosses: Vec<[f64; 2]> = faults.into_iter().filter_map(|i| Some([points.get(i)?[0], y])).collect();
     let crosses = Points::new("faults", crosses).shape(MarkerShape::Cross).radius(4.0).color(color);
     plot_ui.points(crosses.allow_hover(false));
 }
