@@ -10,6 +10,7 @@ use egui_kittest::{Harness, SnapshotOptions};
 use super::{Memory, sample, ui};
 use crate::app::history;
 use crate::app::layout::Pane;
+use crate::app::rivals::Rivals;
 use crate::app::scores::{Place, Scope, worst};
 use crate::app::state::{Source, State};
 use crate::app::style;
@@ -57,6 +58,7 @@ fn every_panel_looks_as_it_did() {
         (Pane::LearningRate, [780.0, 190.0]),
         (Pane::Frames, [780.0, 190.0]),
         (Pane::PerClass, [780.0, 190.0]),
+        (Pane::Compare, [780.0, 400.0]),
     ];
     assert_eq!(sizes.len(), Pane::ALL.iter().filter(|pane| !pane.is_view()).count());
     let town = tempfile::tempdir().unwrap();
@@ -76,6 +78,14 @@ fn every_panel_looks_as_it_did() {
         let is_course = matches!(pane, Pane::Losses | Pane::Accuracy | Pane::LearningRate);
         bench.state.history = if is_course { history::tests::course() } else { validated.clone() };
         bench.state.source = (pane == Pane::Mix).then(|| source.clone());
+        if pane == Pane::Compare {
+            // One that is right in the first half of the clip.
+            let shown = bench.state.shown.as_ref().unwrap();
+            let mut model = shown.model.clone().unwrap();
+            let half = shown.truth.len() / 2;
+            model.labels[..half].copy_from_slice(&shown.truth[..half]);
+            bench.state.rivals = Rivals::with("rival-t4-001", shown.clip, model, validated.clone());
+        }
         harness.set_size(vec2(width + 16.0, height + 16.0));
         for theme in [Theme::Dark, Theme::Light] {
             harness.ctx.set_theme(theme);

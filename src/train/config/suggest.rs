@@ -17,7 +17,7 @@ const ALIASES: [(&str, &[&str]); 30] = [
     ("model.classes", &["k", "num_classes", "n_classes"]),
     ("model.latent_channels", &["c", "latent_dim", "latent", "z_dim", "z_channels"]),
     ("model.plane_features", &["d", "features", "feature_dim", "plane_channels"]),
-    ("model.hidden", &["hidden_dim", "hidden_size", "hidden_channels", "width", "channels"]),
+    ("model.hidden", &["hidden_dim", "hidden_size", "hidden_channels", "channels"]),
     ("train.steps", &["epochs", "num_epochs", "max_epochs", "max_steps", "iterations", "iters", "max_iters", "length"]),
     ("train.batch", &["b", "bs", "batch_size"]),
     (
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_like_no_key_is_not_likened_to_one() {
         for key in
-            ["train.momentum", "train.optimizer", "model.depth", "data.fps", "x", "train.xl", "", ".", "train", "ж.ж"]
+            ["train.momentum", "train.optimizer", "model.pooling", "data.fps", "x", "train.xl", "", ".", "train", "ж.ж"]
         {
             assert_eq!(nearest(key), None, "{key}");
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::ClassWeights;
+use crate::models::ARCHITECTURES;
 
 fn set(pairs: &[&str]) -> Result<RunConfig> {
     let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
@@ -24,8 +25,10 @@ fn the_documented_keys_are_the_keys() {
         keys.extend(value.as_table().unwrap().keys().map(|name| format!("{section}.{name}")));
     }
     let mut documented: Vec<String> = RunConfig::keys().map(|(key, _)| key.to_owned()).collect();
-    let toy = ModelConfig::of(by_name("toy").unwrap(), 0);
-    keys.extend(Table::try_from(toy).unwrap().keys().map(|name| format!("model.{name}")));
+    for architecture in ARCHITECTURES {
+        let model = ModelConfig::of(architecture, 0);
+        keys.extend(Table::try_from(model).unwrap().keys().map(|name| format!("model.{name}")));
+    }
     keys.sort();
     keys.dedup();
     documented.sort();
@@ -143,7 +146,10 @@ fn another_model_has_other_keys() {
     let back = toy.with(&["model.architecture=sep4d".into()]).unwrap();
     assert_eq!(back, set(&["train.preset=tiny"]).unwrap());
     assert!(message(&["model.architecture=toy", "model.hidden=3"]).contains("the model toy has no model.hidden"));
-    assert!(message(&["model.architecture=vae"]).contains("no model \"vae\"; set model.architecture to sep4d, toy"));
+    assert!(
+        message(&["model.architecture=vae"])
+            .contains("no model \"vae\"; set model.architecture to sep4d, dynamic_city, occ_sora, toy")
+    );
     assert!(message(&["model.architecture=toy", "model.toy_features=0"]).contains("at least one feature"));
     // What was written before there were others.
     let demo = RunConfig::preset(Preset::Demo, None);
