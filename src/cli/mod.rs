@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use clap::{CommandFactory, Parser, Subcommand};
 use sep4d::Result;
+use sep4d::models::{ARCHITECTURE, ARCHITECTURES};
 use sep4d::train::config::{Preset, RunConfig};
 
 mod bench;
@@ -142,13 +143,25 @@ fn looks_like_a_path(word: &OsStr) -> bool {
 
 /// All keys of the configuration, for `--help`.
 fn keys_help() -> String {
-    let defaults = RunConfig::preset(Preset::default(), None).to_toml();
+    let preset = Preset::default();
+    let indented = |text: &str| text.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    let usual = RunConfig::preset(preset, None);
+    let of_others = ARCHITECTURES.iter().skip(1).filter_map(|model| {
+        let config = usual.with_values([(ARCHITECTURE, model.name.into())]).ok()?;
+        let differs = |key: &str| config.value(key).filter(|value| usual.value(key).as_ref() != Some(value));
+        let rows = RunConfig::keys().filter_map(|(key, doc)| {
+            let name = key.split_once('.').map_or(key, |(_, name)| name);
+            Some(format!("# {doc}\n{name} = {}\n", differs(key)?))
+        });
+        Some(format!("Other with model.architecture = {:?}:\n\n{}\n", model.name, indented(&rows.collect::<String>())))
+    });
     format!(
-        "Configuration keys for --config (TOML) and --set, with the values of the preset {}:\n\n{}\n\
+        "Configuration keys for --config (TOML) and --set, with the values of the preset {}:\n\n{}\n{}\
          Exit codes: 0 ok, 2 usage, 3 data, 4 device, 5 memory, 6 non-finite numbers, 7 run in use, 128 + n stopped\n\
          by signal n. What asks the program to end (SIGINT, SIGTERM, SIGHUP...) saves a checkpoint first; after 3 seconds\n\
          another such signal ends it at once. SIGUSR1 and SIGUSR2 save and go on.",
-        Preset::default().name(),
-        defaults.lines().map(|line| format!("  {line}\n")).collect::<String>()
+        preset.name(),
+        indented(&usual.to_toml()),
+        of_others.collect::<String>()
     )
 }

@@ -4,6 +4,7 @@
 use super::{Conv3d, Padding};
 use crate::graph::{Graph, TensorId};
 use crate::layers::case::Case;
+use crate::layers::concat::{concat, slice};
 use crate::layers::linear::linear;
 use crate::layers::permute::{permute, tile};
 use crate::layers::space_to_depth::{Flip, depth_to_space, space_to_depth};
@@ -84,8 +85,41 @@ fn convolution(
         let weight = graph.reshape(weight, &rows)?;
         return linear(graph, x, weight, bias, false);
     }
-    let operands: Vec<TensorId> = [x, weight].into_iter().chain(bias).collect();
-    graph.push_one(Conv3d { kernel, padding, bias: bias.is_some() }, &operands)
+    in_parts(graph, x, weight, bias, Conv3d { kernel, padding, bias: bias.is_some() }, MOST_WEIGHTS)
+}
+
+/// Elements of a weight, at most: kernels keep it whole, in an image on some adapters.
+const MOST_WEIGHTS: usize = 1 << 23;
+
+/// The convolution with a weight `[O, ..]`, by as many of its outputs at a time as have `most` elements of it.
+fn in_parts(
+    graph: &mut Graph,
+    x: TensorId,
+    weight: TensorId,
+    bias: Option<TensorId>,
+    conv: Conv3d,
+    most: usize,
+) -> Result<TensorId> {
+    let shape = graph.shape(weight).to_vec();
+    let (outputs, row): (usize, usize) = (shape[0], shape[1..].iter().product());
+    let part = (most / row.max(1)).clamp(1, outputs.max(1));
+    let mut parts = Vec::new();
+    for start in (0..outputs).step_by(part) {
+        let count = part.min(outputs - start);
+        let (mut weight, mut bias) = (weight, bias);
+        if count < outputs {
+            let flat = graph.reshape(weight, &[1, outputs * row])?;
+            let rows = slice(graph, flat, start * row, count * row)?;
+            weight = graph.reshape(rows, &[&[count], &shape[1..]].concat())?;
+            bias = bias.map(|bias| slice(graph, bias, start, count)).transpose()?;
+        }
+        let operands: Vec<TensorId> = [x, weight].into_iter().chain(bias).collect();
+        parts.push(graph.push_one(Conv3d { ..conv }, &operands)?);
+    }
+    match parts.as_slice() {
+        [one] => Ok(*one),
+        several => concat(graph, several),
+    }
 }
 
 /// Appends the convolution of `x [N, X, Y, Z, I]` with a weight `[O, I, kx, ky, kz]` and a bias `[O]` (torch `F.conv3d`), which
@@ -201,6 +235,28 @@ pub(super) fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::graph::TensorSpec;
+    use crate::graph::interpret::{self, Values};
+    use crate::rng::Rng;
+
+    #[test]
+    fn a_large_weight_is_taken_in_parts() {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorSpec::f32(&[1, 2, 3, 2, 3]));
+        let weight = graph.input("weight", TensorSpec::f32(&[5, 3, 2, 1, 2]));
+        let bias = graph.input("bias", TensorSpec::f32(&[5]));
+        let conv = || Conv3d { kernel: [2, 1, 2], padding: [[0, 1], [0, 0], [1, 0]], bias: true };
+        let whole = in_parts(&mut graph, x, weight, Some(bias), conv(), 60).unwrap();
+        let parts = in_parts(&mut graph, x, weight, Some(bias), conv(), 24).unwrap();
+        let mut values = Values::default();
+        for (id, seed) in [(x, 1), (weight, 2), (bias, 3)] {
+            let mut rng = Rng::new(seed, 0);
+            let elements = graph.tensor(id).spec.elements();
+            values.set(&graph, id, (0..elements).map(|_| rng.uniform(-1.0, 1.0)).collect());
+        }
+        interpret::run(&graph, &mut values).unwrap();
+        assert!(graph.nodes().len() > 3);
+        assert_eq!(values.get(&graph, whole).unwrap(), values.get(&graph, parts).unwrap());
+    }
 
     #[test]
     fn what_does_not_fit_is_refused() {
