@@ -266,7 +266,7 @@ pub fn cases() -> Vec<Case> {
         case("permute conv weight", &[5, 7, 2, 2, 2], &[2, 3, 4, 1, 0]),
         case("permute transposed", &[33, 65], &[1, 0]),
         case("permute rank 1", &[9], &[0]),
-        case("permute windows", &[2, 3, 5, 7, 2, 8], &[0, 1, 4, 2, 3, 5]).windowed(4096),
+        case("permute windows", &[2, 3, 5, 7, 2, 8], &[0, 1, 4, 2, 3, 5]).windowed(10_000),
         case("permute in vectors", &[3, 5, 7, 12], &[2, 0, 1, 3]),
         Case::new("tile", |b| {
             let x = b.normal("x", &[13]);
