@@ -39,8 +39,7 @@ fn permute(
     {% endfor %}
     y[index] = {{ values(element[2]) }}(x[source + rest * p.strides[0][0]]);
 }
-{% endif %}
-
+{% else %}
 @compute @workgroup_size(64)
 fn tile_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -52,3 +51,4 @@ fn tile_forward(
         y[index] = x[index % tiling.length];
     }
 }
+{% endif %}
