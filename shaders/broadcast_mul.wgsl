@@ -3,7 +3,7 @@
 {% include "common/index.wgsl" %}
 {% set is_product = entry in ["broadcast_mul_forward", "broadcast_mul_backward", "broadcast_mul_add"] %}
 {% set keeps_last = (axes - 1 + kept_first) % 2 == 1 %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 {% macro short_values(element) %}{{ values(element) if keeps_last else element }}{% endmacro %}
 alias Value = {{ values("f32") }};
 alias ShortValue = {{ short_values("f32") }};

@@ -1,7 +1,7 @@
 // Kernels of src/layers/commitment_loss.rs; `width` elements a vector.
 {% include "common/index.wgsl" %}
 {% include "common/reduce.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {

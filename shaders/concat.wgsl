@@ -36,7 +36,7 @@ fn concat_forward(
     {% endfor %}
 }
 {% else %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Narrow = {{ values(element[1]) }};
 alias Wide = {{ values(element[2]) }};
 

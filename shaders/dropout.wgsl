@@ -1,7 +1,7 @@
 // Kernel of src/layers/dropout.rs; one invocation four elements, the words of one block of random numbers.
 {% include "common/index.wgsl" %}
 {% include "common/philox.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 
 struct Parameters {
     elements: u32,

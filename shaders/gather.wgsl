@@ -1,6 +1,6 @@
 // Kernels of src/layers/gather.rs; neighbouring invocations have neighbouring channels, one each or (width = 4) four.
 {% include "common/index.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {

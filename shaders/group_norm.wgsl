@@ -3,7 +3,7 @@
 // the sums, `slices` invocations share it, each taking every `slices`th term.
 {% include "common/index.wgsl" %}
 {% from "common/slices.wgsl" import shared %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 alias Pair = {{ "mat2x4<f32>" if width == 4 else "vec2<f32>" }};
 

@@ -4,7 +4,7 @@
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
 {% set gated = post and residual %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 // Two numbers a channel, of which those of four channels are two words.
 alias Pairs = {{ "vec4<f32>" if width == 4 else "vec2<f32>" }};

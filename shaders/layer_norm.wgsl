@@ -2,7 +2,7 @@
 // rows, and handle one channel, or four (width = 4), at a time.
 {% include "common/index.wgsl" %}
 {% from "common/slices.wgsl" import shared %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 alias Pair = {{ "mat2x4<f32>" if width == 4 else "vec2<f32>" }};
 

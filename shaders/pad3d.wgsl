@@ -1,6 +1,6 @@
 // Kernels of src/layers/pad3d.rs; one invocation an element of the result, or (width = 4) four channels of it.
 {% include "common/index.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {

@@ -1,6 +1,6 @@
 // Kernels of src/layers/permute.rs; one invocation an element of the result, or (width = 4) four.
 {% include "common/index.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 
 struct Permutation {
     // Of the result's axes, the last in vectors.

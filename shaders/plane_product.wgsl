@@ -1,7 +1,7 @@
 // Kernels of src/layers/plane_product.rs; neighbouring invocations have neighbouring channels, one each or (width = 4) four.
 {% include "common/index.wgsl" %}
 {% include "common/frames.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Product {

@@ -1,7 +1,7 @@
 // Element by element kernels of src/layers/pointwise.rs; 64 invocations a workgroup, one or (width = 4) four elements each.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {

@@ -1,7 +1,7 @@
 // Kernels of src/layers/softmax.rs; `slices` invocations a row, which take one element, or four (width = 4), at a time in turn.
 {% include "common/index.wgsl" %}
 {% from "common/slices.wgsl" import shared %}
-{% macro values(element) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
+{% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {

@@ -1,5 +1,6 @@
 //! The one op that graphs append themselves: the sum of gradients that meet.
 
+use super::program::vector_width;
 use super::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 use crate::Result;
 
@@ -55,8 +56,7 @@ impl Op for Add {
 /// As for [`OpContext::windows`].
 pub(crate) fn elementwise(context: &OpContext, entry: &'static str, constant: f32) -> Result<Program> {
     let count = context.outputs[0].elements();
-    // Software Vulkan loads four values at once for little more than one.
-    let width = if count.is_multiple_of(4) { 4 } else { 1 };
+    let width = vector_width(count);
     let mut program = Program::default();
     for window in context.windows(count, &[1])? {
         let vectors = window.len() / width;

@@ -9,6 +9,13 @@ pub use crate::kernel::{
 };
 use crate::{Error, Result};
 
+/// Neighbours along the innermost extent that an invocation takes at once: a vector of four where they divide it, or one.
+///
+/// Software Vulkan loads four values at once for little more than one.
+pub(crate) fn vector_width(extent: usize) -> usize {
+    if extent.is_multiple_of(4) { 4 } else { 1 }
+}
+
 /// The operands' specs and the limits, for [`super::Op::program`].
 #[derive(Debug)]
 pub struct OpContext<'a> {

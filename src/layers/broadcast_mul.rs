@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, run_length, sum_chunks};
+use crate::graph::program::vector_width;
 use crate::graph::{
     CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
@@ -50,7 +51,7 @@ impl Axes {
         if axes.len() > MAX_AXES {
             return Err(format!("{short:?} repeats along more axes of {long:?}, with others between, than supported"));
         }
-        let width = if axes[axes.len() - 1].extent.is_multiple_of(4) { 4 } else { 1 };
+        let width = vector_width(axes[axes.len() - 1].extent);
         Ok(Axes { axes, width })
     }
 

@@ -4,16 +4,12 @@
 use super::case::Case;
 use super::common::expect;
 use crate::Result;
-use crate::graph::program::WORKGROUP;
+use crate::graph::program::{WORKGROUP, vector_width};
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 
 /// Vectors of one invocation, at most, and workgroups that keep a GPU busy.
 const MOST_VECTORS: usize = 64;
 const ENOUGH_WORKGROUPS: usize = 1024;
-
-fn width(elements: usize) -> usize {
-    if elements.is_multiple_of(4) { 4 } else { 1 }
-}
 
 fn kernel(entry: &'static str, width: usize) -> Kernel {
     Kernel::new("commitment_loss.wgsl", entry).define("width", width as i64)
@@ -56,7 +52,7 @@ impl Op for StraightThrough {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let count = context.outputs[0].elements();
-        let width = width(count);
+        let width = vector_width(count);
         let mut program = Program::default();
         for window in context.windows(count, &[1])? {
             let vectors = window.len() / width;
@@ -136,7 +132,7 @@ impl Op for CommitmentLoss {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let count = context.inputs[0].elements();
-        let width = width(count);
+        let width = vector_width(count);
         let each = (count / width / (WORKGROUP * ENOUGH_WORKGROUPS)).clamp(1, MOST_VECTORS);
         let windows = context.windows(count, &[1])?;
         let groups_of = |window: &std::ops::Range<usize>| (window.len() / width).div_ceil(WORKGROUP * each);
@@ -213,7 +209,7 @@ impl Op for CommitmentLossBackward {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let count = context.inputs[0].elements();
-        let width = width(count);
+        let width = vector_width(count);
         let factor = 2.0 * self.weight / count as f32;
         let mut program = Program::default();
         for window in context.windows(count, &[1])? {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::reduce::run_length;
 use crate::Result;
-use crate::graph::program::WORKGROUP;
+use crate::graph::program::{WORKGROUP, vector_width};
 use crate::graph::{Kernel, OpContext, TensorSpec};
 
 /// Checks that `given` is f32, of shape `needed` and not empty; the message says both.
@@ -83,7 +83,7 @@ impl Rows {
 
     /// Channels that are loaded at once.
     pub fn width(&self) -> usize {
-        if self.channels.is_multiple_of(4) { 4 } else { 1 }
+        vector_width(self.channels)
     }
 
     /// Loads of a row.

@@ -5,6 +5,7 @@ use super::common::expect;
 use super::concat::slice;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
@@ -24,11 +25,6 @@ const PARTIAL_ELEMENTS: usize = 1 << 23;
 
 fn kernel(entry: &'static str, width: usize) -> Kernel {
     Kernel::new("gather.wgsl", entry).define("width", width as i64)
-}
-
-/// Channels of one invocation.
-fn width(channels: usize) -> usize {
-    if channels.is_multiple_of(4) { 4 } else { 1 }
 }
 
 fn check_index(index: &TensorSpec) -> Result<(), String> {
@@ -106,7 +102,7 @@ impl Op for Gather {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let y = &context.outputs[0];
         let channels = y.channels();
-        let width = width(channels);
+        let width = vector_width(channels);
         let mut program = Program::default();
         for window in context.windows(y.rows(), &[1, channels])? {
             let parameters = [window.len(), channels / width, context.inputs[0].rows()].map(|v| v as u32).to_vec();
@@ -183,7 +179,7 @@ impl Op for GatherBackward {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let (rows, channels) = (context.inputs[1].rows(), context.inputs[1].channels());
         let table = self.entries * channels;
-        let width = width(channels);
+        let width = vector_width(channels);
         let most = if context.limits.is_cpu { MOST_CHUNKS_CPU } else { MOST_CHUNKS };
         let fitting = PARTIAL_ELEMENTS.min(context.limits.max_storage_binding_bytes / WORD_BYTES) / table;
         let chunks = rows.div_ceil(ROWS_PER_CHUNK).min(most).min(fitting.max(1));

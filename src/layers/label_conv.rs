@@ -4,6 +4,7 @@ use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
@@ -30,11 +31,6 @@ fn volume(labels: &TensorSpec) -> Result<[usize; 4], String> {
         [n, x, y, z, SUB_VOXELS] if labels.dtype == DType::U32 && labels.elements() > 0 => Ok([n, 2 * x, 2 * y, 2 * z]),
         _ => Err(format!("labels are {labels} but must be u32 [N, X/2, Y/2, Z/2, 8]")),
     }
-}
-
-/// Channels of one invocation.
-fn width(channels: usize) -> usize {
-    if channels.is_multiple_of(4) { 4 } else { 1 }
 }
 
 fn kernel(entry: &'static str, width: usize) -> Kernel {
@@ -119,7 +115,7 @@ impl Op for LabelConv {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let [n, x, y, z] = volume(&context.inputs[0]).map_err(crate::Error::Shape)?;
         let channels = context.outputs[0].channels();
-        let (width, voxels) = (width(channels), x * y * z);
+        let (width, voxels) = (vector_width(channels), x * y * z);
         let mut program = Program::default();
         for window in context.windows(n, &[voxels, voxels * channels])? {
             let words = [x, y, z, window.len() * x * y, channels / width, context.inputs[1].shape[0]];
@@ -222,7 +218,7 @@ impl Op for LabelConvBackward {
         let chunks = longest.div_ceil(rows_per_chunk(longest)).min(most_chunks);
 
         // A GPU needs the more invocations.
-        let width = if context.limits.is_cpu { width(channels) } else { 1 };
+        let width = if context.limits.is_cpu { vector_width(channels) } else { 1 };
         let mut program = Program::default();
         let slot = program.scratch(chunks * stride);
         for window in windows {

@@ -4,6 +4,7 @@ use super::case::Case;
 use super::common::expect;
 use super::reduce::{Chunks, sum_chunks};
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{
     CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec, WORD_BYTES,
 };
@@ -29,11 +30,6 @@ fn cells_of(labels: &TensorSpec) -> Result<&[usize], String> {
 
 fn with_channels(cells: &[usize], channels: usize) -> Vec<usize> {
     cells.iter().copied().chain([channels]).collect()
-}
-
-/// Channels of one invocation.
-fn width(channels: usize) -> usize {
-    if channels.is_multiple_of(4) { 4 } else { 1 }
 }
 
 fn kernel(entry: &'static str, classes: usize, width: usize) -> Kernel {
@@ -106,7 +102,7 @@ impl Op for LabelTable {
         let (table, y) = (&context.inputs[1], &context.outputs[0]);
         let (frames, channels) = (y.shape[0], y.channels());
         let cells = y.rows() / frames;
-        let width = width(channels);
+        let width = vector_width(channels);
         let mut program = Program::default();
         for window in context.windows(frames, &[cells * SUB_VOXELS, cells * channels])? {
             let parameters = [window.len() * cells, channels / width].map(|v| v as u32).to_vec();
@@ -210,7 +206,7 @@ impl Op for LabelTableBackward {
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
 
         // A GPU needs the more invocations.
-        let width = if context.limits.is_cpu { width(channels) } else { 1 };
+        let width = if context.limits.is_cpu { vector_width(channels) } else { 1 };
         let mut program = Program::default();
         let slot = program.scratch(chunks_of(longest * cells_per_frame).0 * stride);
         for window in windows {

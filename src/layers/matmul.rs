@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{CpuTensor, DType, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
 /// Longest inner dimension: an invocation adds all of it.
@@ -76,11 +77,6 @@ struct Lie {
     row: usize,
 }
 
-/// How an operand's numbers are loaded: one or four at a time.
-fn width(extent: usize) -> usize {
-    if extent.is_multiple_of(4) { 4 } else { 1 }
-}
-
 /// Rows or columns of an invocation's block: what loads and computes least, in fours where they lie so `in_fours`.
 fn block(extent: usize, in_fours: bool) -> usize {
     let sizes = (1..=MOST).filter(|size| !in_fours || size.is_multiple_of(4));
@@ -131,9 +127,9 @@ impl Matmul {
             let rows = block(e.m, self.transpose_a && e.m.is_multiple_of(4));
             ("matmul_blocked", [rows, block(e.n, e.n.is_multiple_of(4))])
         };
-        let across = |extent: usize, size: usize| if size.is_multiple_of(4) { width(extent) } else { 1 };
-        let a_width = if self.transpose_a { across(e.m, size[0]) } else { width(e.k) };
-        let b_width = if self.transpose_b { width(e.k) } else { across(e.n, size[1]) };
+        let across = |extent: usize, size: usize| if size.is_multiple_of(4) { vector_width(extent) } else { 1 };
+        let a_width = if self.transpose_a { across(e.m, size[0]) } else { vector_width(e.k) };
+        let b_width = if self.transpose_b { vector_width(e.k) } else { across(e.n, size[1]) };
         let kernel = Kernel::new("matmul.wgsl", entry)
             .define("transpose_a", self.transpose_a)
             .define("transpose_b", self.transpose_b)
@@ -144,7 +140,7 @@ impl Matmul {
             return (kernel, size);
         }
         let has_vectors = !self.transpose_a || self.transpose_b;
-        let step = if has_vectors { width(e.k) } else { 1 };
+        let step = if has_vectors { vector_width(e.k) } else { 1 };
         (kernel.define("bm", size[0] as i64).define("bn", size[1] as i64).define("step", step as i64), size)
     }
 }

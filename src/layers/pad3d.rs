@@ -3,6 +3,7 @@
 use super::case::Case;
 use super::common::expect;
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
 /// Most padded cells that copy one cell: the backward pass adds them in one invocation.
@@ -85,7 +86,7 @@ fn program(context: &OpContext, entry: &'static str, padding: &Padding, shapes: 
     let frames = shapes[0][0];
     let units = [context.inputs[0].elements() / frames, context.outputs[0].elements() / frames];
     let channels = shapes[0][4];
-    let width = if channels.is_multiple_of(4) { 4 } else { 1 };
+    let width = vector_width(channels);
     let mut program = Program::default();
     for window in context.windows(frames, &units)? {
         let count = window.len() * units[1] / width;

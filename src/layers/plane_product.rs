@@ -4,6 +4,7 @@ use super::case::Case;
 use super::common::{expect, frame_windows};
 use super::reduce::{Chunks, run_length, sum_chunks};
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 
 /// Names of the space-time planes.
@@ -54,7 +55,7 @@ impl Sizes {
 
     /// Channels of one invocation.
     fn width(&self) -> usize {
-        if self.channels.is_multiple_of(4) { 4 } else { 1 }
+        vector_width(self.channels)
     }
 
     fn kernel(&self, entry: &'static str) -> Kernel {

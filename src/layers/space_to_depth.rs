@@ -4,6 +4,7 @@
 use super::case::Case;
 use super::common::expect;
 use crate::Result;
+use crate::graph::program::vector_width;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
 /// `deep[n, block, (sub, c)] = volume[n, stride * block + sub - before, c]`, zero outside of the volume: each block of `stride`
@@ -127,7 +128,7 @@ impl Op for Rearrange {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let layout = self.layout(&context.inputs[0].shape);
-        let width = if layout.channels.is_multiple_of(4) { 4 } else { 1 };
+        let width = vector_width(layout.channels);
         let [sx, sy, sz] = self.stride.map(|extent| extent as i64);
         let kernel = Kernel::new("space_to_depth.wgsl", self.name()).define("width", width as i64);
         let kernel = kernel.define("sx", sx).define("sy", sy).define("sz", sz);
