@@ -75,6 +75,7 @@ pub fn run(args: Args) -> Result<()> {
     mark.clear()?;
     console.end();
     model.context.save_pipeline_cache();
+    say!("{}", model.dataset.about())?;
     say!("exported {} clips to {}", clips.len(), args.out.display())?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use sep4d::view::{ClassStyle, ComparedFrame, Geometry, Headless, PictureInput, T
 use sep4d::{Error, Result};
 
 use super::model::{self, Model};
-use super::output::say;
+use super::output::{say, tell};
 use super::signals;
 
 /// Draw original, reconstruction and error: a sheet (PNG) and an animation (GIF)
@@ -62,6 +62,7 @@ pub fn run(args: Args) -> Result<()> {
         gif(&mut renderer, input, &animation)?;
         say!("{}", animation.display())
     })?;
+    tell(&drawing.data);
     drawing.context.save_pipeline_cache();
     Ok(())
 }
@@ -76,6 +77,8 @@ pub struct Drawing {
     pub captions: Vec<String>,
     /// What is written below the title.
     caption: String,
+    /// What the first run's data were recognised as.
+    data: String,
     /// Where the first run keeps pictures.
     renders: PathBuf,
     classes: Arc<ClassSet>,
@@ -112,6 +115,7 @@ impl Drawing {
         };
         let mut captions = vec![format!("{}, mIoU {}", name(&args.run), percent(miou(&clip)))];
         let (context, renders) = (model.context.clone(), model.folder.renders());
+        let about = model.dataset.about();
         let mut clips = vec![clip];
         for run in others {
             let args = model::Args {
@@ -140,7 +144,7 @@ impl Drawing {
             captions.push(format!("{}, mIoU {}", name(run), percent(miou(&clip))));
             clips.push(clip);
         }
-        Ok(Drawing { context, clips, captions, caption, renders, classes, grid })
+        Ok(Drawing { context, clips, captions, caption, data: about, renders, classes, grid })
     }
 
     /// Gives `draw` what there is to draw, of at most `rows` frames on a sheet.
