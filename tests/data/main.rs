@@ -1,0 +1,10 @@
+//! Reading data sets, and generating them.
+
+#![allow(clippy::unwrap_used)]
+
+mod carla_sc;
+mod check;
+mod files;
+mod formats;
+mod layout;
+mod synth;

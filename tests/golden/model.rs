@@ -1,0 +1,386 @@
+//! SEP-4D, its variants and DynamicCity as a whole against the independent PyTorch implementations in `tests/golden`.
+
+use std::sync::Arc;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use sep4d::data::batch::{Batch, to_blocked};
+use sep4d::gpu::{Context, DeviceChoice};
+use sep4d::graph::execute::{Executor, Memory};
+use sep4d::graph::interpret::{self, Values};
+use sep4d::graph::plan::Plan;
+use sep4d::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
+use sep4d::layers::pointwise::weighted_sum;
+use sep4d::layers::segmentation_loss::segmentation_loss;
+use sep4d::models::dynamic_city::DYNAMIC_CITY;
+use sep4d::models::sep4d::SEP4D;
+use sep4d::models::{BatchShape, Built, Mode, ModelConfig, Terms};
+use sep4d::selftest::relative_error;
+use sep4d::train::session::{LossWeights, NamedTensor, Session, StepConfig, TrainingState};
+
+const CLASSES: usize = 11;
+const SEED: u32 = 7;
+
+/// The variants of the second fixture, with what makes the model one.
+const VARIANTS: [(&str, &str); 7] = [
+    ("concat", "model.fusion"),
+    ("conv1d", "model.fusion"),
+    ("mlp", "model.fusion"),
+    ("averaging", "model.fusion"),
+    ("dynamic", "model.fusion"),
+    ("conv3d_se", "model.encoder"),
+    ("bev", "model.encoder"),
+];
+
+/// A fixture's figures of one model.
+struct Golden {
+    bytes: Vec<u8>,
+    /// What its names begin with, unless all variants share what they name.
+    prefix: String,
+    config: ModelConfig,
+    shape: BatchShape,
+    /// Weight of the divergence in the loss.
+    kl: f32,
+}
+
+impl Golden {
+    /// SEP-4D itself: C = 4, D = 6, hid = 8, hr = 4.
+    fn load() -> Golden {
+        let shape = BatchShape { batch: 2, frames: 3, size: [8, 6, 4] };
+        Golden::read("model", "", ModelConfig::of(&SEP4D, 0), shape, 0.005)
+    }
+
+    /// It and all its variants, and DynamicCity of two sizes.
+    fn all() -> impl Iterator<Item = Golden> {
+        let narrow =
+            [("model.latent_channels", 3), ("model.plane_features", 4), ("model.hidden", 6), ("model.head", 4)];
+        let variant = move |(name, key): (&'static str, &str)| {
+            let config = ModelConfig::of(&SEP4D, 0).with(&narrow).unwrap().with_choice(key, name).unwrap();
+            Golden::read("variants", name, config, BatchShape { batch: 2, frames: 3, size: [12, 8, 4] }, 0.005)
+        };
+        let city = |(name, widths, shape): (&str, [usize; 7], BatchShape)| {
+            let keys = ["latent_channels", "query_channels", "hidden", "head", "mlp", "depth", "heads"];
+            let keys = keys.map(|key| format!("model.{key}"));
+            let mut values: Vec<(&str, usize)> = keys.iter().map(String::as_str).zip(widths).collect();
+            values.push(("model.dropout", 0));
+            let config = ModelConfig::of(&DYNAMIC_CITY, 0).with(&values).unwrap();
+            Golden::read("rivals", name, config, shape, 0.0015)
+        };
+        let cities = [
+            ("dynamic_city_1", [4, 6, 6, 4, 8, 2, 2], BatchShape { batch: 2, frames: 4, size: [10, 6, 4] }),
+            ("dynamic_city_2", [6, 5, 7, 3, 5, 1, 3], BatchShape { batch: 1, frames: 6, size: [4, 10, 6] }),
+        ];
+        std::iter::once(Golden::load()).chain(VARIANTS.into_iter().map(variant)).chain(cities.into_iter().map(city))
+    }
+
+    fn read(fixture: &str, name: &str, config: ModelConfig, shape: BatchShape, kl: f32) -> Golden {
+        let path = format!("{}/tests/golden/{fixture}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
+        Golden { bytes: std::fs::read(path).unwrap(), prefix, config, shape, kl }
+    }
+
+    /// The name in the file, if there is such a tensor.
+    fn name(&self, name: &str) -> Option<String> {
+        let own = format!("{}{name}", self.prefix);
+        let tensors = self.tensors();
+        [own, name.to_owned()].into_iter().find(|name| tensors.tensor(name).is_ok())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.name(name).is_some()
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(&self.name(name).expect(name)).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
+        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        self.f32(name).into_iter().map(f64::from).collect()
+    }
+
+    /// Labels `[N, X', Y', Z', 8]`.
+    fn labels(&self) -> Vec<u8> {
+        let tensors = self.tensors();
+        let plain = tensors.tensor(&self.name("labels").unwrap()).unwrap();
+        let size = self.shape.size;
+        plain.data().chunks(size.iter().product()).flat_map(|frame| to_blocked(frame, size)).collect()
+    }
+
+    /// The same, four to a word.
+    fn label_words(&self) -> Vec<f64> {
+        let word = |bytes: &[u8]| f64::from(u32::from_le_bytes(bytes.try_into().unwrap()));
+        self.labels().chunks(4).map(word).collect()
+    }
+
+    /// Parameters whose gradient is rounding noise, because they have no effect.
+    fn no_effect(&self) -> Vec<String> {
+        let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        metadata["no_effect"].split(' ').filter_map(|name| name.strip_prefix(&self.prefix)).map(str::to_owned).collect()
+    }
+
+    fn parameter(&self, name: &str) -> Vec<f32> {
+        self.f32(&format!("param.{name}"))
+    }
+}
+
+/// Logits in blocked order from the fixture's `[N, X, Y, Z, K]`.
+fn blocked_logits(golden: &Golden) -> Vec<f64> {
+    let plain = golden.f64("eval.logits");
+    let voxels: usize = golden.shape.size.iter().product();
+    let frames = plain.len() / (voxels * CLASSES);
+    let rows: Vec<usize> = (0..frames * voxels).collect();
+    let order: Vec<usize> = rows.chunks(voxels).flat_map(|frame| to_blocked(frame, golden.shape.size)).collect();
+    order.iter().flat_map(|row| plain[row * CLASSES..(row + 1) * CLASSES].to_vec()).collect()
+}
+
+struct Training {
+    graph: Graph,
+    model: Built,
+    rng: TensorId,
+    class_weights: TensorId,
+    losses: [TensorId; 4],
+}
+
+fn training_graph(golden: &Golden) -> Training {
+    let mut g = Graph::new();
+    let class_weights = g.input("class_weights", TensorSpec::f32(&[CLASSES]));
+    let rng = g.input("rng", TensorSpec::u32(&[3]));
+    let model = golden.config.build(&mut g, &golden.shape, Mode::Train { rng }).unwrap();
+    let (ce, lovasz) = segmentation_loss(&mut g, model.logits, model.labels, class_weights).unwrap();
+    let [("kl", kl)] = model.losses[..] else { panic!("{:?}", model.losses) };
+    let total = weighted_sum(&mut g, &[(1.0, ce), (1.0, lovasz), (golden.kl, kl)]).unwrap();
+    let seed = g.constant("d_loss", &[1], vec![1.0]).unwrap();
+    g.backward(&[(total, seed)], &[]).unwrap();
+    let losses = [total, ce, lovasz, kl];
+    losses.iter().for_each(|&loss| g.keep(loss));
+    Training { graph: g, model, rng, class_weights, losses }
+}
+
+/// The kernels that a model may run with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Family {
+    Own,
+    Other,
+    /// A GPU's, by Winograd's algorithm wherever a tuner may choose it.
+    Winograd,
+    /// Its own, where no two bindings may overlap.
+    Apart,
+}
+
+fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<Memory>) {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let own = context.limits();
+    let mut limits = KernelLimits {
+        is_cpu: own.is_cpu == matches!(family, Family::Own | Family::Apart),
+        forbids_aliasing: family == Family::Apart,
+        ..own.clone()
+    };
+    if family == Family::Winograd {
+        limits.is_cpu = false;
+        let choices = graph.forced_tunings(&limits).into_iter().flatten();
+        limits.tuning = choices.filter(|(_, name)| name.starts_with("Winograd")).collect();
+        // The narrow variants have none.
+        assert!(limits.tuning.len() > 3 || !golden.prefix.is_empty(), "{:?}", limits.tuning);
+    }
+    let plan = Plan::new(graph, &limits).unwrap();
+    let memory = Memory::new(&context, &[&plan]).unwrap();
+    let mut block = vec![0.0; graph.block_elements(Block::Parameters)];
+    for p in graph.parameters() {
+        block[p.offset..p.offset + p.elements()].copy_from_slice(&golden.parameter(&p.name));
+    }
+    memory.write_block(Block::Parameters, &block).unwrap();
+    (Executor::new(&context, graph.clone(), plan, &memory).unwrap(), memory)
+}
+
+fn twin_values(graph: &Graph, golden: &Golden) -> Values {
+    let mut values = Values::default();
+    for (i, p) in graph.parameters().iter().enumerate() {
+        let (tensor, _) = graph.parameter_tensors(i);
+        values.set(graph, tensor.unwrap(), golden.f64(&format!("param.{}", p.name)));
+    }
+    values
+}
+
+#[test]
+fn every_parameter_has_its_pytorch_name_and_shape() {
+    for golden in Golden::all() {
+        let mut graph = Graph::new();
+        golden.config.build(&mut graph, &golden.shape, Mode::Look).unwrap();
+        let tensors = golden.tensors();
+        for p in graph.parameters() {
+            let name = golden.name(&format!("param.{}", p.name));
+            let name = name.unwrap_or_else(|| panic!("{}{} is not PyTorch's", golden.prefix, p.name));
+            assert_eq!(tensors.tensor(&name).unwrap().shape(), p.shape, "{name}");
+        }
+        let own = format!("{}param.", golden.prefix);
+        for name in tensors.names().into_iter().filter_map(|name| name.strip_prefix(&own)) {
+            assert!(graph.parameters().iter().any(|p| p.name == name), "{}{name} is missing", golden.prefix);
+        }
+    }
+}
+
+#[test]
+fn presets_have_the_published_parameter_counts() {
+    for (hidden, count) in [(128, 1_215_095), (64, 508_215)] {
+        let config = ModelConfig::of(&SEP4D, 3).with(&[("model.hidden", hidden)]).unwrap();
+        let mut graph = Graph::new();
+        config.build(&mut graph, &Golden::load().shape, Mode::Look).unwrap();
+        assert_eq!(graph.parameter_count(), count);
+    }
+}
+
+#[test]
+fn logits_agree() {
+    for golden in Golden::all() {
+        let expected = blocked_logits(&golden);
+        let mut graph = Graph::new();
+        let model = golden.config.build(&mut graph, &golden.shape, Mode::Look).unwrap();
+        graph.keep(model.logits);
+
+        let mut values = twin_values(&graph, &golden);
+        values.set(&graph, model.label_bytes, golden.label_words());
+        interpret::run(&graph, &mut values).unwrap();
+        // The variants' are those of the first clip.
+        let twin = relative_error(&values.get(&graph, model.logits).unwrap()[..expected.len()], &expected);
+
+        let (executor, _memory) = on_device(&graph, &golden, Family::Own);
+        executor.write(model.label_bytes, &golden.labels()).unwrap();
+        executor.run().unwrap();
+        let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
+        let device = relative_error(&logits[..expected.len()], &expected);
+        println!("{}logits: twin {twin:.1e}, device {device:.1e}", golden.prefix);
+        assert!(twin < 1e-6 && device < 1e-4, "{}logits deviate by {twin} and {device}", golden.prefix);
+    }
+}
+
+#[test]
+fn losses_and_gradients_agree() {
+    for golden in Golden::all() {
+        let training = training_graph(&golden);
+        let mut values = twin_values(&training.graph, &golden);
+        values.set(&training.graph, training.model.label_bytes, golden.label_words());
+        values.set(&training.graph, training.rng, [SEED, 0, 0].map(f64::from).to_vec());
+        values.set(&training.graph, training.class_weights, golden.f64("class_weights"));
+        interpret::run(&training.graph, &mut values).unwrap();
+        for family in [Family::Own, Family::Other, Family::Winograd, Family::Apart] {
+            losses_and_gradients(&golden, &training, &values, family);
+        }
+    }
+}
+
+/// Compares the twin's `values`, and what a device computes with the kernels of `family`, with the figures.
+fn losses_and_gradients(golden: &Golden, training: &Training, values: &Values, family: Family) {
+    let Training { graph, model, rng, class_weights, losses } = training;
+    let (executor, memory) = on_device(graph, golden, family);
+    executor.write(model.label_bytes, &golden.labels()).unwrap();
+    executor.write(*rng, &[SEED, 0, 0]).unwrap();
+    executor.write(*class_weights, &golden.f32("class_weights")).unwrap();
+    executor.run().unwrap();
+
+    for (loss, name) in losses.iter().zip(["total", "ce", "lovasz", "kl"]) {
+        let name = format!("loss.{name}");
+        let expected = golden.f64(&name)[0];
+        let twin = values.get(graph, *loss).unwrap()[0];
+        let device = f64::from(executor.read::<f32>(*loss).unwrap()[0]);
+        println!("{}{name}: {expected} twin {twin} device {device}", golden.prefix);
+        assert!((twin - expected).abs() < 1e-6 * expected.abs(), "{name}: {twin} instead of {expected}");
+        assert!((device - expected).abs() < 1e-4 * expected.abs(), "{name}: {device} instead of {expected}");
+    }
+
+    let no_effect = golden.no_effect();
+    let block = memory.read_block(Block::Gradients).unwrap();
+    let mut worst = (0.0, 0.0, String::new());
+    // The fixture of the variants leaves out the largest.
+    let stored = |name: &str| golden.has(&format!("grad.{name}")) || golden.prefix.is_empty();
+    for (i, p) in graph.parameters().iter().enumerate().filter(|(_, p)| stored(&p.name)) {
+        let expected = golden.f64(&format!("grad.{}", p.name));
+        let device: Vec<f64> = block[p.offset..p.offset + p.elements()].iter().map(|&v| f64::from(v)).collect();
+        let twin = values.get(graph, graph.parameter_tensors(i).1.unwrap()).unwrap();
+        if no_effect.contains(&p.name) {
+            let norm = device.iter().map(|v| v * v).sum::<f64>().sqrt();
+            assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
+            continue;
+        }
+        let errors = (relative_error(twin, &expected), relative_error(&device, &expected));
+        assert!(errors.0 < 1e-5 && errors.1 < 1e-3, "{}{}: {errors:?}", golden.prefix, p.name);
+        if errors.1 > worst.1 {
+            worst = (errors.0, errors.1, p.name.clone());
+        }
+    }
+    println!("{}worst gradient: {worst:?}", golden.prefix);
+}
+
+#[test]
+fn reconstructions_are_the_largest_logits_in_plain_order() {
+    let golden = Golden::load();
+    let mut session = session(&golden);
+    let batch = batch(&golden);
+    let plain = golden.f32("eval.logits");
+    let largest = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u8;
+    let expected: Vec<u8> = plain.chunks(CLASSES).map(largest).collect();
+
+    let mut labels = Vec::new();
+    for (labels_of_clip, observed) in
+        batch.labels.chunks(batch.labels.len() / 2).zip(batch.observed.chunks(batch.labels.len() / 2))
+    {
+        let clip = Batch { labels: labels_of_clip.to_vec(), observed: observed.to_vec(), batch: 1, ..batch.clone() };
+        let latents = session.inference().encode(&clip).unwrap();
+        let means: Vec<Vec<f32>> = latents.into_iter().map(|latent| latent.mu).collect();
+        labels.extend(session.inference().decode(&means).unwrap().into_iter().map(|likely| likely.classes()[0]));
+    }
+    assert_eq!(labels, expected);
+
+    let truth: Vec<u8> = golden.tensors().tensor("labels").unwrap().data().to_vec();
+    let voxels: usize = golden.shape.size.iter().product();
+    let mut confusion = vec![0u64; 6 * 11 * 11];
+    for (i, (&truth, &predicted)) in truth.iter().zip(&expected).enumerate() {
+        confusion[(i / voxels * 11 + usize::from(truth)) * 11 + usize::from(predicted)] += 1;
+    }
+    assert_eq!(session.inference().evaluate(&batch).unwrap().confusion, confusion);
+}
+
+fn batch(golden: &Golden) -> Batch {
+    let labels = golden.labels();
+    let observed = vec![1; labels.len()];
+    let BatchShape { batch, frames, size } = golden.shape;
+    Batch { labels, observed, poses: None, batch, frames, size }
+}
+
+/// A session that starts from the fixture's parameters.
+fn session(golden: &Golden) -> Session {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
+    let step = StepConfig {
+        weights: LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", golden.kl)]) },
+        ..StepConfig::default()
+    };
+    let weights = golden.f32("class_weights");
+    let mut session = Session::new(&context, &golden.config, &golden.shape, &step, &weights, u64::from(SEED)).unwrap();
+    let fresh = session.export().unwrap();
+    let parameters: Vec<NamedTensor> =
+        fresh.parameters.iter().map(|p| NamedTensor { values: golden.parameter(&p.name), ..p.clone() }).collect();
+    session.import(&TrainingState { parameters, ..fresh }).unwrap();
+    session
+}
+
+#[test]
+fn ten_adam_losses_agree() {
+    for golden in Golden::all() {
+        let mut session = session(&golden);
+        let batch = batch(&golden);
+        for (step, expected) in golden.f32("adam.losses").into_iter().enumerate() {
+            session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
+            let loss = session.report().unwrap().loss;
+            let step = format!("{}step {step}", golden.prefix);
+            println!("{step}: {loss} against {expected}");
+            assert!((loss - expected).abs() <= 1e-4 * expected, "{step}: {loss} instead of {expected}");
+        }
+    }
+}

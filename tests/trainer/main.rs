@@ -1,0 +1,11 @@
+//! Runs as the trainer makes them.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod memory_budget;
+mod mixed_precision;
+mod resume;
+mod serve;
