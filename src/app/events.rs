@@ -168,7 +168,7 @@ impl App {
     fn take_source(&mut self, source: Source) {
         let state = &mut self.state;
         state.leave_run();
-        state.rivals.leave_clips();
+        state.leave_clip();
         state.recent.opened(&source.root);
         state.run = None;
         state.resumable = None;
@@ -178,7 +178,6 @@ impl App {
         state.draft.data.root = source.root.clone();
         state.page = Page::Workspace;
         state.playback.playing = false;
-        state.selected = None;
         state.wanted_clip = source.held_out.len() / 2;
         for warning in source.held_out.warnings() {
             state.notices.add(Severity::Warning, warning.clone());
@@ -210,9 +209,8 @@ impl App {
             (source.root.clone(), set.split(), set.options().clone(), set.len())
         };
         if state.source.as_ref().map(clips) != Some(clips(&run.source)) {
-            state.selected = None;
+            state.leave_clip();
             state.wanted_clip = run.source.held_out.len() / 2;
-            state.rivals.leave_clips();
         }
         state.source = Some(run.source);
         state.run = Some(run.folder.clone());

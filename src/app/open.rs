@@ -154,10 +154,10 @@ impl App {
 
     pub(super) fn take_example(&mut self, run: OpenedRun) {
         if self.state.source.is_none() {
-            // What is trained next is not the example again.
-            let draft = self.state.draft.clone();
+            // What is trained next is not the example again, and its clip is in view already.
+            let (draft, shown) = (self.state.draft.clone(), self.state.shown.take());
             self.show_run(run);
-            self.state.draft = draft;
+            (self.state.draft, self.state.shown) = (draft, shown);
         }
     }
 

@@ -137,6 +137,13 @@ impl State {
         self.engine.leave();
     }
 
+    /// Takes the clip out of the views, because those of other data come; nothing of it may be taken for theirs.
+    pub fn leave_clip(&mut self) {
+        self.shown = None;
+        self.selected = None;
+        self.rivals.leave_clips();
+    }
+
     /// Puts another clip, or another reconstruction of it, into the views.
     pub fn show(&mut self, shown: Shown) {
         let (clip, frames) = (shown.clip, shown.frames);

@@ -90,7 +90,12 @@ impl Viewports {
     /// Draws one view, as large as there is room, and obeys the pointer.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut State, pane: Pane) -> Option<Response> {
         let Some(shown) = &state.shown else {
-            widgets::empty(ui, "Open a data set or a run, or generate a town.");
+            let hint = match state.source {
+                Some(_) if state.jobs.list().is_empty() => "The clip could not be read.",
+                Some(_) => "One moment: reading the clip…",
+                None => "Open a data set or a run, or generate a town.",
+            };
+            widgets::empty(ui, hint);
             return None;
         };
         if !pane.has_content(state) {
