@@ -79,15 +79,15 @@ fn sync_folder(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what writers of [`AtomicFile`] that were killed have left in `folder`. Only for a folder in which nobody else
-/// writes now.
-pub fn remove_leftovers(folder: &Path) {
+/// Removes what writers of [`AtomicFile`] that were killed have left in `folder` of the files that `is_ours` names. Only for a
+/// folder in which nobody else writes now.
+pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(|entry| entry.ok()) {
         let name = entry.file_name();
         let is_leftover =
             name.to_str().and_then(|name| name.strip_prefix('.')?.rsplit_once('.')).is_some_and(|(file, random)| {
-                file.contains('.')
+                is_ours(file)
                     && random.len() == RANDOM_CHARACTERS
                     && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
             });
@@ -298,6 +298,7 @@ impl IncompleteMark {
     pub fn set(folder: &Path, command: &str) -> Result<IncompleteMark> {
         let is_new = !folder.exists();
         make_folder(folder)?;
+        remove_leftovers(folder, |file| file == INCOMPLETE);
         let path = folder.join(INCOMPLETE);
         // A mark that is there already needs no space on a full disk.
         if !path.exists() {

@@ -109,8 +109,9 @@ impl RunFolder {
 
     /// Removes what a writer that was killed has left. Only for who holds the lock.
     pub fn remove_leftovers(&self) {
-        remove_leftovers(&self.path);
-        remove_leftovers(&self.path.join("checkpoints"));
+        for folder in [&self.path, &self.path.join("checkpoints")] {
+            remove_leftovers(folder, |file| file.contains('.'));
+        }
     }
 
     /// What the checkpoints up to `step`, the newest of use, amount to. Its save may have been cut off before the index.

@@ -177,4 +177,11 @@ fn a_town_is_known_again_by_its_options_and_only_when_it_is_whole() {
     assert!(!synth::is_written(folder.path(), &SynthOptions { seed: 1, ..options.clone() }));
     std::fs::write(folder.path().join("INCOMPLETE.txt"), "").unwrap();
     assert!(!synth::is_written(folder.path(), &options));
+    // What a kill leaves goes; what looks like it and is somebody's stays.
+    let hidden = |name: &str| folder.path().join(name);
+    std::fs::write(hidden(".INCOMPLETE.txt.a1B2c3"), "").unwrap();
+    std::fs::write(hidden(".notes.txt.backup"), "").unwrap();
+    synth::write(folder.path(), &options, |_| {}).unwrap();
+    assert!(synth::is_written(folder.path(), &options));
+    assert!(!hidden(".INCOMPLETE.txt.a1B2c3").exists() && hidden(".notes.txt.backup").exists());
 }

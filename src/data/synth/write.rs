@@ -88,7 +88,7 @@ fn subseed(seed: u64, town: u32, part: u32) -> u64 {
 fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMark)> {
     let base = out.join("Cartesian");
     check_can_be_folder(out)?;
-    // The marker is the first file written, so a folder with the mark alone was given up before it.
+    // The marker comes before anything but the mark, so a folder with the mark alone was given up before it.
     if !is_vacant(out)? && !out.join(MARKER).is_file() {
         return Err(Error::Usage(format!(
             "{} is not empty and was not written by `sep4d synth`; choose another folder or empty it",
@@ -96,6 +96,7 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMar
         )));
     }
     let mark = IncompleteMark::set(out, "sep4d synth")?;
+    write_file(&out.join(MARKER), marker(options).as_bytes())?;
     for split in [Split::Train, Split::Val, Split::Test] {
         let folder = base.join(split.folder());
         if folder.exists() {
@@ -103,7 +104,6 @@ fn prepare(out: &Path, options: &SynthOptions) -> Result<(PathBuf, IncompleteMar
         }
     }
     make_folder(&base)?;
-    write_file(&out.join(MARKER), marker(options).as_bytes())?;
     Ok((base, mark))
 }
 
