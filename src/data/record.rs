@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Result;
-use crate::files::{cache_folder, make_folder, read_at_most, unreadable, write_atomically};
+use crate::files::{cache_folder, make_folder, read_at_most, remove_leftovers, unreadable, write_atomically};
 use crate::hash::Fingerprint;
 
 /// No record is larger than this.
@@ -56,7 +56,11 @@ pub(super) fn load<R: DeserializeOwned>(path: &Path) -> Option<R> {
 pub(super) fn store(places: &[PathBuf], record: &impl Serialize) -> bool {
     let Ok(bytes) = serde_json::to_vec(record) else { return false };
     let keep = |place: &PathBuf| -> Result<()> {
-        place.parent().map_or(Ok(()), make_folder)?;
+        if let (Some(folder), Some(name)) = (place.parent(), place.file_name()) {
+            make_folder(folder)?;
+            // Of whoever was killed at this; another who is at it now finds the next place.
+            remove_leftovers(folder, |file| file == name);
+        }
         write_atomically(place, &bytes)
     };
     places.iter().any(|place| keep(place).is_ok())
@@ -65,6 +69,15 @@ pub(super) fn store(places: &[PathBuf], record: &impl Serialize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_takes_the_place_of_what_a_kill_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, left) = (dir.path().join(".sep4d-x.json"), dir.path().join("..sep4d-x.json.a1B2c3"));
+        fs::write(&left, "").unwrap();
+        assert!(store(std::slice::from_ref(&place), &7));
+        assert_eq!((load::<u32>(&place), left.exists()), (Some(7), false));
+    }
 
     #[test]
     fn a_fingerprint_changes_with_name_size_and_time() {
