@@ -56,7 +56,7 @@ fn bench_pass(criterion: &mut Criterion, context: &Arc<Context>, (x, outputs, la
         Layer::Transposed(_) => "conv_transpose3d k4 s2 p1",
     };
     let layer = Convolution { x: x.to_vec(), outputs, layer };
-    let cores = match context.limits().is_cpu {
+    let cores = match context.limits().is_software {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => 1,
     };

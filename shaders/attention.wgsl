@@ -2,15 +2,13 @@
 // loads {{ vector }} at a time. It owns {{ block }} tokens and walks over the others in tiles of {{ tile }}. With {{ lanes }} lanes > 1 a workgroup is one
 // subgroup of as many invocations, which own tokens of the same sequence and load a tile together.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% if dropout %}
 {% include "common/philox.wgsl" %}
 {% endif %}
 {% set channels = width * group %}
 {% set vectors = channels // vector %}
 {% macro values(element) %}{{ "vec4<" ~ element ~ ">" if vector == 4 else element }}{% endmacro %}
-{% macro tensor(binding, name, type) %}
-@group(0) @binding({{ binding }}) var<storage, read_write> {{ name }}: array<{{ type }}>;
-{% endmacro %}
 alias Value = {{ values("f32") }};
 
 struct Parameters {
@@ -36,7 +34,7 @@ struct Parameters {
     kept: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 
 const LOWEST: f32 = -1e30;
 const LOG2_E: f32 = 1.4426950408889634;
@@ -60,7 +58,7 @@ var {{ name }}_{{ i }}_{{ v }} = Value(0.0);
 if is_own_{{ i }} {
     {% for name in names %}
     {% for v in range(vectors) %}
-    {{ name }}_{{ i }}_{{ v }} = Value({{ name }}[own_{{ i }} + {{ v }}u]);
+    {{ name }}_{{ i }}_{{ v }} = load_{{ name }}(own_{{ i }} + {{ v }}u);
     {% endfor %}
     {% endfor %}
 }
@@ -74,9 +72,9 @@ var {{ name }}_{{ i }}_{{ c }} = 0.0;
 {% endfor %}
 {% endmacro %}
 {# Stores the sums of own token i at `to`, each times `factor`, or the factor of its head. #}
-{% macro store(target, type, name, i, factor) %}
+{% macro store(target, name, i, factor) %}
 {% for v in range(vectors) %}
-{{ target }}[to + {{ v }}u] = {{ type }}(Value(
+store_{{ target }}(to + {{ v }}u, Value(
     {%- for c in range(v * vector, (v + 1) * vector) %}{{ name }}_{{ i }}_{{ c }} * {{ factor }}{{ "_" ~ c // width if factor == "factor" }}{{ ", " if not loop.last }}{% endfor %}));
 {% endfor %}
 {% endmacro %}
@@ -93,7 +91,7 @@ if {{ first }} + token_{{ l }} < {{ end }} {
     let from_{{ l }} = (s * {{ count }} + {{ first }} + token_{{ l }}) * p.stride + vector_{{ l }};
     {% for name in names %}
     {% for v in range(1 if lanes > 1 else vectors) %}
-    {{ name }}_{{ l }}_{{ v }} = Value({{ name }}[from_{{ l }} + {{ v }}u]);
+    {{ name }}_{{ l }}_{{ v }} = load_{{ name }}(from_{{ l }} + {{ v }}u);
     {% endfor %}
     {% endfor %}
 }
@@ -192,16 +190,7 @@ let factors_{{ u }} = factors_of({{ words }}, drawn_{{ u }}, {{ first }}.x);
 
 {# The head of a kernel: whose own tokens are `first` and those after it, of `count`, in sequence s and part `part`. #}
 {% macro kernel(first, count, parts) %}
-@compute @workgroup_size({{ lanes if lanes > 1 else 64 }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    {% if lanes > 1 %}
-    @builtin(subgroup_invocation_id) lane: u32,
-    {% else %}
-    @builtin(local_invocation_index) local: u32,
-    {% endif %}
-) {
+{{ entry_point(entry, lanes if lanes > 1 else 64, builtins={"subgroup_invocation_id": "lane"} if lanes > 1 else {}) }}
     let group = workgroup.z;
     let channel = group * {{ vectors }}u;
     {% for l in range(loads) %}
@@ -228,12 +217,12 @@ fn {{ entry }}(
 {% endmacro %}
 
 {% if entry == "attention_forward" %}
-{{ tensor(1, "q", values(element[1])) }}
-{{ tensor(2, "k", values(element[2])) }}
-{{ tensor(3, "v", values(element[3])) }}
-{{ tensor(4, "y", values(element[4])) }}
-{{ tensor(5, "row_stats", "vec2<f32>" if split else "f32") }}
-{{ tensor(6, "rng", "u32") }}
+{{ buffer(1, "q", values(element[1])) }}
+{{ buffer(2, "k", values(element[2])) }}
+{{ buffer(3, "v", values(element[3])) }}
+{{ buffer(4, "y", values(element[4])) }}
+{{ buffer(5, "row_stats", "vec2<f32>" if split else "f32") }}
+{{ buffer(6, "rng", "u32") }}
 // With several parts of the keys y is the sum over a part of weights times values, and row_stats are the largest score and the sum of
 // weights relative to it, to be merged; else y is the result, and row_stats are the logarithms of the sums of exponentials.
 {{ kernel("query", "p.queries", "p.parts") }}
@@ -252,7 +241,7 @@ fn {{ entry }}(
         let first_key = part * p.part_keys;
         let end = min(first_key + p.part_keys, p.keys);
         {% if dropout %}
-        let seed = vec3(rng[0], rng[1], rng[2]);
+        let seed = vec3(load_rng(0), load_rng(1), load_rng(2));
         {% endif %}
         {{ begin_factors("first_key") }}
         for (var key = first_key; key < end; key += {{ tile }}u) {
@@ -298,14 +287,14 @@ fn {{ entry }}(
             {% for h in range(group) %}
             let row_{{ h }} = ((part * p.sequences + s) * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + query + {{ i }}u;
             {% if split %}
-            row_stats[row_{{ h }}] = vec2(largest_{{ i }}_{{ h }}, total_{{ i }}_{{ h }});
+            store_row_stats(row_{{ h }}, vec2(largest_{{ i }}_{{ h }}, total_{{ i }}_{{ h }}));
             {% else %}
-            row_stats[row_{{ h }}] = (largest_{{ i }}_{{ h }} + log2(total_{{ i }}_{{ h }})) / LOG2_E;
+            store_row_stats(row_{{ h }}, (largest_{{ i }}_{{ h }} + log2(total_{{ i }}_{{ h }})) / LOG2_E);
             let factor_{{ h }} = 1.0 / total_{{ i }}_{{ h }};
             {% endif %}
             {% endfor %}
             let to = own_{{ i }} + part * p.sequences * p.queries * p.stride;
-            {{ store("y", values(element[4]), "y", i, "1.0" if split else "factor") }}
+            {{ store("y", "y", i, "1.0" if split else "factor") }}
         }
         {% endfor %}
     }
@@ -313,10 +302,10 @@ fn {{ entry }}(
 {% endif %}
 
 {% if entry == "attention_merge" %}
-{{ tensor(1, "part_y", values("f32")) }}
-{{ tensor(2, "part_stats", "vec2<f32>") }}
-{{ tensor(3, "y", values(element[3])) }}
-{{ tensor(4, "lse", "f32") }}
+{{ buffer(1, "part_y", values("f32")) }}
+{{ buffer(2, "part_stats", "vec2<f32>") }}
+{{ buffer(3, "y", values(element[3])) }}
+{{ buffer(4, "lse", "f32") }}
 // Adds the parts' sums, relative to the largest score of all.
 {{ kernel("query", "p.queries", "1u") }}
         {{ own("query", "p.queries") }}
@@ -330,7 +319,7 @@ fn {{ entry }}(
         {% endfor %}
         for (var other = 0u; other < p.parts; other += 1u) {
             {% for h in range(group) %}
-            let stats_{{ h }} = part_stats[row_{{ h }} + other * part_rows];
+            let stats_{{ h }} = load_part_stats(row_{{ h }} + other * part_rows);
             let larger_{{ h }} = max(largest_{{ h }}, stats_{{ h }}.x);
             let shrink_{{ h }} = exp2(largest_{{ h }} - larger_{{ h }});
             let weight_{{ h }} = exp2(stats_{{ h }}.x - larger_{{ h }});
@@ -338,36 +327,36 @@ fn {{ entry }}(
             total_{{ h }} = fma(weight_{{ h }}, stats_{{ h }}.y, total_{{ h }} * shrink_{{ h }});
             {% endfor %}
             {% for v in range(vectors) %}
-            let part_{{ v }} = part_y[own_0 + other * part_values + {{ v }}u];
+            let part_{{ v }} = load_part_y(own_0 + other * part_values + {{ v }}u);
             {% endfor %}
             {% for c in range(channels) %}
             y_0_{{ c }} = fma(weight_{{ c // width }}, {{ at("part", c) }}, y_0_{{ c }} * shrink_{{ c // width }});
             {% endfor %}
         }
         {% for h in range(group) %}
-        lse[row_{{ h }}] = (largest_{{ h }} + log2(total_{{ h }})) / LOG2_E;
+        store_lse(row_{{ h }}, (largest_{{ h }} + log2(total_{{ h }})) / LOG2_E);
         let factor_{{ h }} = 1.0 / total_{{ h }};
         {% endfor %}
         let to = own_0;
-        {{ store("y", values(element[3]), "y", 0, "factor") }}
+        {{ store("y", "y", 0, "factor") }}
     }
 }
 {% endif %}
 
 {# What the backward pass needs of query i of head h: lse as an exponent of two, and the sum of d_y y. #}
-{% macro stats_at(query, h) %}bitcast<vec2<f32>>(row_stats[(s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + {{ query }}]){% endmacro %}
+{% macro stats_at(query, h) %}bitcast<vec2<f32>>(load_row_stats((s * p.heads + group * {{ group }}u + {{ h }}u) * p.queries + {{ query }})){% endmacro %}
 {% macro load_seed() %}
 {% if dropout %}
 let seed_at = p.sequences * p.heads * p.queries;
-let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
+let seed = vec3(load_row_stats(seed_at), load_row_stats(seed_at + 1u).x);
 {% endif %}
 {% endmacro %}
 {% if entry == "attention_backward_rows" %}
-{{ tensor(1, "y", values(element[1])) }}
-{{ tensor(2, "d_y", values(element[2])) }}
-{{ tensor(3, "lse", "f32") }}
-{{ tensor(4, "row_stats", "vec2<u32>") }}
-{{ tensor(5, "rng", "u32") }}
+{{ buffer(1, "y", values(element[1])) }}
+{{ buffer(2, "d_y", values(element[2])) }}
+{{ buffer(3, "lse", "f32") }}
+{{ buffer(4, "row_stats", "vec2<u32>") }}
+{{ buffer(5, "rng", "u32") }}
 // Makes these; after the last come the words of rng, since a kernel may not bind more buffers than the others do.
 {{ kernel("query", "p.queries", "1u") }}
         {{ own("query", "p.queries") }}
@@ -378,13 +367,13 @@ let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
         {% for c in range(h * width, (h + 1) * width) %}
         sum_{{ h }} = fma({{ at("y_0", c) }}, {{ at("d_y_0", c) }}, sum_{{ h }});
         {% endfor %}
-        row_stats[row_{{ h }}] = bitcast<vec2<u32>>(vec2(LOG2_E * lse[row_{{ h }}], sum_{{ h }}));
+        store_row_stats(row_{{ h }}, bitcast<vec2<u32>>(vec2(LOG2_E * load_lse(row_{{ h }}), sum_{{ h }})));
         {% endfor %}
         {% if dropout %}
         if index == 0u && group == 0u {
             let seed_at = p.sequences * p.heads * p.queries;
-            row_stats[seed_at] = vec2(rng[0], rng[1]);
-            row_stats[seed_at + 1u] = vec2(rng[2], 0u);
+            store_row_stats(seed_at, vec2(load_rng(0), load_rng(1)));
+            store_row_stats(seed_at + 1u, vec2(load_rng(2), 0u));
         }
         {% endif %}
     }
@@ -392,17 +381,17 @@ let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
 {% endif %}
 
 {% if entry == "attention_backward_queries" or entry == "attention_backward_keys" %}
-{{ tensor(1, "q", values(element[1])) }}
-{{ tensor(2, "k", values(element[2])) }}
-{{ tensor(3, "v", values(element[3])) }}
-{{ tensor(4, "d_y", values(element[4])) }}
-{{ tensor(5, "row_stats", "vec2<u32>") }}
+{{ buffer(1, "q", values(element[1])) }}
+{{ buffer(2, "k", values(element[2])) }}
+{{ buffer(3, "v", values(element[3])) }}
+{{ buffer(4, "d_y", values(element[4])) }}
+{{ buffer(5, "row_stats", "vec2<u32>") }}
 {% endif %}
 {% if entry == "attention_backward_queries" %}
-{{ tensor(6, "d_q", values(element[6])) }}
+{{ buffer(6, "d_q", values(element[6])) }}
 {% if single %}
-{{ tensor(7, "d_k", values(element[7])) }}
-{{ tensor(8, "d_v", values(element[8])) }}
+{{ buffer(7, "d_k", values(element[7])) }}
+{{ buffer(8, "d_v", values(element[8])) }}
 {% endif %}
 // An invocation owns queries; of several parts of the keys each has its own d_q, to be added. Where a sequence has a single query,
 // d_k and d_v are no sums.
@@ -471,15 +460,15 @@ let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
             {% for t in range(tile if single else 0) %}
             if key + {{ t }}u < end {
                 let to = (s * p.keys + key + {{ t }}u) * p.stride + channel;
-                {{ store("d_k", values(element[7]), "d_k", t, "(1.0 / LOG2_E)") }}
-                {{ store("d_v", values(element[8]), "d_v", t, "1.0") }}
+                {{ store("d_k", "d_k", t, "(1.0 / LOG2_E)") }}
+                {{ store("d_v", "d_v", t, "1.0") }}
             }
             {% endfor %}
         }
         {% for i in range(block) %}
         if is_own_{{ i }} {
             let to = own_{{ i }} + part * p.sequences * p.queries * p.stride;
-            {{ store("d_q", values(element[6]), "d_q", i, "p.scale") }}
+            {{ store("d_q", "d_q", i, "p.scale") }}
         }
         {% endfor %}
     }
@@ -487,8 +476,8 @@ let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
 {% endif %}
 
 {% if entry == "attention_backward_keys" %}
-{{ tensor(6, "d_k", values(element[6])) }}
-{{ tensor(7, "d_v", values(element[7])) }}
+{{ buffer(6, "d_k", values(element[6])) }}
+{{ buffer(7, "d_v", values(element[7])) }}
 {% set stats_loads = (tile * group + lanes - 1) // lanes if lanes > 1 else tile * group %}
 // An invocation owns keys, so that the sums over the queries are its own too.
 {{ kernel("key", "p.keys", "1u") }}
@@ -564,8 +553,8 @@ let seed = vec3(row_stats[seed_at], row_stats[seed_at + 1u].x);
         {% for i in range(block) %}
         if is_own_{{ i }} {
             let to = own_{{ i }};
-            {{ store("d_k", values(element[6]), "d_k", i, "p.scale") }}
-            {{ store("d_v", values(element[7]), "d_v", i, "1.0") }}
+            {{ store("d_k", "d_k", i, "p.scale") }}
+            {{ store("d_v", "d_v", i, "1.0") }}
         }
         {% endfor %}
     }

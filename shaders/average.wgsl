@@ -1,44 +1,36 @@
 // Kernels of src/layers/average.rs; 64 invocations a workgroup, one or (width = 4) four elements each.
 {% include "common/index.wgsl" %}
-alias Value = {{ "vec4<f32>" if width == 4 else "f32" }};
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
+{% from "common/values.wgsl" import values %}
+alias Value = {{ values("f32") }};
 
 struct Parameters {
     count: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> before: array<Value>;
-@group(0) @binding(2) var<storage, read_write> added: array<Value>;
-@group(0) @binding(3) var<storage, read_write> after: array<Value>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "before", values("f32")) }}
+{{ buffer(2, "added", values("f32")) }}
+{{ buffer(3, "after", values("f32")) }}
 
 {% if entry == "accumulate" %}
-@group(0) @binding(4) var<storage, read_write> first: array<u32>;
+{{ buffer(4, "first", "u32") }}
 
-@compute @workgroup_size(64)
-fn accumulate(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("accumulate") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        after[i] = select(before[i], Value(0.0), first[0] == 1u) + added[i];
+        store_after(i, select(load_before(i), Value(0.0), load_first(0) == 1u) + load_added(i));
     }
 }
 {% else %}
-@group(0) @binding(4) var<storage, read_write> state: array<f32>;
-@group(0) @binding(5) var<storage, read_write> hyper: array<f32>;
+{{ buffer(4, "state", "f32") }}
+{{ buffer(5, "hyper", "f32") }}
 
-@compute @workgroup_size(64)
-fn moving_average(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("moving_average") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        let kept = select(1.0, hyper[3], state[1] > 0.5);
-        after[i] = kept * before[i] + (1.0 - kept) * added[i];
+        let kept = select(1.0, load_hyper(3), load_state(1) > 0.5);
+        store_after(i, kept * load_before(i) + (1.0 - kept) * load_added(i));
     }
 }
 {% endif %}

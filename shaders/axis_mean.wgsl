@@ -1,5 +1,6 @@
 // Kernels of src/layers/axis_mean.rs. x is [B, A1, A2, D] seen as [outer, extent, inner], y is [outer, inner].
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 struct Parameters {
     outer: u32,
@@ -7,19 +8,14 @@ struct Parameters {
     inner: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(1) var<storage, read_write> d_y: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_x: array<f32>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", "f32") }}
+{{ buffer(2, "y", "f32") }}
+{{ buffer(1, "d_y", "f32") }}
+{{ buffer(2, "d_x", "f32") }}
 
 // One invocation an element of y.
-@compute @workgroup_size(64)
-fn axis_mean_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("axis_mean_forward") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.outer * p.inner {
         return;
@@ -27,21 +23,16 @@ fn axis_mean_forward(
     let first = (i / p.inner) * p.extent * p.inner + i % p.inner;
     var sum = 0.0;
     for (var k = 0u; k < p.extent; k += 1u) {
-        sum += x[first + k * p.inner];
+        sum += load_x(first + k * p.inner);
     }
-    y[i] = sum / f32(p.extent);
+    store_y(i, sum / f32(p.extent));
 }
 
 // One invocation an element of d_x.
-@compute @workgroup_size(64)
-fn axis_mean_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("axis_mean_backward") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.outer * p.extent * p.inner {
         return;
     }
-    d_x[i] = d_y[i / (p.extent * p.inner) * p.inner + i % p.inner] / f32(p.extent);
+    store_d_x(i, load_d_y(i / (p.extent * p.inner) * p.inner + i % p.inner) / f32(p.extent));
 }

@@ -1,6 +1,7 @@
 // Kernels of src/layers/axis_pool.rs. Values and scores are [B, T, X, Y, Z, P*C]; a launch handles one pool, that is C of
 // the channels, and some frames of one or all batches. A pool's cells are (kept cell, reduced cell) pairs, counted row-major.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 struct Parameters {
     kept: vec4<u32>,      // extents of t, x, y, z; 1 where reduced
@@ -21,32 +22,32 @@ struct Parameters {
     first_run: u32,       // of this launch, among those of all; above 0, o and lse hold what came before
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 
-@group(0) @binding(1) var<storage, read_write> v: array<{{ element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> s: array<{{ element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+{{ buffer(1, "v", element[1]) }}
+{{ buffer(2, "s", element[2]) }}
+{{ buffer(3, "bias", "f32") }}
 
 // axis_pool_forward, axis_pool_merge: largest score, sum of exponentials and weighted sum of each run, [runs, 3, kept, C].
-@group(0) @binding(4) var<storage, read_write> o: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(4) var<storage, read_write> run_results: array<f32>;
-@group(0) @binding(1) var<storage, read_write> merged_results: array<f32>;
-@group(0) @binding(2) var<storage, read_write> merged_o: array<f32>;
-@group(0) @binding(3) var<storage, read_write> merged_lse: array<f32>;
+{{ buffer(4, "o", "f32") }}
+{{ buffer(5, "lse", "f32") }}
+{{ buffer(4, "run_results", "f32") }}
+{{ buffer(1, "merged_results", "f32") }}
+{{ buffer(2, "merged_o", "f32") }}
+{{ buffer(3, "merged_lse", "f32") }}
 
 // axis_pool_pack: o, lse and d_o side by side, [3, kept, C], because a kernel binds few buffers.
-@group(0) @binding(1) var<storage, read_write> saved_o: array<f32>;
-@group(0) @binding(2) var<storage, read_write> saved_lse: array<f32>;
-@group(0) @binding(3) var<storage, read_write> d_o: array<f32>;
-@group(0) @binding(4) var<storage, read_write> packed: array<f32>;
+{{ buffer(1, "saved_o", "f32") }}
+{{ buffer(2, "saved_lse", "f32") }}
+{{ buffer(3, "d_o", "f32") }}
+{{ buffer(4, "packed", "f32") }}
 
 // axis_pool_backward, axis_pool_backward_bias: [runs, bias rows, C].
-@group(0) @binding(5) var<storage, read_write> d_v: array<{{ element[5] }}>;
-@group(0) @binding(6) var<storage, read_write> d_s: array<{{ element[6] }}>;
-@group(0) @binding(7) var<storage, read_write> run_d_bias: array<f32>;
-@group(0) @binding(1) var<storage, read_write> merged_d_bias: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_bias: array<f32>;
+{{ buffer(5, "d_v", element[5]) }}
+{{ buffer(6, "d_s", element[6]) }}
+{{ buffer(7, "run_d_bias", "f32") }}
+{{ buffer(1, "merged_d_bias", "f32") }}
+{{ buffer(2, "d_bias", "f32") }}
 
 struct Cell {
     batch: u32,
@@ -89,12 +90,7 @@ fn offset(cell: Cell) -> u32 {
 }
 
 {% macro kernel(entry) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let i = invocation_index(workgroup, grid, local);
 {% endmacro %}
 // One invocation a channel of a kept cell and a run of reduced cells: softmax with a running maximum.
@@ -114,7 +110,7 @@ fn {{ entry }}(
     var weighted = 0.0;
     for (var a = first; a < end; a += 1u) {
         let e = (base + offset(cell)) * p.cell_channels + p.first_channel + channel;
-        let score = f32(s[e]) + bias[(p.first_reduced + a) * p.channels + channel];
+        let score = load_s(e) + load_bias((p.first_reduced + a) * p.channels + channel);
         if score > largest {
             let scale = exp(largest - score);
             total *= scale;
@@ -123,17 +119,17 @@ fn {{ entry }}(
         }
         let weight = exp(score - largest);
         total += weight;
-        weighted += weight * f32(v[e]);
+        weighted += weight * load_v(e);
         cell = next_cell(cell, p.reduced);
     }
 {% if direct %}
-    o[p.first_output + i] = weighted / total;
-    lse[p.first_output + i] = largest + log(total);
+    store_o(p.first_output + i, weighted / total);
+    store_lse(p.first_output + i, largest + log(total));
 {% else %}
     let result = run * 3u * outputs + i % outputs;
-    run_results[result] = largest;
-    run_results[result + outputs] = total;
-    run_results[result + 2u * outputs] = weighted;
+    store_run_results(result, largest);
+    store_run_results(result + outputs, total);
+    store_run_results(result + 2u * outputs, weighted);
 {% endif %}
 }
 
@@ -143,28 +139,28 @@ fn {{ entry }}(
     if i >= outputs {
         return;
     }
-    var largest = merged_results[i];
+    var largest = load_merged_results(i);
     for (var run = 1u; run < p.runs; run += 1u) {
-        largest = max(largest, merged_results[run * 3u * outputs + i]);
+        largest = max(largest, load_merged_results(run * 3u * outputs + i));
     }
     let output = p.first_output + i;
     var total = 0.0;
     var weighted = 0.0;
     if p.first_run > 0u {
         // The frames before, seen as one run whose exponentials sum to exp(lse).
-        let before = merged_lse[output];
+        let before = load_merged_lse(output);
         largest = max(largest, before);
         total = exp(before - largest);
-        weighted = total * merged_o[output];
+        weighted = total * load_merged_o(output);
     }
     for (var run = 0u; run < p.runs; run += 1u) {
         let result = run * 3u * outputs + i;
-        let scale = exp(merged_results[result] - largest);
-        total += scale * merged_results[result + outputs];
-        weighted += scale * merged_results[result + 2u * outputs];
+        let scale = exp(load_merged_results(result) - largest);
+        total += scale * load_merged_results(result + outputs);
+        weighted += scale * load_merged_results(result + 2u * outputs);
     }
-    merged_o[output] = weighted / total;
-    merged_lse[output] = largest + log(total);
+    store_merged_o(output, weighted / total);
+    store_merged_lse(output, largest + log(total));
 }
 
 {{ kernel("axis_pool_pack") }}
@@ -172,9 +168,9 @@ fn {{ entry }}(
     if i >= outputs {
         return;
     }
-    packed[i] = saved_o[p.first_output + i];
-    packed[outputs + i] = saved_lse[p.first_output + i];
-    packed[2u * outputs + i] = d_o[p.first_output + i];
+    store_packed(i, load_saved_o(p.first_output + i));
+    store_packed(outputs + i, load_saved_lse(p.first_output + i));
+    store_packed(2u * outputs + i, load_d_o(p.first_output + i));
 }
 
 // One invocation a channel of a reduced cell and a run of kept cells, so that it can add up its share of d_bias.
@@ -191,20 +187,20 @@ fn {{ entry }}(
     let a = (i / p.channels) % p.reduced_count;
     let base = p.first_cell + offset(cell_at(a, p.reduced));
     let bias_row = p.first_reduced + a;
-    let bias_value = bias[bias_row * p.channels + channel];
+    let bias_value = load_bias(bias_row * p.channels + channel);
     var cell = cell_at(first, p.kept);
     var sum = 0.0;
     for (var k = first; k < end; k += 1u) {
         let e = (base + offset(cell)) * p.cell_channels + p.first_channel + channel;
         let q = k * p.channels + channel;
-        let weighted_d = exp(f32(s[e]) + bias_value - packed[outputs + q]) * packed[2u * outputs + q];
-        let d_score = weighted_d * (f32(v[e]) - packed[q]);
-        d_v[e] = {{ element[5] }}(weighted_d);
-        d_s[e] = {{ element[6] }}(d_score);
+        let weighted_d = exp(load_s(e) + bias_value - load_packed(outputs + q)) * load_packed(2u * outputs + q);
+        let d_score = weighted_d * (load_v(e) - load_packed(q));
+        store_d_v(e, weighted_d);
+        store_d_s(e, d_score);
         sum += d_score;
         cell = next_cell(cell, p.kept);
     }
-    run_d_bias[((p.first_run + run) * p.bias_count + bias_row) * p.channels + channel] = sum;
+    store_run_d_bias(((p.first_run + run) * p.bias_count + bias_row) * p.channels + channel, sum);
 }
 
 // One invocation an element of d_bias.
@@ -215,7 +211,7 @@ fn {{ entry }}(
     }
     var sum = 0.0;
     for (var run = 0u; run < p.runs; run += 1u) {
-        sum += merged_d_bias[run * terms + i];
+        sum += load_merged_d_bias(run * terms + i);
     }
-    d_bias[i] = sum;
+    store_d_bias(i, sum);
 }

@@ -2,6 +2,7 @@
 {% include "common/index.wgsl" %}
 {% include "common/frames.wgsl" %}
 {% include "common/activation.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 struct Parameters {
     window: FrameWindow,
@@ -10,42 +11,32 @@ struct Parameters {
     sequences: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ element[1] }}>;
-@group(0) @binding(1) var<storage, read_write> d_y: array<{{ element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> s: array<{{ element[2] }}>;
-@group(0) @binding(2) var<storage, read_write> d_s: array<{{ element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> y: array<{{ element[3] }}>;
-@group(0) @binding(4) var<storage, read_write> d_x: array<{{ element[4] }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", element[1]) }}
+{{ buffer(1, "d_y", element[1]) }}
+{{ buffer(2, "s", element[2]) }}
+{{ buffer(2, "d_s", element[2]) }}
+{{ buffer(3, "y", element[3]) }}
+{{ buffer(4, "d_x", element[4]) }}
 
 // y may be x.
-@compute @workgroup_size(64)
-fn broadcast_add_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("broadcast_add_forward") }}
     let index = invocation_index(workgroup, grid, local);
     if index >= p.sequences * p.unit {
         return;
     }
     let b = p.window.first_sequence + index / p.unit;
     let element = index % p.unit;
-    let term = f32(s[b * p.unit + element]);
+    let term = load_s(b * p.unit + element);
     let frames = frames_of(p.window, b);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
-        y[i] = {{ element[3] }}(lrelu(f32(x[i]) + term));
+        store_y(i, lrelu(load_x(i) + term));
     }
 }
 
 // d_x may be d_y.
-@compute @workgroup_size(64)
-fn broadcast_add_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("broadcast_add_backward") }}
     let index = invocation_index(workgroup, grid, local);
     if index >= p.sequences * p.unit {
         return;
@@ -56,13 +47,13 @@ fn broadcast_add_backward(
     var sum = 0.0;
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > b * p.window.time {
-        sum = f32(d_s[b * p.unit + element]);
+        sum = load_d_s(b * p.unit + element);
     }
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
-        let d = f32(d_y[i]) * lrelu_slope(f32(y[i]));
-        d_x[i] = {{ element[4] }}(d);
+        let d = load_d_y(i) * lrelu_slope(load_y(i));
+        store_d_x(i, d);
         sum += d;
     }
-    d_s[b * p.unit + element] = {{ element[2] }}(sum);
+    store_d_s(b * p.unit + element, sum);
 }

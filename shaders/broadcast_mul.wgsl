@@ -1,6 +1,7 @@
 // Kernels of src/layers/broadcast_mul.rs. The long tensors have `axes` merged axes, of which the short one has every second,
 // the outermost among them if `kept_first`; `width` elements of the last axis are a vector.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% set is_product = entry in ["broadcast_mul_forward", "broadcast_mul_backward", "broadcast_mul_add"] %}
 {% set keeps_last = (axes - 1 + kept_first) % 2 == 1 %}
 {% from "common/values.wgsl" import values %}
@@ -23,18 +24,18 @@ struct Parameters {
     chunks: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 {% if is_product %}
-@group(0) @binding(1) var<storage, read_write> factor: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> short: array<{{ short_values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3]) }}>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> sums: array<ShortValue>;
+{{ buffer(1, "factor", values(element[1])) }}
+{{ buffer(2, "short", short_values(element[2])) }}
+{{ buffer(3, "y", values(element[3])) }}
+{{ buffer(2, "d_y", values(element[2])) }}
+{{ buffer(3, "sums", short_values("f32")) }}
 {% else %}
-@group(0) @binding(1) var<storage, read_write> short: array<{{ short_values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
-@group(0) @binding(1) var<storage, read_write> d_y: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> sums: array<ShortValue>;
+{{ buffer(1, "short", short_values(element[1])) }}
+{{ buffer(2, "y", values(element[2])) }}
+{{ buffer(1, "d_y", values(element[1])) }}
+{{ buffer(2, "sums", short_values("f32")) }}
 {% endif %}
 
 {# Adds to `sum` where number `rest` of the axes that are kept, of those summed, or of all is, by the strides of these, or of
@@ -63,29 +64,19 @@ struct Parameters {
 {% endmacro %}
 // One invocation a vector of y, which may be the factor (or the summand).
 {% macro forward(entry, value) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
         var rest = i;
         var at = p.first_short;
 {{ add_place("at", "rest", "all") }}
-        y[p.first_long + i] = {{ values(element[3 if is_product else 2]) }}({{ value }});
+        store_y(p.first_long + i, {{ value }});
     }
 }
 {% endmacro %}
 // One invocation the sum over a chunk of the axes that the short tensor lacks.
 {% macro backward(entry, value) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let i = invocation_index(workgroup, grid, local);
     let chunk = i / p.count;
     if chunk >= p.chunks {
@@ -103,17 +94,17 @@ fn {{ entry }}(
         sum += {{ value }};
     }
 {% if width == 4 and not keeps_last %}
-    sums[p.first_short + i] = sum.x + sum.y + sum.z + sum.w;
+    store_sums(p.first_short + i, sum.x + sum.y + sum.z + sum.w);
 {% else %}
-    sums[p.first_short + i] = sum;
+    store_sums(p.first_short + i, sum);
 {% endif %}
 }
 {% endmacro %}
 {% if is_product %}
-{{ forward("broadcast_mul_forward", "Value(factor[p.first_long + i]) * ShortValue(short[at])") }}
-{{ forward("broadcast_mul_add", "Value(factor[p.first_long + i]) + ShortValue(short[at])") }}
-{{ backward("broadcast_mul_backward", "Value(factor[at]) * Value(d_y[at])") }}
+{{ forward("broadcast_mul_forward", "load_factor(p.first_long + i) * load_short(at)") }}
+{{ forward("broadcast_mul_add", "load_factor(p.first_long + i) + load_short(at)") }}
+{{ backward("broadcast_mul_backward", "load_factor(at) * load_d_y(at)") }}
 {% else %}
-{{ forward("broadcast_mul_expand", "Value(ShortValue(short[at]))") }}
-{{ backward("broadcast_mul_sum", "Value(d_y[at])") }}
+{{ forward("broadcast_mul_expand", "Value(load_short(at))") }}
+{{ backward("broadcast_mul_sum", "load_d_y(at)") }}
 {% endif %}

@@ -5,7 +5,9 @@ enable f16;
 {% endif %}
 // Kernels of src/layers/ceiling.rs: nothing but multiply-adds, of numbers or of matrices, and nothing but memory traffic.
 {% include "common/index.wgsl" %}
-alias Value = {{ "vec4<f32>" if width == 4 else "f32" }};
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
+{% from "common/values.wgsl" import values %}
+alias Value = {{ values("f32") }};
 
 struct Parameters {
     count: u32,
@@ -14,9 +16,9 @@ struct Parameters {
     addend: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<Value>;
-@group(0) @binding(2) var<storage, read_write> y: array<Value>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", values("f32")) }}
+{{ buffer(2, "y", values("f32")) }}
 
 {% if matrices %}
 // A subgroup of 32 lanes squares 16 x 16 values over and over, a lane having half of a row of each sum.
@@ -33,16 +35,7 @@ var<workgroup> spread: array<vec4<f32>, 256>;
 {% endif %}
 {% endmacro %}
 
-@compute @workgroup_size(128)
-fn ceiling_matrices(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-    {% if matrix_units %}
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-    {% endif %}
-) {
+{{ entry_point("ceiling_matrices", 128, builtins={"subgroup_id": "subgroup", "subgroup_invocation_id": "lane"} if matrix_units else {}) }}
     {% if not matrix_units %}
     let subgroup = local / 32u;
     let lane = local % 32u;
@@ -54,7 +47,7 @@ fn ceiling_matrices(
     for (var i = 0u; i < 2u; i += 1u) {
         var value = vec4(0.0);
         if at < p.count {
-            value = x[at + i];
+            value = load_x(at + i);
         }
         spread[mine + i] = value;
         operand[mine + i] = {{ half }}(value);
@@ -98,18 +91,13 @@ fn ceiling_matrices(
     {% endif %}
     {% endfor %}
     if at < p.count {
-        y[at] = sum[0];
-        y[at + 1u] = sum[1];
+        store_y(at, sum[0]);
+        store_y(at + 1u, sum[1]);
     }
 }
 {% elif width == 1 %}
 // Independent chains, so that none waits for its own last result; with factor and addend they fit sixteen registers.
-@compute @workgroup_size(64)
-fn ceiling_multiply_add(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("ceiling_multiply_add") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.count {
         return;
@@ -117,7 +105,7 @@ fn ceiling_multiply_add(
     let factor = p.factor;
     let addend = p.addend;
     {% for chain in range(chains) %}
-    var c{{ chain }} = x[i] + {{ chain }}.0;
+    var c{{ chain }} = load_x(i) + {{ chain }}.0;
     {% endfor %}
     for (var iteration = 0u; iteration < p.iterations; iteration += 1u) {
         {% for _ in range(rounds) %}
@@ -126,18 +114,13 @@ fn ceiling_multiply_add(
         {% endfor %}
         {% endfor %}
     }
-    y[i] = {% for chain in range(chains) %}{{ " + " if chain else "" }}c{{ chain }}{% endfor %};
+    store_y(i, {% for chain in range(chains) %}{{ " + " if chain else "" }}c{{ chain }}{% endfor %});
 }
 {% else %}
-@compute @workgroup_size(64)
-fn ceiling_copy(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("ceiling_copy") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        y[i] = x[i];
+        store_y(i, load_x(i));
     }
 }
 {% endif %}

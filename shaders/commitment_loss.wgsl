@@ -1,6 +1,7 @@
 // Kernels of src/layers/commitment_loss.rs; `width` elements a vector.
 {% include "common/index.wgsl" %}
 {% include "common/reduce.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -12,17 +13,12 @@ struct Parameters {
     factor: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> from_vectors: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> to_vectors: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> partials: array<f32>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "from_vectors", values(element[1])) }}
+{{ buffer(2, "to_vectors", values(element[2])) }}
+{{ buffer(3, "partials", "f32") }}
 
-@compute @workgroup_size(64)
-fn commitment_loss_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("commitment_loss_forward") }}
     let group = workgroup_index(workgroup, grid);
     var squares = Value(0.0);
     for (var k = 0u; k < p.vectors_per_invocation; k += 1u) {
@@ -30,44 +26,38 @@ fn commitment_loss_forward(
         if i >= p.count {
             break;
         }
-        let difference = Value(from_vectors[i]) - Value(to_vectors[i]);
+        let difference = load_from_vectors(i) - load_to_vectors(i);
         squares += difference * difference;
     }
     let own = {{ "squares.x + squares.y + squares.z + squares.w" if width == 4 else "squares" }};
     let sum = workgroup_sum(vec2(own, 0.0), local);
     if local == 0u && group < p.groups {
-        partials[p.first_group + group] = sum.x;
+        store_partials(p.first_group + group, sum.x);
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> all_partials: array<f32>;
-@group(0) @binding(2) var<storage, read_write> loss: array<f32>;
+{{ buffer(1, "all_partials", "f32") }}
+{{ buffer(2, "loss", "f32") }}
 
-@compute @workgroup_size(64)
-fn commitment_loss_merge(@builtin(local_invocation_index) local: u32) {
+{{ entry_point("commitment_loss_merge") }}
     var sum = 0.0;
     for (var i = local; i < p.groups; i += 64u) {
-        sum += all_partials[i];
+        sum += load_all_partials(i);
     }
     let total = workgroup_sum(vec2(sum, 0.0), local);
     if local == 0u {
-        loss[0] = p.factor * total.x;
+        store_loss(0, p.factor * total.x);
     }
 }
 
-@group(0) @binding(3) var<storage, read_write> d_loss: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_from: array<{{ values(element[4]) }}>;
+{{ buffer(3, "d_loss", "f32") }}
+{{ buffer(4, "d_from", values(element[4])) }}
 
 // d_from may be what it is the gradient of.
-@compute @workgroup_size(64)
-fn commitment_loss_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("commitment_loss_backward") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        let difference = Value(from_vectors[i]) - Value(to_vectors[i]);
-        d_from[i] = {{ values(element[4]) }}(p.factor * d_loss[0] * difference);
+        let difference = load_from_vectors(i) - load_to_vectors(i);
+        store_d_from(i, p.factor * load_d_loss(0) * difference);
     }
 }

@@ -1,5 +1,6 @@
 // Kernels of src/layers/concat.rs: copies between all channels of narrow tensors and some of a wide one.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% if entry == "concat_forward" %}
 
 struct Parameters {
@@ -8,19 +9,14 @@ struct Parameters {
     ends: array<vec4<u32>, 2>,  // the channel of y after each operand's last
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 {% for i in range(operands) %}
-@group(0) @binding({{ i + 1 }}) var<storage, read_write> x_{{ i }}: array<f32>;
+{{ buffer(i + 1, "x_" ~ i, "f32") }}
 {% endfor %}
-@group(0) @binding({{ operands + 1 }}) var<storage, read_write> y: array<f32>;
+{{ buffer(operands + 1, "y", "f32") }}
 
 // One invocation an element of y.
-@compute @workgroup_size(64)
-fn concat_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("concat_forward") }}
     let index = invocation_index(workgroup, grid, local);
     let row = index / p.all;
     let c = index % p.all;
@@ -31,14 +27,13 @@ fn concat_forward(
     {% for i in range(operands) %}
     let start_{{ i + 1 }} = p.ends[{{ i // 4 }}].{{ "xyzw"[i % 4] }};
     if c >= start_{{ i }} && c < start_{{ i + 1 }} {
-        y[index] = x_{{ i }}[row * (start_{{ i + 1 }} - start_{{ i }}) + c - start_{{ i }}];
+        store_y(index, load_x_{{ i }}(row * (start_{{ i + 1 }} - start_{{ i }}) + c - start_{{ i }}));
     }
     {% endfor %}
 }
 {% else %}
 {% from "common/values.wgsl" import values %}
-alias Narrow = {{ values(element[1]) }};
-alias Wide = {{ values(element[2]) }};
+alias Value = {{ values("f32") }};
 
 // In vectors of `width` channels.
 struct Parameters {
@@ -51,18 +46,13 @@ struct Parameters {
     start: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> narrow: array<Narrow>;
-@group(0) @binding(2) var<storage, read_write> wide: array<Wide>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "narrow", values(element[1])) }}
+{{ buffer(2, "wide", values(element[2])) }}
 
 // One invocation a vector of a tensor with `channels` of them in a row.
 {% macro kernel(entry, channels, body) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let index = invocation_index(workgroup, grid, local);
     let row = index / {{ channels }};
     let c = index % {{ channels }};
@@ -71,8 +61,8 @@ fn {{ entry }}(
     }
 }
 {% endmacro %}
-{{ kernel("concat_slice", "p.channels", "narrow[index] = Narrow(wide[row * p.all + p.start + c]);") }}
+{{ kernel("concat_slice", "p.channels", "store_narrow(index, load_wide(row * p.all + p.start + c));") }}
 {% set inside = "c >= p.start && c < p.start + p.channels" %}
-{% set copy = "if " ~ inside ~ " { d = Wide(narrow[row * p.channels + c - p.start]); }" %}
-{{ kernel("concat_backward_slice", "p.all", "var d = Wide(0.0); " ~ copy ~ " wide[index] = d;") }}
+{% set copy = "if " ~ inside ~ " { d = load_narrow(row * p.channels + c - p.start); }" %}
+{{ kernel("concat_backward_slice", "p.all", "var d = Value(0.0); " ~ copy ~ " store_wide(index, d);") }}
 {% endif %}

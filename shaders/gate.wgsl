@@ -1,6 +1,7 @@
 // Kernels of src/layers/gate.rs; neighbouring invocations have neighbouring channels.
 {% include "common/index.wgsl" %}
 {% include "common/frames.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 const SCALE: f32 = 0.5773502691896258;
 
@@ -30,16 +31,16 @@ struct Reduction {
     j_stride: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Product;
-@group(0) @binding(0) var<uniform> r: Reduction;
-@group(0) @binding(1) var<storage, read_write> psi: array<{{ element[1] }}>;
-@group(0) @binding(1) var<storage, read_write> d_psi: array<{{ element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> w: array<{{ element[2] }}>;
-@group(0) @binding(2) var<storage, read_write> d_w: array<{{ element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> p_tx: array<f32>;
-@group(0) @binding(4) var<storage, read_write> p_ty: array<f32>;
-@group(0) @binding(5) var<storage, read_write> p_tz: array<f32>;
-@group(0) @binding(3) var<storage, read_write> chunk_sums: array<f32>;
+{{ parameters("p", "Product") }}
+{{ parameters("r", "Reduction") }}
+{{ buffer(1, "psi", element[1]) }}
+{{ buffer(1, "d_psi", element[1]) }}
+{{ buffer(2, "w", element[2]) }}
+{{ buffer(2, "d_w", element[2]) }}
+{{ buffer(3, "p_tx", "f32") }}
+{{ buffer(4, "p_ty", "f32") }}
+{{ buffer(5, "p_tz", "f32") }}
+{{ buffer(3, "chunk_sums", "f32") }}
 
 // One invocation per (b, x, y, z, d): it loops over the sequence's frames in the window.
 struct Place {
@@ -72,35 +73,25 @@ fn place_of(index: u32) -> Place {
     return place;
 }
 
-@compute @workgroup_size(64)
-fn gate_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("gate_forward") }}
     let place = place_of(invocation_index(workgroup, grid, local));
     if !place.valid {
         return;
     }
-    let psi_tx = SCALE * f32(psi[place.gate]);
-    let psi_ty = SCALE * f32(psi[place.gate + p.channels]);
-    let psi_tz = SCALE * f32(psi[place.gate + 2u * p.channels]);
+    let psi_tx = SCALE * load_psi(place.gate);
+    let psi_ty = SCALE * load_psi(place.gate + p.channels);
+    let psi_tz = SCALE * load_psi(place.gate + 2u * p.channels);
     let frame = p.x * p.y * p.z * p.channels;
     let frames = frames_of(p.window, place.b);
     for (var n = frames.x; n < frames.y; n += 1u) {
-        let product = psi_tx * p_tx[n * p.x * p.channels + place.x]
-            + psi_ty * p_ty[n * p.y * p.channels + place.y]
-            + psi_tz * p_tz[n * p.z * p.channels + place.z];
-        w[(n - p.window.first) * frame + place.element] = {{ element[2] }}(product);
+        let product = psi_tx * load_p_tx(n * p.x * p.channels + place.x)
+            + psi_ty * load_p_ty(n * p.y * p.channels + place.y)
+            + psi_tz * load_p_tz(n * p.z * p.channels + place.z);
+        store_w((n - p.window.first) * frame + place.element, product);
     }
 }
 
-@compute @workgroup_size(64)
-fn gate_backward_psi(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("gate_backward_psi") }}
     let place = place_of(invocation_index(workgroup, grid, local));
     if !place.valid {
         return;
@@ -110,29 +101,24 @@ fn gate_backward_psi(
     var sum = vec3(0.0);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let planes = vec3(
-            p_tx[n * p.x * p.channels + place.x],
-            p_ty[n * p.y * p.channels + place.y],
-            p_tz[n * p.z * p.channels + place.z],
+            load_p_tx(n * p.x * p.channels + place.x),
+            load_p_ty(n * p.y * p.channels + place.y),
+            load_p_tz(n * p.z * p.channels + place.z),
         );
-        sum += f32(d_w[(n - p.window.first) * frame + place.element]) * planes;
+        sum += load_d_w((n - p.window.first) * frame + place.element) * planes;
     }
     sum *= SCALE;
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > place.b * p.window.time {
-        sum += vec3<f32>(vec3(d_psi[place.gate], d_psi[place.gate + p.channels], d_psi[place.gate + 2u * p.channels]));
+        sum += vec3(load_d_psi(place.gate), load_d_psi(place.gate + p.channels), load_d_psi(place.gate + 2u * p.channels));
     }
-    d_psi[place.gate] = {{ element[1] }}(sum.x);
-    d_psi[place.gate + p.channels] = {{ element[1] }}(sum.y);
-    d_psi[place.gate + 2u * p.channels] = {{ element[1] }}(sum.z);
+    store_d_psi(place.gate, sum.x);
+    store_d_psi(place.gate + p.channels, sum.y);
+    store_d_psi(place.gate + 2u * p.channels, sum.z);
 }
 
 // The sum over j and one chunk of i, as [chunk, n, a, d] with n counted from the window's first: one invocation an element.
-@compute @workgroup_size(64)
-fn gate_backward_plane(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("gate_backward_plane", parameters="r") }}
     let index = invocation_index(workgroup, grid, local);
     let frames = r.window.end - r.window.first;
     let d = index % r.channels;
@@ -150,10 +136,10 @@ fn gate_backward_plane(
         var gate = (b * r.cells + cell) * 3u * r.channels + r.first_channel + d;
         var product = (n * r.cells + cell) * r.channels + d;
         for (var j = 0u; j < r.j; j += 1u) {
-            sum += f32(psi[gate]) * f32(d_w[product]);
+            sum += load_psi(gate) * load_d_w(product);
             gate += 3u * r.j_stride * r.channels;
             product += r.j_stride * r.channels;
         }
     }
-    chunk_sums[index] = SCALE * sum;
+    store_chunk_sums(index, SCALE * sum);
 }

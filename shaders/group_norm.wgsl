@@ -2,6 +2,7 @@
 // channel, or four (width = 4), of a run of consecutive rows of one frame, so that neighbours touch neighbouring channels; in
 // the sums, `slices` invocations share it, each taking every `slices`th term.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/slices.wgsl" import shared %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
@@ -20,24 +21,24 @@ struct Parameters {
     eps: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", values(element[1])) }}
 // Two sums a channel, [N, runs, 2, C] of runs and [N, 2, C] of frames: mean and squared deviations from it, or sums of d_y
 // and of d_y * normalised.
-@group(0) @binding(1) var<storage, read_write> run_sums: array<Value>;
-@group(0) @binding(1) var<storage, read_write> frame_sums: array<Value>;
-@group(0) @binding(2) var<storage, read_write> merged_sums: array<Value>;
-@group(0) @binding(2) var<storage, read_write> sums: array<Value>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
+{{ buffer(1, "run_sums", values("f32")) }}
+{{ buffer(1, "frame_sums", values("f32")) }}
+{{ buffer(2, "merged_sums", values("f32")) }}
+{{ buffer(2, "sums", values("f32")) }}
+{{ buffer(2, "y", values(element[2])) }}
+{{ buffer(2, "d_y", values(element[2])) }}
 // [N, groups, 2]: mean, variance.
-@group(0) @binding(3) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> weight: array<Value>;
-@group(0) @binding(5) var<storage, read_write> bias: array<Value>;
-@group(0) @binding(4) var<storage, read_write> gradient_sums: array<Value>;
-@group(0) @binding(5) var<storage, read_write> d_x: array<{{ values(element[5]) }}>;
+{{ buffer(3, "stats", "vec2<f32>") }}
+{{ buffer(4, "weight", values("f32")) }}
+{{ buffer(5, "bias", values("f32")) }}
+{{ buffer(4, "gradient_sums", values("f32")) }}
+{{ buffer(5, "d_x", values(element[5])) }}
 // [N, groups, 2]: means of d_y * weight and of d_y * weight * normalised.
-@group(0) @binding(6) var<storage, read_write> means: array<vec2<f32>>;
+{{ buffer(6, "means", "vec2<f32>") }}
 
 struct Run {
     frame: u32, // of this window
@@ -63,9 +64,9 @@ fn sums_at(run: Run) -> u32 {
 {# The pairs that `array` has of the groups of a run's channels. #}
 {% macro of_groups(array) %}
 {% if width == 4 %}
-pair_of({{ array }}[group_of(run, 0u)], {{ array }}[group_of(run, 1u)], {{ array }}[group_of(run, 2u)], {{ array }}[group_of(run, 3u)])
+pair_of(load_{{ array }}(group_of(run, 0u)), load_{{ array }}(group_of(run, 1u)), load_{{ array }}(group_of(run, 2u)), load_{{ array }}(group_of(run, 3u)))
 {%- else %}
-{{ array }}[group_of(run, 0u)]
+load_{{ array }}(group_of(run, 0u))
 {%- endif %}
 {% endmacro %}
 fn group_of(run: Run, k: u32) -> u32 {
@@ -86,12 +87,7 @@ fn stats_of(run: Run) -> Pair {
 }
 
 {% macro kernel(entry) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
 {% endmacro %}
 {% macro shared_kernel(entry, count, stride) %}
 {{ kernel(entry) }}
@@ -108,18 +104,18 @@ fn {{ entry }}(
 // deviation costs no digits.
 {{ shared_kernel("group_norm_statistics", "p.frames * p.runs * p.channels", owners) }}
     let run = run_of(i);
-    let pivot = Value(x[run.first]);
+    let pivot = load_x(run.first);
     var own = Pair();
     for (var k = slice; k < run.rows; k += {{ slices }}u) {
-        let deviation = Value(x[run.first + k * p.channels]) - pivot;
+        let deviation = load_x(run.first + k * p.channels) - pivot;
         own += Pair(deviation, deviation * deviation);
     }
     let sum = pair_sum(own, local);
     let mean = sum[0] / f32(run.rows);
     if stores {
         let at = sums_at(run);
-        sums[at] = pivot + mean;
-        sums[at + p.channels] = max(sum[1] - sum[0] * mean, Value(0.0));
+        store_sums(at, pivot + mean);
+        store_sums(at + p.channels, max(sum[1] - sum[0] * mean, Value(0.0)));
     }
 }
 
@@ -130,14 +126,14 @@ fn {{ entry }}(
     var own = Pair();
     for (var k = slice; k < run.rows; k += {{ slices }}u) {
         let e = run.first + k * p.channels;
-        let d = Value(d_y[e]);
-        own += Pair(d, d * (Value(x[e]) - stat[0]) * stat[1]);
+        let d = load_d_y(e);
+        own += Pair(d, d * (load_x(e) - stat[0]) * stat[1]);
     }
     let sum = pair_sum(own, local);
     if stores {
         let at = sums_at(run);
-        gradient_sums[at] = sum[0];
-        gradient_sums[at + p.channels] = sum[1];
+        store_gradient_sums(at, sum[0]);
+        store_gradient_sums(at + p.channels, sum[1]);
     }
 }
 {% elif entry in ["group_norm_merge", "group_norm_backward_merge"] %}
@@ -145,23 +141,23 @@ fn {{ entry }}(
 // Mean and squared deviations of each frame and channel from those of its runs (Chan, Golub and LeVeque 1979).
 {{ shared_kernel("group_norm_merge", "p.frames * p.channels", 1) }}
     let first = i / p.channels * p.runs * 2u * p.channels + i % p.channels;
-    let pivot = run_sums[first];
+    let pivot = load_run_sums(first);
     var own = Pair();
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
-        own[0] += f32(min(p.run, p.rows - run * p.run)) * (run_sums[first + run * 2u * p.channels] - pivot);
+        own[0] += f32(min(p.run, p.rows - run * p.run)) * (load_run_sums(first + run * 2u * p.channels) - pivot);
     }
     let from_pivot = pair_sum(own, local)[0] / f32(p.rows);
     own = Pair();
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
         let at = first + run * 2u * p.channels;
-        let deviation = run_sums[at] - pivot - from_pivot;
-        own[1] += run_sums[at + p.channels] + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
+        let deviation = load_run_sums(at) - pivot - from_pivot;
+        own[1] += load_run_sums(at + p.channels) + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
     }
     let squares = pair_sum(own, local)[1];
     if stores {
         let at = i / p.channels * 2u * p.channels + i % p.channels;
-        merged_sums[at] = pivot + from_pivot;
-        merged_sums[at + p.channels] = squares;
+        store_merged_sums(at, pivot + from_pivot);
+        store_merged_sums(at + p.channels, squares);
     }
 }
 
@@ -171,19 +167,19 @@ fn {{ entry }}(
     var own = Pair();
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
         let at = first + run * 2u * p.channels;
-        own += Pair(run_sums[at], run_sums[at + p.channels]);
+        own += Pair(load_run_sums(at), load_run_sums(at + p.channels));
     }
     let sum = pair_sum(own, local);
     if stores {
         let at = i / p.channels * 2u * p.channels + i % p.channels;
-        merged_sums[at] = sum[0];
-        merged_sums[at + p.channels] = sum[1];
+        store_merged_sums(at, sum[0]);
+        store_merged_sums(at + p.channels, sum[1]);
     }
 }
 {% elif entry in ["group_norm_combine", "group_norm_backward_combine"] %}
-@group(0) @binding(2) var<storage, read_write> group_stats: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> channel_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> group_means: array<vec2<f32>>;
+{{ buffer(2, "group_stats", "vec2<f32>") }}
+{{ buffer(2, "channel_weight", "f32") }}
+{{ buffer(3, "group_means", "vec2<f32>") }}
 
 // Mean and variance of each group from those of its channels.
 {{ kernel("group_norm_combine") }}
@@ -193,18 +189,18 @@ fn {{ entry }}(
     }
     let size = p.channels / p.groups;
     let first = i / p.groups * 2u * p.channels + i % p.groups * size;
-    let pivot = frame_sums[first];
+    let pivot = load_frame_sums(first);
     var total = 0.0;
     for (var c = 0u; c < size; c += 1u) {
-        total += frame_sums[first + c] - pivot;
+        total += load_frame_sums(first + c) - pivot;
     }
     let from_pivot = total / f32(size);
     var squares = 0.0;
     for (var c = 0u; c < size; c += 1u) {
-        let deviation = frame_sums[first + c] - pivot - from_pivot;
-        squares += frame_sums[first + c + p.channels] + f32(p.rows) * deviation * deviation;
+        let deviation = load_frame_sums(first + c) - pivot - from_pivot;
+        squares += load_frame_sums(first + c + p.channels) + f32(p.rows) * deviation * deviation;
     }
-    group_stats[i] = vec2(pivot + from_pivot, squares / f32(size * p.rows));
+    store_group_stats(i, vec2(pivot + from_pivot, squares / f32(size * p.rows)));
 }
 
 // Means over each group of what its channels have summed, times their weights.
@@ -217,9 +213,9 @@ fn {{ entry }}(
     let first = i / p.groups * 2u * p.channels + i % p.groups * size;
     var total = vec2(0.0);
     for (var c = 0u; c < size; c += 1u) {
-        total += channel_weight[i % p.groups * size + c] * vec2(frame_sums[first + c], frame_sums[first + c + p.channels]);
+        total += load_channel_weight(i % p.groups * size + c) * vec2(load_frame_sums(first + c), load_frame_sums(first + c + p.channels));
     }
-    group_means[i] = total / f32(size * p.rows);
+    store_group_means(i, total / f32(size * p.rows));
 }
 {% elif entry == "group_norm_forward" %}
 {{ kernel("group_norm_forward") }}
@@ -229,11 +225,11 @@ fn {{ entry }}(
     }
     let run = run_of(i);
     let stat = stats_of(run);
-    let factor = stat[1] * weight[run.channel];
-    let term = bias[run.channel];
+    let factor = stat[1] * load_weight(run.channel);
+    let term = load_bias(run.channel);
     var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        y[e] = {{ values(element[2]) }}(fma(Value(x[e]) - stat[0], factor, term));
+        store_y(e, fma(load_x(e) - stat[0], factor, term));
         e += p.channels;
     }
 }
@@ -245,7 +241,7 @@ fn {{ entry }}(
     }
     let run = run_of(i);
     let stat = stats_of(run);
-    let factor = weight[run.channel];
+    let factor = load_weight(run.channel);
 {% if constant_stats %}
     let mean = Pair();
 {% else %}
@@ -253,8 +249,8 @@ fn {{ entry }}(
 {% endif %}
     var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        let normalised = (Value(x[e]) - stat[0]) * stat[1];
-        d_x[e] = {{ values(element[5]) }}(stat[1] * (factor * Value(d_y[e]) - mean[0] - normalised * mean[1]));
+        let normalised = (load_x(e) - stat[0]) * stat[1];
+        store_d_x(e, stat[1] * (factor * load_d_y(e) - mean[0] - normalised * mean[1]));
         e += p.channels;
     }
 }

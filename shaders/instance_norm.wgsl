@@ -3,11 +3,12 @@
 // more than one, so many invocations of a workgroup share what one owns: each adds every `slices`th term.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% set gated = post and residual %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
-// Two numbers a channel, of which those of four channels are two words.
-alias Pairs = {{ "vec4<f32>" if width == 4 else "vec2<f32>" }};
+{# Two numbers a channel, of which those of four channels are two words. #}
+{% set pairs_type = "vec4<f32>" if width == 4 else "vec2<f32>" %}
 
 // As in src/layers/instance_norm.rs.
 const EPS: f32 = 1e-5;
@@ -21,22 +22,22 @@ struct Parameters {
     first_frame: u32, // of this window
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", values(element[1])) }}
 // [N, runs, C, 2] for the sums of runs, [N, C, 2] for the means made of them.
-@group(0) @binding(1) var<storage, read_write> run_sums: array<Pairs>;
-@group(0) @binding(2) var<storage, read_write> sums: array<Pairs>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
+{{ buffer(1, "run_sums", pairs_type) }}
+{{ buffer(2, "sums", pairs_type) }}
+{{ buffer(2, "y", values(element[2])) }}
 // [N, C, 2] of all frames: mean, rstd.
-@group(0) @binding(3) var<storage, read_write> stats: array<Pairs>;
-@group(0) @binding(4) var<storage, read_write> residual: array<{{ values(element[4]) }}>;
-@group(0) @binding(4) var<storage, read_write> d_y: array<{{ values(element[4]) }}>;
+{{ buffer(3, "stats", pairs_type) }}
+{{ buffer(4, "residual", values(element[4])) }}
+{{ buffer(4, "d_y", values(element[4])) }}
 {% if gated %}
-@group(0) @binding(5) var<storage, read_write> saved_y: array<{{ values(element[5]) }}>;
-@group(0) @binding(6) var<storage, read_write> d_x: array<{{ values(element[6]) }}>;
-@group(0) @binding(7) var<storage, read_write> d_residual: array<{{ values(element[7]) }}>;
+{{ buffer(5, "saved_y", values(element[5])) }}
+{{ buffer(6, "d_x", values(element[6])) }}
+{{ buffer(7, "d_residual", values(element[7])) }}
 {% else %}
-@group(0) @binding(5) var<storage, read_write> d_x: array<{{ values(element[5]) }}>;
+{{ buffer(5, "d_x", values(element[5])) }}
 {% endif %}
 
 struct Run {
@@ -62,17 +63,17 @@ struct Two {
 {# The pairs of the channels that an invocation owns. #}
 {% macro pairs(array, at) %}
 {% if width == 4 %}
-two({{ array }}[2u * ({{ at }})], {{ array }}[2u * ({{ at }}) + 1u])
+two(load_{{ array }}(2u * ({{ at }})), load_{{ array }}(2u * ({{ at }}) + 1u))
 {%- else %}
-Two({{ array }}[{{ at }}].x, {{ array }}[{{ at }}].y)
+Two(load_{{ array }}({{ at }}).x, load_{{ array }}({{ at }}).y)
 {%- endif %}
 {% endmacro %}
 {% macro store_pairs(array, at, x, y) %}
 {% if width == 4 %}
-    {{ array }}[2u * ({{ at }})] = vec4({{ x }}.x, {{ y }}.x, {{ x }}.y, {{ y }}.y);
-    {{ array }}[2u * ({{ at }}) + 1u] = vec4({{ x }}.z, {{ y }}.z, {{ x }}.w, {{ y }}.w);
+    store_{{ array }}(2u * ({{ at }}), vec4({{ x }}.x, {{ y }}.x, {{ x }}.y, {{ y }}.y));
+    store_{{ array }}(2u * ({{ at }}) + 1u, vec4({{ x }}.z, {{ y }}.z, {{ x }}.w, {{ y }}.w));
 {% else %}
-    {{ array }}[{{ at }}] = vec2({{ x }}, {{ y }});
+    store_{{ array }}({{ at }}, vec2({{ x }}, {{ y }}));
 {% endif %}
 {% endmacro %}
 {% if width == 4 %}
@@ -109,12 +110,7 @@ fn sum_of_slices(sum: Two, local: u32) -> Two {
 }
 
 {% macro shared_kernel(entry, count) %}
-@compute @workgroup_size({{ owners * slices }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry, owners * slices) }}
     // The last workgroup's invocations without a task of their own do another's, and store nothing.
     let task = workgroup_index(workgroup, grid) * {{ owners }}u + local % {{ owners }}u;
     let i = min(task, {{ count }} - 1u);
@@ -123,28 +119,23 @@ fn {{ entry }}(
 {% endmacro %}
 
 {% macro kernel(entry) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let i = invocation_index(workgroup, grid, local);
 {% endmacro %}
 // Mean, less the frame's first value, and sum of squared deviations of each run. Sums are taken about the run's own
 // first value, so that a mean far above the deviation costs no digits.
 {{ shared_kernel("instance_norm_statistics", "p.frames * p.runs * p.channels") }}
     let run = run_of(i);
-    let pivot = Value(x[run.first]);
+    let pivot = load_x(run.first);
     var own = Two(Value(0.0), Value(0.0));
     for (var k = slice; k < run.rows; k += {{ slices }}u) {
-        let deviation = Value(x[run.first + k * p.channels]) - pivot;
+        let deviation = load_x(run.first + k * p.channels) - pivot;
         own.x += deviation;
         own.y += deviation * deviation;
     }
     let sums_of_run = sum_of_slices(own, local);
     let mean = sums_of_run.x / f32(run.rows);
-    let frame_pivot = Value(x[run.frame * p.rows * p.channels + run.channel]);
+    let frame_pivot = load_x(run.frame * p.rows * p.channels + run.channel);
     let from_pivot = (pivot - frame_pivot) + mean;
     let deviations = max(sums_of_run.y - sums_of_run.x * mean, Value(0.0));
     if stores {
@@ -160,19 +151,19 @@ fn {{ entry }}(
     let first = frame * p.runs * p.channels + channel;
     var total = 0.0;
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
-        total += f32(min(p.run, p.rows - run * p.run)) * sums[first + run * p.channels].x;
+        total += f32(min(p.run, p.rows - run * p.run)) * load_sums(first + run * p.channels).x;
     }
     let mean = sum_of_slices(Two(total, 0.0), local).x / f32(p.rows);
     var squares = 0.0;
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
-        let part = sums[first + run * p.channels];
+        let part = load_sums(first + run * p.channels);
         let deviation = part.x - mean;
         squares += part.y + f32(min(p.run, p.rows - run * p.run)) * deviation * deviation;
     }
     squares = sum_of_slices(Two(squares, 0.0), local).x;
-    let pivot = f32(x[frame * p.rows * p.channels + channel]);
+    let pivot = load_x(frame * p.rows * p.channels + channel);
     if stores {
-        stats[p.first_frame * p.channels + i] = vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS));
+        store_stats(p.first_frame * p.channels + i, vec2(pivot + mean, 1.0 / sqrt(squares / f32(p.rows) + EPS)));
     }
 }
 {% endif %}
@@ -185,17 +176,17 @@ fn {{ entry }}(
     let stat = stats_of(run);
     var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        var value = (Value(x[e]) - stat.x) * stat.y;
+        var value = (load_x(e) - stat.x) * stat.y;
 {% if pre %}
         value *= slope(value);
 {% endif %}
 {% if residual %}
-        value += Value(residual[e]);
+        value += load_residual(e);
 {% endif %}
 {% if post %}
         value *= slope(value);
 {% endif %}
-        y[e] = {{ values(element[2]) }}(value);
+        store_y(e, value);
         e += p.channels;
     }
 }
@@ -214,9 +205,9 @@ fn d_normalised(d_sum: Value, normalised: Value) -> Value {
 
 fn d_sum_of(e: u32) -> Value {
 {% if gated %}
-    return Value(d_y[e]) * slope(Value(saved_y[e]));
+    return load_d_y(e) * slope(load_saved_y(e));
 {% else %}
-    return Value(d_y[e]);
+    return load_d_y(e);
 {% endif %}
 }
 
@@ -227,7 +218,7 @@ fn d_sum_of(e: u32) -> Value {
     var own = Two(Value(0.0), Value(0.0));
     for (var k = slice; k < run.rows; k += {{ slices }}u) {
         let e = run.first + k * p.channels;
-        let normalised = (Value(x[e]) - stat.x) * stat.y;
+        let normalised = (load_x(e) - stat.x) * stat.y;
         let d = d_normalised(d_sum_of(e), normalised);
         own.x += d;
         own.y += d * normalised;
@@ -244,12 +235,12 @@ fn d_sum_of(e: u32) -> Value {
     let first = (i / p.channels) * p.runs * p.channels + i % p.channels;
     var own = Two(0.0, 0.0);
     for (var run = slice; run < p.runs; run += {{ slices }}u) {
-        own.x += run_sums[first + run * p.channels].x;
-        own.y += run_sums[first + run * p.channels].y;
+        own.x += load_run_sums(first + run * p.channels).x;
+        own.y += load_run_sums(first + run * p.channels).y;
     }
     let sum = sum_of_slices(own, local);
     if stores {
-        sums[i] = vec2(sum.x, sum.y) / f32(p.rows);
+        store_sums(i, vec2(sum.x, sum.y) / f32(p.rows));
     }
 }
 {% endif %}
@@ -263,11 +254,11 @@ fn d_sum_of(e: u32) -> Value {
     let mean = {{ pairs("sums", "run.frame * p.channels + run.channel") }};
     var e = run.first;
     for (var k = 0u; k < run.rows; k += 1u) {
-        let normalised = (Value(x[e]) - stat.x) * stat.y;
+        let normalised = (load_x(e) - stat.x) * stat.y;
         let d_sum = d_sum_of(e);
-        d_x[e] = {{ values(element[6 if gated else 5]) }}(stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y));
+        store_d_x(e, stat.y * (d_normalised(d_sum, normalised) - mean.x - normalised * mean.y));
 {% if gated %}
-        d_residual[e] = {{ values(element[7]) }}(d_sum);
+        store_d_residual(e, d_sum);
 {% endif %}
         e += p.channels;
     }

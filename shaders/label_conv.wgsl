@@ -1,5 +1,6 @@
 // Kernels of src/layers/label_conv.rs; neighbouring invocations have neighbouring channels o, one each or (width = 4) four.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -18,14 +19,14 @@ struct Parameters {
     rows_per_chunk: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 // In blocked order; a label that is no class contributes nothing.
-@group(0) @binding(1) var<storage, read_write> labels: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> table: array<Value>;
-@group(0) @binding(3) var<storage, read_write> chunk_sums: array<Value>;
-@group(0) @binding(4) var<storage, read_write> bias: array<Value>;
+{{ buffer(1, "labels", "u32") }}
+{{ buffer(2, "y", values(element[2])) }}
+{{ buffer(2, "d_y", values(element[2])) }}
+{{ buffer(3, "table", values("f32")) }}
+{{ buffer(3, "chunk_sums", values("f32")) }}
+{{ buffer(4, "bias", values("f32")) }}
 
 // What the coordinate `at`, beyond the edge that of the edge, adds to a label's place.
 fn label_place(at: i32, extent: u32, cell: u32, sub_voxel: u32) -> u32 {
@@ -46,12 +47,7 @@ fn place_along_z(at: u32, offset: i32) -> u32 {
 }
 
 // y[voxel, o]: one invocation an element.
-@compute @workgroup_size(64)
-fn label_conv_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("label_conv_forward") }}
     let index = invocation_index(workgroup, grid, local);
     let o = index % p.channels;
     let voxel = index / p.channels;
@@ -61,7 +57,7 @@ fn label_conv_forward(
     }
     let n = row / (p.size_x * p.size_y);
     let x = row / p.size_y % p.size_x;
-    var sum = bias[o];
+    var sum = load_bias(o);
     let before_z = place_along_z(voxel % p.size_z, -1);
     let at_z = place_along_z(voxel % p.size_z, 0);
     let after_z = place_along_z(voxel % p.size_z, 1);
@@ -73,28 +69,23 @@ fn label_conv_forward(
             let start = frame_x + place_along_y(row % p.size_y, {{ dy - 1 }});
             {% for dz in range(3) %}
             {
-                let label = labels[start + {{ ["before_z", "at_z", "after_z"][dz] }}];
+                let label = load_labels(start + {{ ["before_z", "at_z", "after_z"][dz] }});
                 let is_class = label < p.entries;
                 let entry = select(0u, label, is_class) * 27u + {{ 9 * dx + 3 * dy + dz }}u;
-                sum += select(Value(0.0), table[entry * p.channels + o], is_class);
+                sum += select(Value(0.0), load_table(entry * p.channels + o), is_class);
             }
             {% endfor %}
         }
         {% endfor %}
     }
     {% endfor %}
-    y[index] = {{ values(element[2]) }}(sum);
+    store_y(index, sum);
 }
 
 {% if entry == "label_conv_backward" %}
 // One invocation per (chunk, tap, o): its sums for all classes are in registers. A chunk's sums are [K, 27, O], then the
 // bias's [O], which the invocations of the first tap write.
-@compute @workgroup_size(64)
-fn label_conv_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("label_conv_backward") }}
     let index = invocation_index(workgroup, grid, local);
     let o = index % p.channels;
     let tap = index / p.channels % 27u;
@@ -113,8 +104,8 @@ fn label_conv_backward(
         let n = row / (p.size_x * p.size_y);
         let start = n * p.size_x * p.size_y * p.size_z + place_along_x(row / p.size_y % p.size_x, offset.x) + place_along_y(row % p.size_y, offset.y);
         for (var z = 0u; z < p.size_z; z += 1u) {
-            let label = labels[start + place_along_z(z, offset.z)];
-            let d = Value(d_y[(row * p.size_z + z) * p.channels + o]);
+            let label = load_labels(start + place_along_z(z, offset.z));
+            let d = load_d_y((row * p.size_z + z) * p.channels + o);
             total += d;
             {% for k in range(classes) %}
             sum{{ k }} += select(Value(0.0), d, label == {{ k }}u);
@@ -123,10 +114,10 @@ fn label_conv_backward(
     }
     let base = chunk * ({{ classes }}u * 27u + 1u) * p.channels;
     {% for k in range(classes) %}
-    chunk_sums[base + ({{ k }}u * 27u + tap) * p.channels + o] = sum{{ k }};
+    store_chunk_sums(base + ({{ k }}u * 27u + tap) * p.channels + o, sum{{ k }});
     {% endfor %}
     if tap == 0u {
-        chunk_sums[base + {{ classes }}u * 27u * p.channels + o] = total;
+        store_chunk_sums(base + {{ classes }}u * 27u * p.channels + o, total);
     }
 }
 {% endif %}

@@ -1,5 +1,6 @@
 // Kernels of src/layers/lift.rs; neighbouring invocations have neighbouring channels.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 const SCALE: f32 = 0.5773502691896258;
 
@@ -25,28 +26,23 @@ struct View {
     m_stride: u32,
 }
 
-@group(0) @binding(0) var<uniform> volume: Volume;
-@group(0) @binding(1) var<storage, read_write> phi_xy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> p_xy: array<f32>;
-@group(0) @binding(3) var<storage, read_write> phi_xz: array<f32>;
-@group(0) @binding(4) var<storage, read_write> p_xz: array<f32>;
-@group(0) @binding(5) var<storage, read_write> phi_yz: array<f32>;
-@group(0) @binding(6) var<storage, read_write> p_yz: array<f32>;
-@group(0) @binding(7) var<storage, read_write> v: array<{{ element[7] }}>;
+{{ parameters("volume", "Volume") }}
+{{ buffer(1, "phi_xy", "f32") }}
+{{ buffer(2, "p_xy", "f32") }}
+{{ buffer(3, "phi_xz", "f32") }}
+{{ buffer(4, "p_xz", "f32") }}
+{{ buffer(5, "phi_yz", "f32") }}
+{{ buffer(6, "p_yz", "f32") }}
+{{ buffer(7, "v", element[7]) }}
 
-@group(0) @binding(0) var<uniform> view: View;
+{{ parameters("view", "View") }}
 // The plane or its factor, whichever the gradient is not of.
-@group(0) @binding(1) var<storage, read_write> other: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_v: array<{{ element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> result: array<f32>;
+{{ buffer(1, "other", "f32") }}
+{{ buffer(2, "d_v", element[2]) }}
+{{ buffer(3, "result", "f32") }}
 
 // V[b,x,y,z,d]: one invocation an element.
-@compute @workgroup_size(64)
-fn lift_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("lift_forward", parameters="volume") }}
     let index = invocation_index(workgroup, grid, local);
     let d = index % volume.channels;
     let cell = index / volume.channels;
@@ -57,22 +53,17 @@ fn lift_forward(
     if b >= volume.batch {
         return;
     }
-    let xy = phi_xy[(b * volume.z + z) * volume.channels + d]
-        * p_xy[((b * volume.x + x) * volume.y + y) * volume.channels + d];
-    let xz = phi_xz[(b * volume.y + y) * volume.channels + d]
-        * p_xz[((b * volume.x + x) * volume.z + z) * volume.channels + d];
-    let yz = phi_yz[(b * volume.x + x) * volume.channels + d]
-        * p_yz[((b * volume.y + y) * volume.z + z) * volume.channels + d];
-    v[index] = {{ element[7] }}(SCALE * (xy + xz + yz));
+    let xy = load_phi_xy((b * volume.z + z) * volume.channels + d)
+        * load_p_xy(((b * volume.x + x) * volume.y + y) * volume.channels + d);
+    let xz = load_phi_xz((b * volume.y + y) * volume.channels + d)
+        * load_p_xz(((b * volume.x + x) * volume.z + z) * volume.channels + d);
+    let yz = load_phi_yz((b * volume.x + x) * volume.channels + d)
+        * load_p_yz(((b * volume.y + y) * volume.z + z) * volume.channels + d);
+    store_v(index, SCALE * (xy + xz + yz));
 }
 
 // The partial sum over j of d_phi[b,m,d], as [i, B, M, D]: one invocation an element.
-@compute @workgroup_size(64)
-fn lift_backward_factor(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("lift_backward_factor", parameters="view") }}
     let index = invocation_index(workgroup, grid, local);
     let d = index % view.channels;
     let m = index / view.channels % view.m;
@@ -85,20 +76,15 @@ fn lift_backward_factor(
     var cell = (b * view.cells + i * view.i_stride + m * view.m_stride) * view.channels + d;
     var sum = 0.0;
     for (var j = 0u; j < view.j; j += 1u) {
-        sum += other[plane] * f32(d_v[cell]);
+        sum += load_other(plane) * load_d_v(cell);
         plane += view.channels;
         cell += view.j_stride * view.channels;
     }
-    result[index] = SCALE * sum;
+    store_result(index, SCALE * sum);
 }
 
 // d_P[b,i,j,d], the sum over m: one invocation an element.
-@compute @workgroup_size(64)
-fn lift_backward_plane(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("lift_backward_plane", parameters="view") }}
     let index = invocation_index(workgroup, grid, local);
     let d = index % view.channels;
     let j = index / view.channels % view.j;
@@ -111,9 +97,9 @@ fn lift_backward_plane(
     var cell = (b * view.cells + i * view.i_stride + j * view.j_stride) * view.channels + d;
     var sum = 0.0;
     for (var m = 0u; m < view.m; m += 1u) {
-        sum += other[factor] * f32(d_v[cell]);
+        sum += load_other(factor) * load_d_v(cell);
         factor += view.channels;
         cell += view.m_stride * view.channels;
     }
-    result[index] = SCALE * sum;
+    store_result(index, SCALE * sum);
 }

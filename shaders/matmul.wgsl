@@ -1,6 +1,7 @@
 // Kernels of src/layers/matmul.rs. Of each of `batch` products, a is [M, K] or, transposed, [K, M], b is [K, N] or,
 // transposed, [N, K], y is [M, N]; each is loaded one number or (width = 4) four at a time.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% macro values(element, width) %}{{ "vec4<" ~ element ~ ">" if width == 4 else element }}{% endmacro %}
 
 struct Parameters {
@@ -23,10 +24,10 @@ struct Parameters {
     y_line: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> a: array<{{ values(element[1], a_width) }}>;
-@group(0) @binding(2) var<storage, read_write> b: array<{{ values(element[2], b_width) }}>;
-@group(0) @binding(3) var<storage, read_write> y: array<{{ values(element[3], y_width) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "a", values(element[1], a_width)) }}
+{{ buffer(2, "b", values(element[2], b_width)) }}
+{{ buffer(3, "y", values(element[3], y_width)) }}
 
 {# Where the matrices of a product begin. #}
 {% macro first() %}
@@ -45,13 +46,13 @@ let {{ name }}_first = group * p.{{ name }}_group + head * p.{{ name }}_head;
 {% macro load(name, along_inner, width, block) %}
 {% if along_inner %}
 {% for i in range(block) %}
-let {{ name }}_{{ i }} = {{ values("f32", width) }}({{ name }}[{{ name }}_at_{{ i }}]);
+let {{ name }}_{{ i }} = load_{{ name }}({{ name }}_at_{{ i }});
 {{ name }}_at_{{ i }} += 1u;
 {% endfor %}
 {% else %}
 {% for k in range(step) %}
 {% for i in range(block // width) %}
-let {{ name }}_{{ k }}_{{ i }} = {{ values("f32", width) }}({{ name }}[{{ name }}_at_{{ i }}]);
+let {{ name }}_{{ k }}_{{ i }} = load_{{ name }}({{ name }}_at_{{ i }});
 {{ name }}_at_{{ i }} += {{ name }}_stride;
 {% endfor %}
 {% endfor %}
@@ -63,12 +64,7 @@ let {{ name }}_{{ k }}_{{ i }} = {{ values("f32", width) }}({{ name }}[{{ name }
 {%- else %}{{ name }}_{{ k }}_{{ i // width }}{{ "." ~ "xyzw"[i % 4] if width == 4 }}
 {%- endif %}
 {% endmacro %}
-@compute @workgroup_size(64)
-fn matmul_blocked(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("matmul_blocked") }}
     let row_blocks = (p.rows + {{ bm - 1 }}u) / {{ bm }}u;
     let column_blocks = (p.columns + {{ bn - 1 }}u) / {{ bn }}u;
     let index = invocation_index(workgroup, grid, local);
@@ -114,13 +110,13 @@ fn matmul_blocked(
         {% if y_width == 4 %}
         {% for n in range(0, bn, 4) %}
         if column + {{ n }}u < p.columns {
-            y[to / 4u + {{ n // 4 }}u] = {{ values(element[3], 4) }}(p.scale * vec4(sum_{{ m }}_{{ n }}, sum_{{ m }}_{{ n + 1 }}, sum_{{ m }}_{{ n + 2 }}, sum_{{ m }}_{{ n + 3 }}));
+            store_y(to / 4u + {{ n // 4 }}u, p.scale * vec4(sum_{{ m }}_{{ n }}, sum_{{ m }}_{{ n + 1 }}, sum_{{ m }}_{{ n + 2 }}, sum_{{ m }}_{{ n + 3 }}));
         }
         {% endfor %}
         {% else %}
         {% for n in range(bn) %}
         if column + {{ n }}u < p.columns {
-            y[to + {{ n }}u] = {{ element[3] }}(p.scale * sum_{{ m }}_{{ n }});
+            store_y(to + {{ n }}u, p.scale * sum_{{ m }}_{{ n }});
         }
         {% endfor %}
         {% endif %}
@@ -145,22 +141,17 @@ fn fetch_{{ name }}(matrix: u32, outer: u32, at: u32) -> vec4<f32> {
     if at >= {{ length }} {
         return vec4(0.0);
     }
-    return vec4<f32>({{ name }}[line + at / 4u]);
+    return load_{{ name }}(line + at / 4u);
     {% else %}
     let index = vec4(at) + vec4(0u, 1u, 2u, 3u);
     let inside = min(index, vec4({{ length }} - 1u)) + line;
-    let loaded = vec4(f32({{ name }}[inside.x]), f32({{ name }}[inside.y]), f32({{ name }}[inside.z]), f32({{ name }}[inside.w]));
+    let loaded = vec4(load_{{ name }}(inside.x), load_{{ name }}(inside.y), load_{{ name }}(inside.z), load_{{ name }}(inside.w));
     return select(vec4(0.0), loaded, index < vec4({{ length }}));
     {% endif %}
 }
 
 {% endfor %}
-@compute @workgroup_size(64)
-fn matmul_tiled(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("matmul_tiled") }}
     let row_tiles = (p.rows + 63u) / 64u;
     let column_tiles = (p.columns + 63u) / 64u;
     let index = min(workgroup_index(workgroup, grid), p.products * row_tiles * column_tiles - 1u);
@@ -227,11 +218,11 @@ fn store(matrix: u32, row: u32, column: u32, value: vec4<f32>) {
     let to = matrix + row * p.y_line + column;
     {% if y_width == 4 %}
     if column < p.columns {
-        y[to / 4u] = {{ values(element[3], 4) }}(value);
+        store_y(to / 4u, value);
     }
     {% else %}
     for (var n = 0u; n < min(4u, p.columns - min(column, p.columns)); n += 1u) {
-        y[to + n] = {{ element[3] }}(value[n]);
+        store_y(to + n, value[n]);
     }
     {% endif %}
 }

@@ -2,6 +2,7 @@
 // vectors, for each channel those of the group's codes by four. Where `lanes` is more than one, so many lanes of a subgroup load
 // these together.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, counters, entry_point, parameters %}
 {% if entry == "nearest_code_usage" %}
 
 const CODES = {{ codes }}u;
@@ -11,26 +12,21 @@ struct Parameters {
     rows_per_invocation: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> numbers: array<u32>;
-@group(0) @binding(2) var<storage, read_write> counts: array<atomic<u32>>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "numbers", "u32") }}
+{{ counters(2, "counts") }}
 
 var<workgroup> group_counts: array<atomic<u32>, CODES>;
 
 // A workgroup counts its rows by itself, then adds what it found.
-@compute @workgroup_size(64)
-fn nearest_code_usage(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("nearest_code_usage") }}
     for (var k = local; k < CODES; k += 64u) {
         atomicStore(&group_counts[k], 0u);
     }
     workgroupBarrier();
     let first = workgroup_index(workgroup, grid) * p.rows_per_invocation * 64u + local;
     for (var i = 0u; i < p.rows_per_invocation && first + i * 64u < p.rows; i += 1u) {
-        let number = numbers[first + i * 64u];
+        let number = load_numbers(first + i * 64u);
         if number < CODES {
             atomicAdd(&group_counts[number], 1u);
         }
@@ -39,7 +35,7 @@ fn nearest_code_usage(
     for (var k = local; k < CODES; k += 64u) {
         let count = atomicLoad(&group_counts[k]);
         if count > 0u {
-            atomicAdd(&counts[k], count);
+            add_to_counts(k, count);
         }
     }
 }
@@ -55,18 +51,13 @@ struct Parameters {
     groups: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> codebook: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed: array<f32>;
-@group(0) @binding(3) var<storage, read_write> halves: array<f32>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "codebook", "f32") }}
+{{ buffer(2, "packed", "f32") }}
+{{ buffer(3, "halves", "f32") }}
 
 // One invocation a code, or one that fills the last group and is never the nearest.
-@compute @workgroup_size(64)
-fn nearest_code_pack(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("nearest_code_pack") }}
     let code = invocation_index(workgroup, grid, local);
     if code >= p.groups * 16u {
         return;
@@ -75,27 +66,27 @@ fn nearest_code_pack(
     for (var c = 0u; c < QUADS * 4u; c += 1u) {
         var value = 0.0;
         if code < p.codes && c < CHANNELS {
-            value = codebook[code * CHANNELS + c];
+            value = load_codebook(code * CHANNELS + c);
         }
         squares += value * value;
-        packed[(code / 16u * QUADS * 4u + c) * 16u + code % 16u] = value;
+        store_packed((code / 16u * QUADS * 4u + c) * 16u + code % 16u, value);
     }
-    halves[code] = select(3.0e38, 0.5 * squares, code < p.codes);
+    store_halves(code, select(3.0e38, 0.5 * squares, code < p.codes));
 }
 
-@group(0) @binding(1) var<storage, read_write> z: array<{{ "vec4<" ~ element[1] ~ ">" if is_whole else element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> code_fours: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> half_fours: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> nearest: array<u32>;
+{{ buffer(1, "z", "vec4<" ~ element[1] ~ ">" if is_whole else element[1]) }}
+{{ buffer(2, "code_fours", "vec4<f32>") }}
+{{ buffer(3, "half_fours", "vec4<f32>") }}
+{{ buffer(4, "nearest", "u32") }}
 
 fn z_quad(row: u32, quad: u32) -> vec4<f32> {
 {% if is_whole %}
-    return vec4<f32>(z[row * QUADS + quad]);
+    return load_z(row * QUADS + quad);
 {% else %}
     var value = vec4(0.0);
     {% for i in range(4) %}
     if quad * 4u + {{ i }}u < CHANNELS {
-        value.{{ "xyzw"[i] }} = f32(z[row * CHANNELS + quad * 4u + {{ i }}u]);
+        value.{{ "xyzw"[i] }} = load_z(row * CHANNELS + quad * 4u + {{ i }}u);
     }
     {% endfor %}
     return value;
@@ -103,15 +94,7 @@ fn z_quad(row: u32, quad: u32) -> vec4<f32> {
 }
 
 // The code with the least |e|^2 / 2 - z.e, which is half of |z - e|^2 - |z|^2. An invocation has {{ rows }} rows.
-@compute @workgroup_size(64)
-fn nearest_code_assign(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-    {% if lanes > 1 %}
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-    {% endif %}
-) {
+{{ entry_point("nearest_code_assign", builtins={"subgroup_invocation_id": "subgroup_lane"} if lanes > 1 else {}) }}
     let first = workgroup_index(workgroup, grid) * {{ 64 * rows }}u + local;
     {% for r in range(rows) %}
     // A row past the end is the last one once more, because the broadcasts need every lane.
@@ -124,7 +107,7 @@ fn nearest_code_assign(
     {% endif %}
     for (var g = 0u; g < p.groups; g += 1u) {
         {% for f in range(4) %}
-        let half_{{ f }} = half_fours[4u * g + {{ f }}u];
+        let half_{{ f }} = load_half_fours(4u * g + {{ f }}u);
         {% for r in range(rows) %}
         var sum_{{ r }}_{{ f }} = half_{{ f }};
         {% endfor %}
@@ -137,11 +120,11 @@ fn nearest_code_assign(
             {% for vector in range(16) %}
             {% if lanes > 1 %}
             {% if vector % lanes == 0 %}
-            let loaded_{{ vector // lanes }} = code_fours[at + {{ vector }}u + lane];
+            let loaded_{{ vector // lanes }} = load_code_fours(at + {{ vector }}u + lane);
             {% endif %}
             let codes_{{ vector }} = subgroupBroadcast(loaded_{{ vector // lanes }}, {{ vector % lanes }}u);
             {% else %}
-            let codes_{{ vector }} = code_fours[at + {{ vector }}u];
+            let codes_{{ vector }} = load_code_fours(at + {{ vector }}u);
             {% endif %}
             {% for r in range(rows) %}
             sum_{{ r }}_{{ vector % 4 }} -= z_{{ r }}.{{ "xyzw"[vector // 4] }} * codes_{{ vector }};
@@ -159,7 +142,7 @@ fn nearest_code_assign(
     }
     {% for r in range(rows) %}
     if first + {{ 64 * r }}u < p.rows {
-        nearest[row_{{ r }}] = best_{{ r }};
+        store_nearest(row_{{ r }}, best_{{ r }});
     }
     {% endfor %}
 }

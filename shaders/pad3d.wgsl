@@ -1,5 +1,6 @@
 // Kernels of src/layers/pad3d.rs; one invocation an element of the result, or (width = 4) four channels of it.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -12,9 +13,9 @@ struct Parameters {
     channels: u32, // C / width
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> from_cells: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> to_cells: array<{{ values(element[2]) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "from_cells", values(element[1])) }}
+{{ buffer(2, "to_cells", values(element[2])) }}
 
 // Frame, x, y and z of cell `cell` of volumes of that size.
 fn place(cell: i32, size: vec3<i32>) -> vec4<i32> {
@@ -25,12 +26,7 @@ fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
     return u32(((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
 }
 
-@compute @workgroup_size(64)
-fn pad3d_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("pad3d_forward") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.count {
         return;
@@ -38,22 +34,17 @@ fn pad3d_forward(
     let at = place(i32(i / p.channels), p.outer.xyz);
     let source = at.yzw - p.before.xyz;
     let nearest = clamp(source, vec3(0), p.inner.xyz - 1);
-    var value = Value(from_cells[element_of(at.x, nearest, p.inner.xyz, i % p.channels)]);
+    var value = load_from_cells(element_of(at.x, nearest, p.inner.xyz, i % p.channels));
 {% if not replicate %}
     if any(source != nearest) {
         value = Value(0.0);
     }
 {% endif %}
-    to_cells[i] = {{ values(element[2]) }}(value);
+    store_to_cells(i, value);
 }
 
 // The sum over the padded cells that are copies of this one.
-@compute @workgroup_size(64)
-fn pad3d_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("pad3d_backward") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.count {
         return;
@@ -71,9 +62,9 @@ fn pad3d_backward(
     for (var x = first.x; x < end.x; x += 1) {
         for (var y = first.y; y < end.y; y += 1) {
             for (var z = first.z; z < end.z; z += 1) {
-                sum += Value(from_cells[element_of(at.x, vec3(x, y, z), p.outer.xyz, i % p.channels)]);
+                sum += load_from_cells(element_of(at.x, vec3(x, y, z), p.outer.xyz, i % p.channels));
             }
         }
     }
-    to_cells[i] = {{ values(element[2]) }}(sum);
+    store_to_cells(i, sum);
 }

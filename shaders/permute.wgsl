@@ -1,5 +1,6 @@
 // Kernels of src/layers/permute.rs; one invocation an element of the result, or (width = 4) four.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 
 struct Permutation {
@@ -15,18 +16,13 @@ struct Tiling {
     length: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Permutation;
-@group(0) @binding(0) var<uniform> tiling: Tiling;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
+{{ parameters("p", "Permutation") }}
+{{ parameters("tiling", "Tiling") }}
+{{ buffer(1, "x", values(element[1])) }}
+{{ buffer(2, "y", values(element[2])) }}
 
 {% if entry == "permute" %}
-@compute @workgroup_size(64)
-fn permute(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("permute") }}
     let index = invocation_index(workgroup, grid, local);
     if index >= p.count {
         return;
@@ -37,18 +33,13 @@ fn permute(
     source += rest % p.extents[{{ axis // 4 }}][{{ axis % 4 }}] * p.strides[{{ axis // 4 }}][{{ axis % 4 }}];
     rest /= p.extents[{{ axis // 4 }}][{{ axis % 4 }}];
     {% endfor %}
-    y[index] = {{ values(element[2]) }}(x[source + rest * p.strides[0][0]]);
+    store_y(index, load_x(source + rest * p.strides[0][0]));
 }
 {% else %}
-@compute @workgroup_size(64)
-fn tile_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("tile_forward", parameters="tiling") }}
     let index = invocation_index(workgroup, grid, local);
     if index < tiling.count {
-        y[index] = x[index % tiling.length];
+        store_y(index, load_x(index % tiling.length));
     }
 }
 {% endif %}

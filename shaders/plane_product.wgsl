@@ -1,6 +1,7 @@
 // Kernels of src/layers/plane_product.rs; neighbouring invocations have neighbouring channels, one each or (width = 4) four.
 {% include "common/index.wgsl" %}
 {% include "common/frames.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -28,19 +29,19 @@ struct Reduction {
     j_stride: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Product;
-@group(0) @binding(0) var<uniform> r: Reduction;
-@group(0) @binding(1) var<storage, read_write> still: array<{{ values(element[1]) }}>;
-@group(0) @binding(1) var<storage, read_write> d_still: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> product: array<{{ values(element[2]) }}>;
-@group(0) @binding(2) var<storage, read_write> d_product: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> p_tx: array<Value>;
-@group(0) @binding(4) var<storage, read_write> p_ty: array<Value>;
-@group(0) @binding(5) var<storage, read_write> p_tz: array<Value>;
+{{ parameters("p", "Product") }}
+{{ parameters("r", "Reduction") }}
+{{ buffer(1, "still", values(element[1])) }}
+{{ buffer(1, "d_still", values(element[1])) }}
+{{ buffer(2, "product", values(element[2])) }}
+{{ buffer(2, "d_product", values(element[2])) }}
+{{ buffer(3, "p_tx", values("f32")) }}
+{{ buffer(4, "p_ty", values("f32")) }}
+{{ buffer(5, "p_tz", values("f32")) }}
 // The planes of the axes i and j.
-@group(0) @binding(3) var<storage, read_write> p_i: array<Value>;
-@group(0) @binding(4) var<storage, read_write> p_j: array<Value>;
-@group(0) @binding(5) var<storage, read_write> chunk_sums: array<Value>;
+{{ buffer(3, "p_i", values("f32")) }}
+{{ buffer(4, "p_j", values("f32")) }}
+{{ buffer(5, "chunk_sums", values("f32")) }}
 
 // One invocation per (b, x, y, z, d): it loops over the sequence's frames in the window.
 struct Place {
@@ -71,34 +72,24 @@ fn place_of(index: u32) -> Place {
 
 fn planes_product(place: Place, n: u32) -> Value {
     let plane = n * vec3(p.x, p.y, p.z) * p.channels + place.plane_elements;
-    return p_tx[plane.x] * p_ty[plane.y] * p_tz[plane.z];
+    return load_p_tx(plane.x) * load_p_ty(plane.y) * load_p_tz(plane.z);
 }
 
-@compute @workgroup_size(64)
-fn plane_product_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("plane_product_forward") }}
     let place = place_of(invocation_index(workgroup, grid, local));
     if !place.valid {
         return;
     }
-    let factor = Value(still[place.still_element]);
+    let factor = load_still(place.still_element);
     let frame = p.x * p.y * p.z * p.channels;
     let frames = frames_of(p.window, place.b);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let value = factor * planes_product(place, n);
-        product[(n - p.window.first) * frame + place.element] = {{ values(element[2]) }}(value);
+        store_product((n - p.window.first) * frame + place.element, value);
     }
 }
 
-@compute @workgroup_size(64)
-fn plane_product_backward_still(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("plane_product_backward_still") }}
     let place = place_of(invocation_index(workgroup, grid, local));
     if !place.valid {
         return;
@@ -107,22 +98,17 @@ fn plane_product_backward_still(
     let frames = frames_of(p.window, place.b);
     var sum = Value(0.0);
     for (var n = frames.x; n < frames.y; n += 1u) {
-        sum += Value(d_product[(n - p.window.first) * frame + place.element]) * planes_product(place, n);
+        sum += load_d_product((n - p.window.first) * frame + place.element) * planes_product(place, n);
     }
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > place.b * p.window.time {
-        sum += Value(d_still[place.still_element]);
+        sum += load_d_still(place.still_element);
     }
-    d_still[place.still_element] = {{ values(element[1]) }}(sum);
+    store_d_still(place.still_element, sum);
 }
 
 // The sum over j and one chunk of i, as [chunk, n, a, d] with n counted from the window's first: one invocation an element.
-@compute @workgroup_size(64)
-fn plane_product_backward_plane(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("plane_product_backward_plane", parameters="r") }}
     let index = invocation_index(workgroup, grid, local);
     let frames = r.window.end - r.window.first;
     let channel = index % r.channels;
@@ -143,12 +129,12 @@ fn plane_product_backward_plane(
         var j_element = frame * r.j * r.channels + channel;
         var along_j = Value(0.0);
         for (var j = 0u; j < r.j; j += 1u) {
-            along_j += Value(still[still_element]) * Value(d_product[element]) * p_j[j_element];
+            along_j += load_still(still_element) * load_d_product(element) * load_p_j(j_element);
             still_element += r.j_stride * r.channels;
             element += r.j_stride * r.channels;
             j_element += r.channels;
         }
-        sum += along_j * p_i[(frame * r.i + i) * r.channels + channel];
+        sum += along_j * load_p_i((frame * r.i + i) * r.channels + channel);
     }
-    chunk_sums[index] = sum;
+    store_chunk_sums(index, sum);
 }

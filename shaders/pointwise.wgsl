@@ -1,6 +1,7 @@
 // Element by element kernels of src/layers/pointwise.rs; 64 invocations a workgroup, one or (width = 4) four elements each.
 {% include "common/index.wgsl" %}
 {% include "common/activation.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -9,11 +10,11 @@ struct Parameters {
     constant: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> first: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> second: array<{{ values(element[2]) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "first", values(element[1])) }}
+{{ buffer(2, "second", values(element[2])) }}
 // Kernels with one operand write to binding 2, those with two to binding 3.
-@group(0) @binding(3) var<storage, read_write> third: array<{{ values(element[3]) }}>;
+{{ buffer(3, "third", values(element[3])) }}
 
 // Abramowitz and Stegun 7.1.26: within 1.5e-7 of erf.
 fn erf(v: Value) -> Value {
@@ -36,20 +37,15 @@ fn silu_slope(v: Value) -> Value {
 }
 
 {% macro kernel(entry, operands, value) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.count {
-        let a = Value(first[i]);
+        let a = load_first(i);
 {% if operands == 2 %}
-        let b = Value(second[i]);
-        third[i] = {{ values(element[3]) }}({{ value }});
+        let b = load_second(i);
+        store_third(i, {{ value }});
 {% else %}
-        second[i] = {{ values(element[2]) }}({{ value }});
+        store_second(i, {{ value }});
 {% endif %}
     }
 }
@@ -75,18 +71,17 @@ struct Weights {
     weights: array<vec4<f32>, 2>,
 }
 
-@group(0) @binding(0) var<uniform> w: Weights;
+{{ parameters("w", "Weights") }}
 {% for i in range(terms) %}
-@group(0) @binding({{ i + 1 }}) var<storage, read_write> term_{{ i }}: array<f32>;
+{{ buffer(i + 1, "term_" ~ i, "f32") }}
 {% endfor %}
-@group(0) @binding({{ terms + 1 }}) var<storage, read_write> sum: array<f32>;
+{{ buffer(terms + 1, "sum", "f32") }}
 
-@compute @workgroup_size(1)
-fn weighted_sum() {
+{{ entry_point("weighted_sum", 1, parameters="w") }}
     var total = 0.0;
 {% for i in range(terms) %}
-    total += w.weights[{{ i // 4 }}].{{ "xyzw"[i % 4] }} * term_{{ i }}[0];
+    total += w.weights[{{ i // 4 }}].{{ "xyzw"[i % 4] }} * load_term_{{ i }}(0);
 {% endfor %}
-    sum[0] = total;
+    store_sum(0, total);
 }
 {% endif %}

@@ -1,5 +1,6 @@
 // The second stage of reductions (src/layers/common.rs); one invocation a column.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 struct Parameters {
     count: u32,
@@ -11,26 +12,21 @@ struct Parameters {
     accumulate: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> chunk_sums: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ element[2] }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "chunk_sums", "f32") }}
+{{ buffer(2, "y", element[2]) }}
 
-@compute @workgroup_size(64)
-fn reduce_chunks(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("reduce_chunks") }}
     let i = invocation_index(workgroup, grid, local);
     if i >= p.count {
         return;
     }
     var sum = 0.0;
     if p.accumulate != 0u {
-        sum = f32(y[p.at + i]);
+        sum = load_y(p.at + i);
     }
     for (var chunk = 0u; chunk < p.chunks; chunk += 1u) {
-        sum += chunk_sums[chunk * p.stride + p.first + i];
+        sum += load_chunk_sums(chunk * p.stride + p.first + i);
     }
-    y[p.at + i] = {{ element[2] }}(sum);
+    store_y(p.at + i, sum);
 }

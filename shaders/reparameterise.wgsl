@@ -2,6 +2,7 @@
 {% include "common/index.wgsl" %}
 {% include "common/reduce.wgsl" %}
 {% include "common/philox.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 
 struct Parameters {
     elements: u32,
@@ -15,27 +16,22 @@ struct Parameters {
     kl_scale: f32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> m: array<f32>;
-@group(0) @binding(2) var<storage, read_write> rng: array<u32>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "m", "f32") }}
+{{ buffer(2, "rng", "u32") }}
 
 fn mu_index(i: u32) -> u32 {
     return (i / p.channels) * 2u * p.channels + i % p.channels;
 }
 
 fn noise(i: u32) -> f32 {
-    return philox_normal(vec2(rng[0], rng[1]), rng[2], p.stream, p.first_element + i);
+    return philox_normal(vec2(load_rng(0), load_rng(1)), load_rng(2), p.stream, p.first_element + i);
 }
 
-@group(0) @binding(3) var<storage, read_write> sample: array<f32>;
-@group(0) @binding(4) var<storage, read_write> partials: array<f32>;
+{{ buffer(3, "sample", "f32") }}
+{{ buffer(4, "partials", "f32") }}
 
-@compute @workgroup_size(64)
-fn reparameterise_forward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("reparameterise_forward") }}
     let group = workgroup_index(workgroup, grid);
     var sum = 0.0;
     for (var k = 0u; k < p.elements_per_invocation; k += 1u) {
@@ -43,64 +39,53 @@ fn reparameterise_forward(
         if i >= p.elements {
             break;
         }
-        let mu = m[mu_index(i)];
-        let logvar = m[mu_index(i) + p.channels];
-        sample[i] = mu + noise(i) * exp(0.5 * logvar);
+        let mu = load_m(mu_index(i));
+        let logvar = load_m(mu_index(i) + p.channels);
+        store_sample(i, mu + noise(i) * exp(0.5 * logvar));
         sum += 0.5 * (mu * mu + exp(logvar) - 1.0 - logvar);
     }
     let group_sum = workgroup_sum(vec2(sum, 0.0), local);
     if local == 0u && group < p.groups {
-        partials[p.first_group + group] = group_sum.x;
+        store_partials(p.first_group + group, group_sum.x);
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> all_partials: array<f32>;
-@group(0) @binding(2) var<storage, read_write> kl: array<f32>;
+{{ buffer(1, "all_partials", "f32") }}
+{{ buffer(2, "kl", "f32") }}
 
-@compute @workgroup_size(64)
-fn reparameterise_kl(@builtin(local_invocation_index) local: u32) {
+{{ entry_point("reparameterise_kl") }}
     var sum = 0.0;
     for (var i = local; i < p.groups; i += 64u) {
-        sum += all_partials[i];
+        sum += load_all_partials(i);
     }
     let total = workgroup_sum(vec2(sum, 0.0), local);
     if local == 0u {
-        kl[0] = total.x * p.kl_scale;
+        store_kl(0, total.x * p.kl_scale);
     }
 }
 
-@group(0) @binding(3) var<storage, read_write> d_sample: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_kl: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d_m: array<f32>;
+{{ buffer(3, "d_sample", "f32") }}
+{{ buffer(4, "d_kl", "f32") }}
+{{ buffer(5, "d_m", "f32") }}
 
-@compute @workgroup_size(64)
-fn reparameterise_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("reparameterise_backward") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.elements {
         let at = mu_index(i);
-        let mu = m[at];
-        let logvar = m[at + p.channels];
-        let d = d_sample[i];
-        let d_divergence = d_kl[0] * p.kl_scale;
-        d_m[at] = d + d_divergence * mu;
-        d_m[at + p.channels] = 0.5 * (d * noise(i) * exp(0.5 * logvar) + d_divergence * (exp(logvar) - 1.0));
+        let mu = load_m(at);
+        let logvar = load_m(at + p.channels);
+        let d = load_d_sample(i);
+        let d_divergence = load_d_kl(0) * p.kl_scale;
+        store_d_m(at, d + d_divergence * mu);
+        store_d_m(at + p.channels, 0.5 * (d * noise(i) * exp(0.5 * logvar) + d_divergence * (exp(logvar) - 1.0)));
     }
 }
 
-@group(0) @binding(2) var<storage, read_write> mean: array<f32>;
+{{ buffer(2, "mean", "f32") }}
 
-@compute @workgroup_size(64)
-fn reparameterise_mean(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("reparameterise_mean") }}
     let i = invocation_index(workgroup, grid, local);
     if i < p.elements {
-        mean[i] = m[mu_index(i)];
+        store_mean(i, load_m(mu_index(i)));
     }
 }

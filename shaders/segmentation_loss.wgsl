@@ -2,6 +2,7 @@
 // slopes is [foreground, background].
 {% include "common/index.wgsl" %}
 {% include "common/reduce.wgsl" %}
+{% from "common/operands.wgsl" import buffer, counters, entry_point, parameters %}
 
 const K = {{ CLASSES }}u;
 const BINS = {{ BINS }}u;
@@ -13,7 +14,7 @@ struct Parameters {
     groups: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 
 fn error_bin(error: f32) -> u32 {
     return min(u32(max(error, 0.0) * f32(BINS)), BINS - 1u);
@@ -24,7 +25,7 @@ fn error_bin(error: f32) -> u32 {
 {% macro softmax(logits) %}
         let row = voxel * K;
 {% for c in range(CLASSES) %}
-        let logit{{ c }} = f32({{ logits }}[row + {{ c }}u]);
+        let logit{{ c }} = load_{{ logits }}(row + {{ c }}u);
 {% endfor %}
         var highest = logit0;
 {% for c in range(1, CLASSES) %}
@@ -41,22 +42,17 @@ fn error_bin(error: f32) -> u32 {
 {% endmacro %}
 
 // segmentation_loss_count: a workgroup's weighted negative log likelihood and weight, and the histogram of errors.
-@group(0) @binding(1) var<storage, read_write> logits: array<{{ element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> labels: array<u32>;
-@group(0) @binding(3) var<storage, read_write> class_weights: array<f32>;
-@group(0) @binding(4) var<storage, read_write> histogram: array<atomic<u32>>;
-@group(0) @binding(5) var<storage, read_write> partials: array<vec2<f32>>;
+{{ buffer(1, "logits", element[1]) }}
+{{ buffer(2, "labels", "u32") }}
+{{ buffer(3, "class_weights", "f32") }}
+{{ counters(4, "histogram") }}
+{{ buffer(5, "partials", "vec2<f32>") }}
 
 // Bin 0 holds nearly everything once the model has learnt something, so a workgroup counts it by itself: background in
 // the lower half of the word, foreground in the upper.
 var<workgroup> lowest_bin: array<atomic<u32>, K>;
 
-@compute @workgroup_size(64)
-fn segmentation_loss_count(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("segmentation_loss_count") }}
     let group = workgroup_index(workgroup, grid);
     for (var c = local; c < K; c += 64u) {
         atomicStore(&lowest_bin[c], 0u);
@@ -71,7 +67,7 @@ fn segmentation_loss_count(
         if voxel >= p.voxels {
             break;
         }
-        let label = labels[voxel];
+        let label = load_labels(voxel);
         if label >= K {
             continue;
         }
@@ -80,7 +76,7 @@ fn segmentation_loss_count(
 {% for c in range(1, CLASSES) %}
         logit = select(logit, logit{{ c }}, label == {{ c }}u);
 {% endfor %}
-        let weight = class_weights[label];
+        let weight = load_class_weights(label);
         // -log(1 - missing), by its series where that is small.
         let series = missing * (1.0 + missing * (0.5 + missing / 3.0));
         sum += vec2(weight * select(log(total) - (logit - highest), series, missing < 0.01), weight);
@@ -91,7 +87,7 @@ fn segmentation_loss_count(
             if bin == 0u {
                 lowest{{ c }} += select(1u, 0x10000u, foreground);
             } else {
-                atomicAdd(&histogram[({{ c }}u * BINS + bin) * 2u + select(1u, 0u, foreground)], 1u);
+                add_to_histogram(({{ c }}u * BINS + bin) * 2u + select(1u, 0u, foreground), 1u);
             }
         }
 {% endfor %}
@@ -104,33 +100,29 @@ fn segmentation_loss_count(
     if group < p.groups {
         for (var c = local; c < K; c += 64u) {
             let count = atomicLoad(&lowest_bin[c]);
-            atomicAdd(&histogram[c * BINS * 2u], count >> 16u);
-            atomicAdd(&histogram[c * BINS * 2u + 1u], count & 0xffffu);
+            add_to_histogram(c * BINS * 2u, count >> 16u);
+            add_to_histogram(c * BINS * 2u + 1u, count & 0xffffu);
         }
         if local == 0u {
-            partials[p.first_group + group] = group_sum;
+            store_partials(p.first_group + group, group_sum);
         }
     }
 }
 
 // segmentation_loss_slopes: one workgroup a class; each invocation has BINS / 64 bins, in order of falling error.
-@group(0) @binding(1) var<storage, read_write> counts: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read_write> slopes: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read_write> class_losses: array<vec2<f32>>;
+{{ buffer(1, "counts", "vec2<u32>") }}
+{{ buffer(2, "slopes", "vec2<f32>") }}
+{{ buffer(3, "class_losses", "vec2<f32>") }}
 
 const BINS_EACH = BINS / 64u;
 var<workgroup> lane_counts: array<vec2<u32>, 64>;
 
-@compute @workgroup_size(64)
-fn segmentation_loss_slopes(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("segmentation_loss_slopes") }}
     let first = workgroup.x * BINS;
     let highest = BINS - 1u - local * BINS_EACH;
     var own = vec2(0u);
     for (var i = 0u; i < BINS_EACH; i += 1u) {
-        own += counts[first + highest - i];
+        own += load_counts(first + highest - i);
     }
     lane_counts[local] = own;
     workgroupBarrier();
@@ -145,7 +137,7 @@ fn segmentation_loss_slopes(
     var loss = 0.0;
     for (var i = 0u; i < BINS_EACH; i += 1u) {
         let bin = highest - i;
-        let n = counts[first + bin];
+        let n = load_counts(first + bin);
         var slope = vec2(0.0);
         if present && n.x + n.y > 0u {
             // J(F, B) = 1 - (G - F) / (G + B); all terms are positive, so nothing cancels.
@@ -159,97 +151,85 @@ fn segmentation_loss_slopes(
             slope *= select(0.0, increment / midpoint_increment, midpoint_increment > 0.0);
             loss += (f32(bin) + 0.5) / f32(BINS) * increment;
         }
-        slopes[first + bin] = slope;
+        store_slopes(first + bin, slope);
         before += n;
     }
     let sum = workgroup_sum(vec2(loss, 0.0), local);
     if local == 0u {
-        class_losses[workgroup.x] = vec2(sum.x, select(0.0, 1.0, present));
+        store_class_losses(workgroup.x, vec2(sum.x, select(0.0, 1.0, present)));
     }
 }
 
 // segmentation_loss_finish: one workgroup; the means.
-@group(0) @binding(1) var<storage, read_write> all_partials: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> all_class_losses: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read_write> ce: array<f32>;
-@group(0) @binding(4) var<storage, read_write> lovasz: array<f32>;
-@group(0) @binding(5) var<storage, read_write> totals: array<f32>;
+{{ buffer(1, "all_partials", "vec2<f32>") }}
+{{ buffer(2, "all_class_losses", "vec2<f32>") }}
+{{ buffer(3, "ce", "f32") }}
+{{ buffer(4, "lovasz", "f32") }}
+{{ buffer(5, "totals", "f32") }}
 
-@compute @workgroup_size(64)
-fn segmentation_loss_finish(@builtin(local_invocation_index) local: u32) {
+{{ entry_point("segmentation_loss_finish") }}
     var sum = vec2(0.0);
     for (var i = local; i < p.groups; i += 64u) {
-        sum += all_partials[i];
+        sum += load_all_partials(i);
     }
     let total = workgroup_sum(sum, local);
     var class_sum = vec2(0.0);
     for (var c = local; c < K; c += 64u) {
-        class_sum += all_class_losses[c];
+        class_sum += load_all_class_losses(c);
     }
     let class_total = workgroup_sum(class_sum, local);
     if local == 0u {
-        ce[0] = select(0.0, total.x / total.y, total.y > 0.0);
-        lovasz[0] = class_total.x / max(class_total.y, 1.0);
-        totals[0] = total.y;
-        totals[1] = class_total.y;
+        store_ce(0, select(0.0, total.x / total.y, total.y > 0.0));
+        store_lovasz(0, class_total.x / max(class_total.y, 1.0));
+        store_totals(0, total.y);
+        store_totals(1, class_total.y);
     }
 }
 
 // segmentation_loss_backward_scale: slopes and class weights times what the incoming gradients make of them, as one
 // table: [K, BINS, 2] slopes, then K weights.
-@group(0) @binding(1) var<storage, read_write> saved_slopes: array<f32>;
-@group(0) @binding(2) var<storage, read_write> saved_weights: array<f32>;
-@group(0) @binding(3) var<storage, read_write> saved_totals: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_ce: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d_lovasz: array<f32>;
-@group(0) @binding(6) var<storage, read_write> scaled: array<f32>;
+{{ buffer(1, "saved_slopes", "f32") }}
+{{ buffer(2, "saved_weights", "f32") }}
+{{ buffer(3, "saved_totals", "f32") }}
+{{ buffer(4, "d_ce", "f32") }}
+{{ buffer(5, "d_lovasz", "f32") }}
+{{ buffer(6, "scaled", "f32") }}
 
-@compute @workgroup_size(64)
-fn segmentation_loss_backward_scale(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("segmentation_loss_backward_scale") }}
     let i = invocation_index(workgroup, grid, local);
     let slope_count = K * BINS * 2u;
     if i < slope_count {
-        scaled[i] = saved_slopes[i] * d_lovasz[0] / max(saved_totals[1], 1.0);
+        store_scaled(i, load_saved_slopes(i) * load_d_lovasz(0) / max(load_saved_totals(1), 1.0));
     } else if i < slope_count + K {
-        let weight = saved_totals[0];
-        scaled[i] = select(0.0, saved_weights[i - slope_count] * d_ce[0] / weight, weight > 0.0);
+        let weight = load_saved_totals(0);
+        store_scaled(i, select(0.0, load_saved_weights(i - slope_count) * load_d_ce(0) / weight, weight > 0.0));
     }
 }
 
 // segmentation_loss_backward: one voxel an invocation.
-@group(0) @binding(3) var<storage, read_write> table: array<f32>;
-@group(0) @binding(4) var<storage, read_write> d_logits: array<{{ element[4] }}>;
+{{ buffer(3, "table", "f32") }}
+{{ buffer(4, "d_logits", element[4]) }}
 
-@compute @workgroup_size(64)
-fn segmentation_loss_backward(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("segmentation_loss_backward") }}
     let voxel = invocation_index(workgroup, grid, local);
     if voxel < p.voxels {
-        let label = labels[voxel];
+        let label = load_labels(voxel);
 {{ softmax("logits") }}
         if label < K {
-            let weight = table[K * BINS * 2u + label];
-            let own_slope = table[(label * BINS + error_bin(missing)) * 2u];
+            let weight = load_table(K * BINS * 2u + label);
+            let own_slope = load_table((label * BINS + error_bin(missing)) * 2u);
             // Gradients by the probabilities relative to the label's, so that nothing cancels where that is nearly 1.
 {% for c in range(CLASSES) %}
-            let slope{{ c }} = table[({{ c }}u * BINS + error_bin(x{{ c }})) * 2u + 1u];
+            let slope{{ c }} = load_table(({{ c }}u * BINS + error_bin(x{{ c }})) * 2u + 1u);
             let d_x{{ c }} = select(slope{{ c }} + own_slope, 0.0, label == {{ c }}u);
 {% endfor %}
             let mean = {% for c in range(CLASSES) %}{% if c %} + {% endif %}x{{ c }} * d_x{{ c }}{% endfor %};
 {% for c in range(CLASSES) %}
-            d_logits[row + {{ c }}u] = {{ element[4] }}(
-                x{{ c }} * (d_x{{ c }} - mean) + weight * select(x{{ c }}, -missing, label == {{ c }}u));
+            store_d_logits(row + {{ c }}u, x{{ c }} * (d_x{{ c }} - mean) + weight * select(x{{ c }}, -missing, label == {{ c }}u));
 {% endfor %}
         } else {
 {% for c in range(CLASSES) %}
-            d_logits[row + {{ c }}u] = {{ element[4] }}(0.0);
+            store_d_logits(row + {{ c }}u, 0.0);
 {% endfor %}
         }
     }

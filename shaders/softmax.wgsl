@@ -1,5 +1,6 @@
 // Kernels of src/layers/softmax.rs; `slices` invocations a row, which take one element, or four (width = 4), at a time in turn.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/slices.wgsl" import shared %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
@@ -9,12 +10,12 @@ struct Parameters {
     channels: u32, // N / width
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{ values(element[1]) }}>;
-@group(0) @binding(1) var<storage, read_write> saved_y: array<{{ values(element[1]) }}>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> d_x: array<{{ values(element[3]) }}>;
+{{ parameters("p", "Parameters") }}
+{{ buffer(1, "x", values(element[1])) }}
+{{ buffer(1, "saved_y", values(element[1])) }}
+{{ buffer(2, "y", values(element[2])) }}
+{{ buffer(2, "d_y", values(element[2])) }}
+{{ buffer(3, "d_x", values(element[3])) }}
 
 const LOWEST: f32 = -3.4028234e38;
 
@@ -29,12 +30,7 @@ fn total(value: Value) -> f32 {
 }
 
 {% macro kernel(entry) %}
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     // The last workgroup's invocations without a row of their own do another's, and store nothing.
     let task = workgroup_index(workgroup, grid) * {{ 64 // slices }}u + local / {{ slices }}u;
     let end = (min(task, p.rows - 1u) + 1u) * p.channels;
@@ -43,17 +39,17 @@ fn {{ entry }}(
 {{ kernel("softmax_forward") }}
     var own_largest = LOWEST;
     for (var e = first; e < end; e += {{ slices }}u) {
-        own_largest = max(own_largest, largest(Value(x[e])));
+        own_largest = max(own_largest, largest(load_x(e)));
     }
     let maximum = row_maximum(own_largest, local);
     var own_sum = 0.0;
     for (var e = first; e < end; e += {{ slices }}u) {
-        own_sum += total(exp(Value(x[e]) - maximum));
+        own_sum += total(exp(load_x(e) - maximum));
     }
     let factor = 1.0 / row_sum(own_sum, local);
     if task < p.rows {
         for (var e = first; e < end; e += {{ slices }}u) {
-            y[e] = {{ values(element[2]) }}(exp(Value(x[e]) - maximum) * factor);
+            store_y(e, exp(load_x(e) - maximum) * factor);
         }
     }
 }
@@ -61,12 +57,12 @@ fn {{ entry }}(
 {{ kernel("softmax_backward") }}
     var own_sum = 0.0;
     for (var e = first; e < end; e += {{ slices }}u) {
-        own_sum += total(Value(saved_y[e]) * Value(d_y[e]));
+        own_sum += total(load_saved_y(e) * load_d_y(e));
     }
     let mean = row_sum(own_sum, local);
     if task < p.rows {
         for (var e = first; e < end; e += {{ slices }}u) {
-            d_x[e] = {{ values(element[3]) }}(Value(saved_y[e]) * (Value(d_y[e]) - mean));
+            store_d_x(e, load_saved_y(e) * (load_d_y(e) - mean));
         }
     }
 }

@@ -1,5 +1,7 @@
 // Kernels of src/layers/space_to_depth.rs.
 {% include "common/index.wgsl" %}
+{% from "common/operands.wgsl" import buffer, entry_point, parameters %}
+{% from "common/values.wgsl" import values %}
 
 {% if entry == "flip" %}
 // One invocation an element.
@@ -9,22 +11,17 @@ struct Rows {
     channels: u32,
 }
 
-@group(0) @binding(0) var<uniform> p: Rows;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+{{ parameters("p", "Rows") }}
+{{ buffer(1, "x", "f32") }}
+{{ buffer(2, "y", "f32") }}
 
-@compute @workgroup_size(64)
-fn flip(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("flip") }}
     let index = invocation_index(workgroup, grid, local);
     if index >= p.count {
         return;
     }
     let tap = index / p.channels % p.taps;
-    y[index] = x[index + p.channels * (p.taps - 1u) - 2u * tap * p.channels];
+    store_y(index, load_x(index + p.channels * (p.taps - 1u) - 2u * tap * p.channels));
 }
 {% else %}
 // One invocation {{ "four channels" if width == 4 else "an element" }} of the result, blocks of {{ sx }} x {{ sy }} x {{ sz }} voxels.
@@ -36,13 +33,12 @@ struct Layout {
     before: vec3<i32>, // voxels of the first block that lie before the volume
 }
 
-{% set value = "vec4<f32>" if width == 4 else "f32" %}
-{% set stored = ["", "vec4<" ~ element[1] ~ ">", "vec4<" ~ element[2] ~ ">"] if width == 4 else element %}
+alias Value = {{ values("f32") }};
 const STRIDE = vec3<i32>({{ sx }}, {{ sy }}, {{ sz }});
 
-@group(0) @binding(0) var<uniform> p: Layout;
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ stored[1] }}>;
-@group(0) @binding(2) var<storage, read_write> ys: array<{{ stored[2] }}>;
+{{ parameters("p", "Layout") }}
+{{ buffer(1, "xs", values(element[1]), index="i32") }}
+{{ buffer(2, "ys", values(element[2]), index="i32") }}
 
 fn place(position: vec3<i32>, extents: vec3<i32>) -> i32 {
     return (position.x * extents.y + position.y) * extents.z + position.z;
@@ -52,12 +48,7 @@ fn position_in(extents: vec3<i32>, at: i32) -> vec3<i32> {
     return vec3(at / (extents.z * extents.y), at / extents.z % extents.y, at % extents.z);
 }
 
-@compute @workgroup_size(64)
-fn space_to_depth(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("space_to_depth") }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;
@@ -70,15 +61,10 @@ fn space_to_depth(
         + position_in(STRIDE, row % {{ sx * sy * sz }}) - p.before;
     let inside = all(vec3<u32>(voxel) < vec3<u32>(p.size));
     let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index % p.channels;
-    ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
+    store_ys(index, select(Value(0.0), load_xs(select(0, source, inside)), inside));
 }
 
-@compute @workgroup_size(64)
-fn depth_to_space(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point("depth_to_space") }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;
@@ -91,6 +77,6 @@ fn depth_to_space(
     let inside = all(block < p.blocks);
     let deep = frame * p.blocks.x * p.blocks.y * p.blocks.z + place(block, p.blocks);
     let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index % p.channels;
-    ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
+    store_ys(index, select(Value(0.0), load_xs(select(0, source, inside)), inside));
 }
 {% endif %}

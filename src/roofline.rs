@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::gpu::Context;
 use crate::graph::execute::{Executor, Memory, OpProfile};
 use crate::graph::plan::Plan;
-use crate::graph::{Graph, MatrixUnits, TensorId, TensorSpec, WORD_BYTES};
+use crate::graph::{Graph, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::ceiling;
 use crate::{Error, Result};
 
@@ -47,7 +47,7 @@ impl Ceilings {
     /// [`Error::Memory`] or [`Error::Device`] from the adapter.
     pub fn measure(context: &Arc<Context>) -> Result<Ceilings> {
         let flops_per_sec = computing(context, ceiling::multiply_add)?;
-        let has_units = context.limits().matrices == MatrixUnits::Present;
+        let has_units = context.limits().has_matrix_units;
         let matrix_flops_per_sec = has_units.then(|| computing(context, ceiling::multiply_matrices)).transpose()?;
         let limits = context.limits();
         let bytes = COPIED_BYTES.min(limits.max_storage_binding_bytes).min(limits.max_buffer_bytes / 2);

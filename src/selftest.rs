@@ -14,7 +14,7 @@ use crate::gpu::{BuildProgress, Context};
 use crate::graph::execute::{Executor, Memory};
 use crate::graph::interpret::{self, Values};
 use crate::graph::plan::Plan;
-use crate::graph::{DType, Graph, Grouping, KernelLimits, MatrixUnits, TensorId, TensorSpec};
+use crate::graph::{DType, Graph, Grouping, KernelLimits, Policy, TensorId, TensorSpec};
 use crate::kernel::BoundKernel;
 use crate::layers::case::{Built, Case, Operands, build, build_half};
 use crate::layers::segmentation_loss::{lovasz_softmax_exact, segmentation_loss};
@@ -151,20 +151,20 @@ fn comparisons(context: &Context, case: &Case, scope: Scope) -> Result<Vec<Compa
     let own = context.limits().clone();
     let mut families = vec![own.clone()];
     if scope == Scope::Any {
-        families.push(KernelLimits { is_cpu: !own.is_cpu, ..own.clone() });
+        families.push(own.for_cpu(!own.policy.for_cpu));
     }
     let in_windows =
         |limits: &KernelLimits| Some(KernelLimits { max_storage_binding_bytes: case.window_bytes?, ..limits.clone() });
     let in_place: Vec<_> = [own.clone()].into_iter().chain(in_windows(&own)).collect();
     let mut variants = families.clone();
     variants.extend(families.iter().filter_map(in_windows));
-    variants.extend(families.iter().map(|limits| KernelLimits { grouping: Grouping::Every, ..limits.clone() }));
+    variants.extend(families.iter().map(|limits| limits.grouped(Grouping::Every)));
     if scope == Scope::Any {
-        variants.push(KernelLimits { is_cpu: true, min_subgroup_lanes: 0, ..own.clone() });
+        variants.push(KernelLimits { min_subgroup_lanes: 0, ..own.for_cpu(true) });
     }
     let with_forced = |built: &Built| {
         let mut limits = variants.clone();
-        if families.iter().any(|family| !family.is_cpu) {
+        if families.iter().any(|family| !family.policy.for_cpu) {
             limits.extend(forced(context, &built.graph, case.window_bytes));
         }
         limits
@@ -203,15 +203,14 @@ fn agreement(context: &Arc<Context>, comparisons: &[Comparison]) -> Result<Agree
 
 /// The limits under which a GPU would run each of `graph`'s variants, the last one also in windows and shared.
 fn forced(context: &Context, graph: &Graph, window_bytes: Option<usize>) -> Vec<KernelLimits> {
-    let own = context.limits().clone();
-    let matrices = if own.is_cpu { MatrixUnits::Emulated } else { own.matrices };
-    let gpu = KernelLimits { is_cpu: false, matrices, ..own };
+    let own = context.limits();
+    let gpu = own.under(Policy { for_cpu: false, emulates_matrix_units: own.is_software, ..own.policy.clone() });
     let tunings = graph.forced_tunings(&gpu).into_iter();
-    let mut forced: Vec<_> = tunings.map(|tuning| KernelLimits { tuning, ..gpu.clone() }).collect();
+    let mut forced: Vec<_> = tunings.map(|tuning| gpu.tuned(tuning)).collect();
     // Those that come last by name multiply matrices, or use Winograd's algorithm.
     if let Some(last) = forced.last().cloned() {
         forced.extend(window_bytes.map(|bytes| KernelLimits { max_storage_binding_bytes: bytes, ..last.clone() }));
-        forced.push(KernelLimits { grouping: Grouping::Every, ..last });
+        forced.push(last.grouped(Grouping::Every));
     }
     forced
 }

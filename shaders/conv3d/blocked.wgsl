@@ -1,5 +1,6 @@
 // Register-blocked kernels for CPU adapters. In the products a lane owns a block of voxels, in the weight gradient a few
 // output channels. What all lanes need is loaded once per subgroup, a vec4 in each lane, and broadcast from there.
+{% from "common/operands.wgsl" import buffer, entry_point, image, parameters %}
 
 struct Parameters {
     size: vec3<i32>, // X, Y, Z; a linear layer has its rows along Z
@@ -20,14 +21,13 @@ struct Parameters {
     {% endif %}
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 
 {% if entry is endingwith("pack") or entry is endingwith("transform") %}
 {% include "conv3d/prepare.wgsl" %}
 {% endif %}
 
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
-{% from "common/image.wgsl" import image %}
 {% from "conv3d/winograd.wgsl" import output %}
 // One invocation: {{ by }} x {{ bz }} voxels along y and z, {{ cb }} output channels.
 {% if winograd %}
@@ -38,7 +38,7 @@ const FACTORS = array<vec4<f32>, {{ winograd + 2 }}>(
     vec4<f32>({{ factors | join(", ") }}),
     {% endfor %}
 );
-{{ image("xs", 1, "read") }}
+{{ image(1, "xs", "read") }}
 {% else %}
 {% include "conv3d/channels.wgsl" %}
 {% endif %}
@@ -52,9 +52,9 @@ fn weights_of(o: i32, c: i32) -> vec4<f32> {
         weight_at(o, 4 * c, 0, 1), weight_at(o, 4 * c + 1, 0, 1), weight_at(o, 4 * c + 2, 0, 1), weight_at(o, 4 * c + 3, 0, 1));
 }
 {% else %}
-{{ image("weights", 2, "read") }}
+{{ image(2, "weights", "read") }}
 {% endif %}
-@group(0) @binding(3) var<storage, read_write> ys: array<{{ "vec4<" ~ element[3] ~ ">" if vout else element[3] }}>;
+{{ buffer(3, "ys", "vec4<" ~ element[3] ~ ">" if vout else element[3], index="i32") }}
 
 {% set loaded = z_loaded if padded is defined else bz + 2 * halo %}
 {% set before = z_before if padded is defined else kz // 2 %}
@@ -65,26 +65,18 @@ fn weights_of(o: i32, c: i32) -> vec4<f32> {
 fn store(base: i32, c: i32, value: vec4<f32>) {
     {% if vout %}
     if 4 * c < p.co {
-        ys[base + c] = vec4<{{ element[3] }}>(value{{ " * slopes(base + c)" if masked }});
+        store_ys(base + c, value{{ " * slopes(base + c)" if masked }});
     }
     {% else %}
     {% for k in range(4) %}
     if 4 * c + {{ k }} < p.co {
-        ys[base + 4 * c + {{ k }}] = {{ element[3] }}(value[{{ k }}]{{ " * slopes(base + 4 * c + " ~ k ~ ")" if masked }});
+        store_ys(base + 4 * c + {{ k }}, value[{{ k }}]{{ " * slopes(base + 4 * c + " ~ k ~ ")" if masked }});
     }
     {% endfor %}
     {% endif %}
 }
 
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-    {% if lanes > 1 %}
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-    {% endif %}
-) {
+{{ entry_point(entry, builtins={"subgroup_invocation_id": "subgroup_lane"} if lanes > 1 else {}) }}
     let index = i32(invocation_index(workgroup, grid, local));
     // Lanes past the end repeat the last block, because the broadcasts need every lane.
     var rest = min(index, p.count - 1);
@@ -228,7 +220,7 @@ fn {{ entry }}(
         let c_{{ k }} = co_block * {{ cb // 4 }} + {{ k }};
         {% if direct and bias %}
         let o_{{ k }} = min(4 * vec4(c_{{ k }}) + vec4(0, 1, 2, 3), vec4(p.co - 1));
-        let bias_{{ k }} = vec4(bias[o_{{ k }}.x], bias[o_{{ k }}.y], bias[o_{{ k }}.z], bias[o_{{ k }}.w]);
+        let bias_{{ k }} = vec4(load_bias(o_{{ k }}.x), load_bias(o_{{ k }}.y), load_bias(o_{{ k }}.z), load_bias(o_{{ k }}.w));
         {% elif not direct %}
         let bias_{{ k }} = load_weights(p.bias_at + c_{{ k }});
         {% endif %}

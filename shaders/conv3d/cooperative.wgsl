@@ -1,6 +1,7 @@
 // The products of tiled.wgsl by cooperative matrices: a subgroup of 32 lanes multiplies 16 x 16 values of f16 at a time from
 // workgroup memory and sums in f32. Channels come eight at a time (128 bits), so they divide by eight. Where there are no
 // `matrix_units`, lanes multiply what they would, so that tests without them show the rest to be right.
+{% from "common/operands.wgsl" import buffer, entry_point %}
 
 struct Eight {
     @align(16) low: vec4<f16>,
@@ -9,7 +10,7 @@ struct Eight {
 
 const NOTHING = Eight(vec4<f16>(), vec4<f16>());
 
-@group(0) @binding(1) var<storage, read_write> xs: array<Eight>;
+{{ buffer(1, "xs", "Eight", index="i32") }}
 
 {% set gradient = entry is endingwith("weight") %}
 {% set threads = 32 * subgroup_rows * subgroup_columns %}
@@ -147,11 +148,11 @@ put_eight(slot_{{ j }}, x_{{ j }});
 {% set w_units = tn * 4 %}
 {% set w_loads = [w_units // threads, 1] | max %}
 {% set w_rows = threads // 4 %}
-@group(0) @binding(2) var<storage, read_write> weights: array<Eight>;
+{{ buffer(2, "weights", "Eight", index="i32") }}
 {% set y_binding, mask_binding = 3, 5 %}
 {% include "conv3d/store.wgsl" %}
 
-@group(0) @binding(4) var<storage, read_write> biases: array<vec4<f32>>;
+{{ buffer(4, "biases", "vec4<f32>", index="i32") }}
 
 {% macro load() %}
 {% if not pointwise %}
@@ -162,17 +163,17 @@ let shift = distance(tap - half) * vectors + c;
 x_{{ j }} = NOTHING;
 {% if pointwise %}
 if c < vectors {
-    x_{{ j }} = xs[from_{{ j }} + c];
+    x_{{ j }} = load_xs(from_{{ j }} + c);
 }
 {% else %}
 if (taps_{{ j }} & bits) == bits {
-    x_{{ j }} = xs[from_{{ j }} + shift];
+    x_{{ j }} = load_xs(from_{{ j }} + shift);
 }
 {% endif %}
 {% endfor %}
 {% for j in range(w_loads) %}
 {{ "if local < " ~ w_units if w_units < threads }} {
-    w_{{ j }} = weights[w_at + {{ j * w_rows }} * w_vectors];
+    w_{{ j }} = load_weights(w_at + {{ j * w_rows }} * w_vectors);
 }
 {% endfor %}
 w_at += 4;
@@ -185,16 +186,7 @@ while c >= vectors {
 {% endif %}
 {% endmacro %}
 
-@compute @workgroup_size({{ threads }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local_index: u32,
-    {% if matrix_units %}
-    @builtin(subgroup_id) subgroup_index: u32,
-    @builtin(subgroup_invocation_id) lane_index: u32,
-    {% endif %}
-) {
+{{ entry_point(entry, threads, local="local_index", builtins={"subgroup_id": "subgroup_index", "subgroup_invocation_id": "lane_index"} if matrix_units else {}) }}
     let local = i32(local_index);
     {{ place() }}
     let first = i32(workgroup_index(workgroup, grid)) * {{ tm }};
@@ -257,8 +249,8 @@ fn {{ entry }}(
         {{ spread("sum_" ~ i ~ "_" ~ j) }}
         let voxel = first + row + {{ 16 * i }} + lane / 2;
         let c_out = (co_first + column) / 4 + {{ 4 * j }} + lane % 2 * 2;
-        store(voxel, c_out, sums[mine] + biases[c_out]);
-        store(voxel, c_out + 1, sums[mine + 1] + biases[c_out + 1]);
+        store(voxel, c_out, sums[mine] + load_biases(c_out));
+        store(voxel, c_out + 1, sums[mine + 1] + load_biases(c_out + 1));
         workgroupBarrier();
     }
     {% endfor %}
@@ -271,8 +263,8 @@ fn {{ entry }}(
 {% set loads = tn // 8 // lanes %}
 {% set d_loads = [tm // 8 // lanes, 1] | max %}
 {% set d_lanes = [lanes, tm // 8] | min %}
-@group(0) @binding(2) var<storage, read_write> d_ys: array<Eight>;
-@group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
+{{ buffer(2, "d_ys", "Eight", index="i32") }}
+{{ buffer(3, "partial", "vec4<f32>", index="i32") }}
 
 {% macro load() %}
 {% if not pointwise %}
@@ -285,18 +277,18 @@ let under = x_voxel(position);
 x_{{ j }} = NOTHING;
 {% if pointwise %}
 if voxel < end && c_{{ j }} < vectors {
-    x_{{ j }} = xs[voxel * vectors + c_{{ j }}];
+    x_{{ j }} = load_xs(voxel * vectors + c_{{ j }});
 }
 {% else %}
 if (inside & bits_{{ j }}) == bits_{{ j }} {
-    x_{{ j }} = xs[{{ "under" if padded is defined else "voxel" }} * vectors + c_{{ j }}];
+    x_{{ j }} = load_xs({{ "under" if padded is defined else "voxel" }} * vectors + c_{{ j }});
 }
 {% endif %}
 {% endfor %}
 {% for j in range(d_loads) %}
 d_{{ j }} = NOTHING;
 if voxel < end && c_d + {{ j * lanes }} < p.co / 8{{ " && lane_in_row < " ~ tm // 8 if tm // 8 < lanes }} {
-    d_{{ j }} = d_ys[voxel * (p.co / 8) + c_d + {{ j * lanes }}];
+    d_{{ j }} = load_d_ys(voxel * (p.co / 8) + c_d + {{ j * lanes }});
 }
 if workgroup.x == 0u {
     bias_{{ j }}[0] += vec4<f32>(d_{{ j }}.low);
@@ -309,15 +301,7 @@ position = moved(position, step);
 {% endif %}
 {% endmacro %}
 
-@compute @workgroup_size({{ threads }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) local_index: u32,
-    {% if matrix_units %}
-    @builtin(subgroup_id) subgroup_index: u32,
-    @builtin(subgroup_invocation_id) lane_index: u32,
-    {% endif %}
-) {
+{{ entry_point(entry, threads, local="local_index", builtins={"subgroup_id": "subgroup_index", "subgroup_invocation_id": "lane_index"} if matrix_units else {}) }}
     let local = i32(local_index);
     {{ place() }}
     let vectors = p.ci / 8;
@@ -375,8 +359,8 @@ fn {{ entry }}(
         let o = co_first + row + {{ 16 * i }} + lane / 2;
         let q = i32(workgroup.x) * {{ tn // 4 }} + column / 4 + {{ 4 * j }} + lane % 2 * 2;
         if o < p.co && q + 1 < columns {
-            partial[(base + o) * columns + q] = sums[mine];
-            partial[(base + o) * columns + q + 1] = sums[mine + 1];
+            store_partial((base + o) * columns + q, sums[mine]);
+            store_partial((base + o) * columns + q + 1, sums[mine + 1]);
         }
         workgroupBarrier();
     }
@@ -394,7 +378,7 @@ fn {{ entry }}(
         }
         for (var k = 0; k < 8; k += 1) {
             let o = base + 8 * (c_d + {{ j * lanes }}) + k;
-            partial[(o + 1) * columns - 1] = vec4(bias_{{ j }}[k / 4][k % 4], 0.0, 0.0, 0.0);
+            store_partial((o + 1) * columns - 1, vec4(bias_{{ j }}[k / 4][k % 4], 0.0, 0.0, 0.0));
         }
     }
     workgroupBarrier();

@@ -1,5 +1,5 @@
 // The weight gradient of the register-blocked family, and the sum of its partial results.
-{% from "common/image.wgsl" import image %}
+{% from "common/operands.wgsl" import buffer, entry_point, image %}
 {% from "conv3d/winograd.wgsl" import gradient_output, weighted %}
 {% set outputs = {"1": "f32", "2": "vec2<f32>", "4": "vec4<f32>"}[width ~ ""] %}
 {# Inputs of one tap, and the bias after the last tap. #}
@@ -14,19 +14,19 @@
 {% if winograd %}
 // By Winograd's F(3, 4), of one of {{ products }} products along y, with what `transform` has made of x and d_y; size.y is in tiles of four.
 // [kx] above is [kx][product].
-{{ image("xs", 1, "read") }}
-{{ image("d_ys", 2, "read") }}
+{{ image(1, "xs", "read") }}
+{{ image(2, "d_ys", "read") }}
 {% else %}
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ outputs | replace("f32", element[2]) if vout else element[2] }}>;
+{{ buffer(1, "xs", "vec4<" ~ element[1] ~ ">" if vin else element[1], index="i32") }}
+{{ buffer(2, "d_ys", outputs | replace("f32", element[2]) if vout else element[2], index="i32") }}
 {% endif %}
 {% if direct %}
-@group(0) @binding(3) var<storage, read_write> d_weight: array<f32>;
+{{ buffer(3, "d_weight", "f32", index="i32") }}
 {% if bias %}
-@group(0) @binding(4) var<storage, read_write> d_bias: array<f32>;
+{{ buffer(4, "d_bias", "f32", index="i32") }}
 {% endif %}
 {% else %}
-@group(0) @binding(3) var<storage, read_write> partial: array<{{ outputs }}>;
+{{ buffer(3, "partial", outputs, index="i32") }}
 {% endif %}
 
 {% set loaded = z_loaded if padded is defined else bz + 2 * halo %}
@@ -43,10 +43,10 @@ fn x_channels(voxel: i32, c: i32) -> vec4<f32> {
     let vectors = (p.ci + 3) / 4;
     return load_xs(voxel * vectors + min(c, vectors - 1));
     {% elif vin %}
-    return vec4<f32>(xs[voxel * (p.ci / 4) + min(c, p.ci / 4 - 1)]);
+    return load_xs(voxel * (p.ci / 4) + min(c, p.ci / 4 - 1));
     {% else %}
     let at = voxel * p.ci + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.ci - 1));
-    return vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w]));
+    return vec4(load_xs(at.x), load_xs(at.y), load_xs(at.z), load_xs(at.w));
     {% endif %}
 }
 
@@ -57,19 +57,14 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     let value = load_d_ys(voxel * vectors + min({{ width }} * c / 4, vectors - 1));
     return {{ {"1": "value[c & 3]", "2": "select(value.xy, value.zw, (c & 1) == 1)", "4": "value"}[width ~ ""] }};
     {% elif vout %}
-    return {{ outputs }}(d_ys[voxel * (p.co / {{ width }}) + min(c, p.co / {{ width }} - 1)]);
+    return load_d_ys(voxel * (p.co / {{ width }}) + min(c, p.co / {{ width }} - 1));
     {% else %}
     let base = voxel * p.co;
-    return {{ outputs }}({% for k in range(width) %}f32(d_ys[base + min({{ width }} * c + {{ k }}, p.co - 1)]){{ ", " if not loop.last }}{% endfor %});
+    return {{ outputs }}({% for k in range(width) %}load_d_ys(base + min({{ width }} * c + {{ k }}, p.co - 1)){{ ", " if not loop.last }}{% endfor %});
     {% endif %}
 }
 
-@compute @workgroup_size(8)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-) {
+{{ entry_point(entry, 8, builtins={"subgroup_invocation_id": "subgroup_lane"}) }}
     let lane = i32(subgroup_lane);
     let terms = {{ products ~ " * " if winograd }}p.kx;
     let term = i32(workgroup.x) % terms;
@@ -192,12 +187,12 @@ fn {{ entry }}(
         if o < p.co {
             {% for i in range(4 * civ) %}
             if ci_block * {{ 4 * civ }} + {{ i }} < p.ci {
-                d_weight[o * p.ci + ci_block * {{ 4 * civ }} + {{ i }}] = sum_0_{{ i }}{{ "[" ~ k ~ "]" if width > 1 }};
+                store_d_weight(o * p.ci + ci_block * {{ 4 * civ }} + {{ i }}, sum_0_{{ i }}{{ "[" ~ k ~ "]" if width > 1 }});
             }
             {% endfor %}
             {% if bias %}
             if ci_block == 0 {
-                d_bias[o] = sum_bias{{ "[" ~ k ~ "]" if width > 1 }};
+                store_d_bias(o, sum_bias{{ "[" ~ k ~ "]" if width > 1 }});
             }
             {% endif %}
         }
@@ -208,28 +203,23 @@ fn {{ entry }}(
     let base = (((chunk * i32(grid.z) + co_block) * ci_blocks + ci_block) * terms + term) * {{ members * 8 }} + lane;
     {% for t in range(ky * kz) %}
     {% for i in range(4 * civ) %}
-    partial[base + {{ (t * 4 * civ + i) * 8 }}] = sum_{{ t }}_{{ i }};
+    store_partial(base + {{ (t * 4 * civ + i) * 8 }}, sum_{{ t }}_{{ i }});
     {% endfor %}
     {% endfor %}
-    partial[base + {{ (members - 1) * 8 }}] = sum_bias;
+    store_partial(base + {{ (members - 1) * 8 }}, sum_bias);
     {% endif %}
 }
 {% endif %}
 
 {% if entry is endingwith("reduce_weight") %}
 // Adds the partial results in a fixed order; one invocation has one lane's output channels of one input channel and tap.
-@group(0) @binding(1) var<storage, read_write> partial: array<{{ outputs }}>;
-@group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
+{{ buffer(1, "partial", outputs, index="i32") }}
+{{ buffer(2, "d_weight", "f32", index="i32") }}
 {% if bias %}
-@group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
+{{ buffer(3, "d_bias", "f32", index="i32") }}
 {% endif %}
 
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;
@@ -242,7 +232,7 @@ fn {{ entry }}(
     {% endfor %}
     for (var part = 0; part < p.parts; part += 1) {
         {% for product in range(products) %}
-        sum_{{ product }} += partial[at + {{ product * members * 8 }}];
+        sum_{{ product }} += load_partial(at + {{ product * members * 8 }});
         {% endfor %}
         at += {{ products ~ " * " if winograd }}p.count;
     }
@@ -273,13 +263,13 @@ fn {{ entry }}(
                 if i < p.ci {
                     let at = (o * p.ci + i) * p.kx * {{ taps * ky * kz }} + first_tap;
                     {% for tap in range(taps) %}
-                    d_weight[at + {{ tap * kz }}] = tap_{{ tap }}{{ component }} + select(0.0, d_weight[at + {{ tap * kz }}], p.accumulate == 1u);
+                    store_d_weight(at + {{ tap * kz }}, tap_{{ tap }}{{ component }} + select(0.0, load_d_weight(at + {{ tap * kz }}), p.accumulate == 1u));
                     {% endfor %}
                 }
             } else {
                 {% if bias %}
                 if kx == 0 && ci_block == 0 {
-                    d_bias[o] = d_bias_sum{{ component }} + select(0.0, d_bias[o], p.accumulate == 1u);
+                    store_d_bias(o, d_bias_sum{{ component }} + select(0.0, load_d_bias(o), p.accumulate == 1u));
                 }
                 {% endif %}
             }

@@ -1,12 +1,12 @@
 // What the products of the register-blocked family read, rearranged.
-{% from "common/image.wgsl" import image %}
+{% from "common/operands.wgsl" import entry_point, image %}
 {% from "conv3d/winograd.wgsl" import gradient, input, taps, weighted %}
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
 // padded with zeros. For Winograd's F(m, 3), [co / cb][m + 2][kx][ci / 4][kz][cb][4]: three taps along y become m + 2.
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
-{{ image("packed", 2, "write") }}
+{{ image(2, "packed", "write") }}
 
 // Tap `tap` of four input channels for output `o`.
 fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
@@ -15,12 +15,7 @@ fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
         weight_at(o, 4 * c + 2, tap, taps), weight_at(o, 4 * c + 3, tap, taps));
 }
 
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let index = i32(invocation_index(workgroup, grid, local));
     let within = index % {{ cb }};
     let vectors = (p.ci + 3) / 4;
@@ -59,7 +54,7 @@ fn {{ entry }}(
         {% if bias %}
         for (var k = 0; k < 4; k += 1) {
             if o + k < p.co {
-                b[k] = bias[o + k];
+                b[k] = load_bias(o + k);
             }
         }
         {% endif %}
@@ -73,15 +68,10 @@ fn {{ entry }}(
 // or d_y as F(3, 4) needs it for the weight gradient: of four rows the same.
 {% set before, rows, matrix = (0, 4, gradient) if of_gradient else (1, winograd + 2, input[winograd ~ ""]) %}
 {% include "conv3d/channels.wgsl" %}
-{{ image("transformed", 2, "write") }}
+{{ image(2, "transformed", "write") }}
 
 // One invocation: {{ winograd }} voxels along y, all channels.
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;

@@ -1,17 +1,18 @@
 // Workgroup-tiled kernels for GPUs: implicit matrix products whose inner dimension (of the forward product; the columns of the
 // weight gradient) is (tap, channel) flattened in vec4: q = tap * ci / 4 + c. No division is in any inner loop: (tap, c), and
 // the position of a voxel, are carried from one step to the next.
+{% from "common/operands.wgsl" import buffer, entry_point %}
 
-@group(0) @binding(1) var<storage, read_write> xs: array<{{ "vec4<" ~ element[1] ~ ">" if vin else element[1] }}>;
+{{ buffer(1, "xs", "vec4<" ~ element[1] ~ ">" if vin else element[1], index="i32") }}
 
 // Channels 4c.. of x at `voxel`, zero past the end.
 fn channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vin %}
-    return vec4<f32>(xs[voxel * (p.ci / 4) + c]);
+    return load_xs(voxel * (p.ci / 4) + c);
     {% else %}
     let k = vec4(4 * c) + vec4(0, 1, 2, 3);
     let at = voxel * p.ci + min(k, vec4(p.ci - 1));
-    return select(vec4(0.0), vec4<f32>(vec4(xs[at.x], xs[at.y], xs[at.z], xs[at.w])), k < vec4(p.ci));
+    return select(vec4(0.0), vec4(load_xs(at.x), load_xs(at.y), load_xs(at.z), load_xs(at.w)), k < vec4(p.ci));
     {% endif %}
 }
 
@@ -37,7 +38,7 @@ fn thread_row(local: i32) -> i32 {
 {% set loads = tm * 4 // threads %}
 {% set w_loads = (tn * 4 + threads - 1) // threads %}
 {% set vectors_out = rn // 4 %}
-@group(0) @binding(2) var<storage, read_write> weights: array<vec4<f32>>;
+{{ buffer(2, "weights", "vec4<f32>", index="i32") }}
 {% set y_binding, mask_binding = 3, 4 %}
 {% include "conv3d/store.wgsl" %}
 
@@ -68,10 +69,10 @@ if (taps_{{ j }} & bits) == bits {
 {% endfor %}
 {% for j in range(w_loads) %}
 {% if tn * 4 % threads == 0 %}
-w_{{ j }} = weights[w_at + {{ j * threads // (tn // 4) }} * co_vectors];
+w_{{ j }} = load_weights(w_at + {{ j * threads // (tn // 4) }} * co_vectors);
 {% else %}
 if local < {{ tn * 4 }} {
-    w_{{ j }} = weights[w_at];
+    w_{{ j }} = load_weights(w_at);
 }
 {% endif %}
 {% endfor %}
@@ -85,12 +86,7 @@ while c >= vectors {
 {% endif %}
 {% endmacro %}
 
-@compute @workgroup_size({{ threads }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local_index: u32,
-) {
+{{ entry_point(entry, threads, local="local_index") }}
     let local = i32(local_index);
     let first = i32(workgroup_index(workgroup, grid)) * {{ tm }};
     {% if winograd %}
@@ -182,11 +178,11 @@ fn {{ entry }}(
         {% if winograd %}
         {% for r in range(rm) %}
         if first + row + {{ r * down }} < p.count && 4 * c_out < p.co {
-            ys[(number * p.count + first + row + {{ r * down }}) * (p.co / 4) + c_out] = sum_{{ r }}_{{ n }};
+            store_ys((number * p.count + first + row + {{ r * down }}) * (p.co / 4) + c_out, sum_{{ r }}_{{ n }});
         }
         {% endfor %}
         {% else %}
-        let bias = weights[p.bias_at + c_out];
+        let bias = load_weights(p.bias_at + c_out);
         {% for r in range(rm) %}
         store(first + row + {{ r * down }}, c_out, sum_{{ r }}_{{ n }} + bias);
         {% endfor %}
@@ -211,8 +207,8 @@ fn {{ entry }}(
 {% set loads = 16 * tq // threads %}
 {% set d_loads = (4 * tm + threads - 1) // threads %}
 {% set d_threads = [threads, 4 * tm] | min %}
-@group(0) @binding(2) var<storage, read_write> d_ys: array<{{ "vec4<" ~ element[2] ~ ">" if vout else element[2] }}>;
-@group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
+{{ buffer(2, "d_ys", "vec4<" ~ element[2] ~ ">" if vout else element[2], index="i32") }}
+{{ buffer(3, "partial", "vec4<f32>", index="i32") }}
 
 var<workgroup> tile_x: array<vec4<f32>, {{ 16 * tq }}>;
 var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tm }}>;
@@ -220,10 +216,10 @@ var<workgroup> tile_d: array<vec4<f32>, {{ 4 * tm }}>;
 // Channels 4c.. of d_y at `voxel`; what is past the end is not used.
 fn d_y_channels(voxel: i32, c: i32) -> vec4<f32> {
     {% if vout %}
-    return vec4<f32>(d_ys[voxel * (p.co / 4) + min(c, p.co / 4 - 1)]);
+    return load_d_ys(voxel * (p.co / 4) + min(c, p.co / 4 - 1));
     {% else %}
     let at = voxel * p.co + min(vec4(4 * c) + vec4(0, 1, 2, 3), vec4(p.co - 1));
-    return vec4<f32>(vec4(d_ys[at.x], d_ys[at.y], d_ys[at.z], d_ys[at.w]));
+    return vec4(load_d_ys(at.x), load_d_ys(at.y), load_d_ys(at.z), load_d_ys(at.w));
     {% endif %}
 }
 
@@ -258,11 +254,7 @@ d_voxel_{{ j }} += 16;
 {% endfor %}
 {% endmacro %}
 
-@compute @workgroup_size({{ threads }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) local_index: u32,
-) {
+{{ entry_point(entry, threads, local="local_index") }}
     let local = i32(local_index);
     let vectors = (p.ci + 3) / 4;
     let columns = p.kernel.x * p.kernel.y * p.kernel.z * vectors + 1;
@@ -350,7 +342,7 @@ fn {{ entry }}(
         {
             let q = i32(workgroup.x) * {{ tq }} + column + {{ n * across }};
             if o < p.co && q + 1 < columns {
-                partial[(part * p.co + o) * columns + q] = sum_{{ r }}_{{ n }};
+                store_partial((part * p.co + o) * columns + q, sum_{{ r }}_{{ n }});
             }
         }
         {% endfor %}
@@ -366,7 +358,7 @@ fn {{ entry }}(
             bias += tile_d[other];
         }
         for (var k = 0; k < min(4, p.co - 4 * c_out); k += 1) {
-            partial[(part * p.co + 4 * c_out + k + 1) * columns - 1] = vec4(bias[k], 0.0, 0.0, 0.0);
+            store_partial((part * p.co + 4 * c_out + k + 1) * columns - 1, vec4(bias[k], 0.0, 0.0, 0.0));
         }
     }
 }

@@ -1,4 +1,5 @@
 // Parameters and positions of the convolutions for GPUs.
+{% from "common/operands.wgsl" import parameters %}
 
 struct Parameters {
     size: vec3<i32>,   // X, Y, Z; a linear layer has its rows along Z
@@ -17,7 +18,7 @@ struct Parameters {
     {% endif %}
 }
 
-@group(0) @binding(0) var<uniform> p: Parameters;
+{{ parameters("p", "Parameters") }}
 
 {% if pointwise is defined and not pointwise %}
 {% set x_size = "p.x_size" if padded is defined else "p.size" %}

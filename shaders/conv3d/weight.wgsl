@@ -1,7 +1,8 @@
 // The weight as the caller has it, [co][ci][taps], or, transposed and flipped, [ci][co][taps]; zero outside.
-@group(0) @binding({{ weight_binding }}) var<storage, read_write> weight: array<f32>;
+{% from "common/operands.wgsl" import buffer %}
+{{ buffer(weight_binding, "weight", "f32", index="i32") }}
 {% if bias %}
-@group(0) @binding({{ bias_binding }}) var<storage, read_write> bias: array<f32>;
+{{ buffer(bias_binding, "bias", "f32", index="i32") }}
 {% endif %}
 
 // Without a branch, for which software Vulkan makes several times as much code.
@@ -12,5 +13,5 @@ fn weight_at(o: i32, i: i32, tap: i32, taps: i32) -> f32 {
     {% else %}
     let at = select(0, (o * p.ci + i) * taps + tap, inside);
     {% endif %}
-    return select(0.0, weight[at]{% if residual %} + select(0.0, 1.0, o == i){% endif %}, inside);
+    return select(0.0, load_weight(at){% if residual %} + select(0.0, 1.0, o == i){% endif %}, inside);
 }

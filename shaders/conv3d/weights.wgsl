@@ -1,4 +1,5 @@
 // The weight before the products for GPUs, and the sum of its partial gradients after them.
+{% from "common/operands.wgsl" import buffer, entry_point %}
 
 {% if entry is endingwith("pack") %}
 // The weight as a matrix {{ "[co, padded][taps * ci, padded], two values of f16 a word" if half else "[taps * ci, padded][co, padded]" }}, where ci is padded to {{ 8 if half else 4 }} and
@@ -7,19 +8,14 @@
 {% from "conv3d/winograd.wgsl" import taps, weighted %}
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
-@group(0) @binding(2) var<storage, read_write> packed: array<{{ "u32" if half else "f32" }}>;
+{{ buffer(2, "packed", "u32" if half else "f32", index="i32") }}
 
 fn matrix(row: i32, o: i32) -> f32 {
     let padded = (p.ci + {{ 7 if half else 3 }}) / {{ 8 if half else 4 }} * {{ 8 if half else 4 }};
     return weight_at(o, row % padded, row / padded, p.kernel.x * p.kernel.y * p.kernel.z);
 }
 
-@compute @workgroup_size(64)
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+{{ entry_point(entry) }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;
@@ -36,7 +32,7 @@ fn {{ entry }}(
     let tap_{{ y }} = weight_at(o, row % padded, tap + {{ y }} * p.kernel.z, all_taps);
     {% endfor %}
     {% for factors in taps[winograd ~ ""] %}
-    packed[index + {{ loop.index0 }} * p.count] = {{ weighted(factors, "tap") }};
+    store_packed(index + {{ loop.index0 }} * p.count, {{ weighted(factors, "tap") }});
     {% endfor %}
     {% else %}
     if index < 4 * p.bias_at {
@@ -44,9 +40,9 @@ fn {{ entry }}(
         let rows = 8 * p.bias_at / p.co_padded;
         let row = 2 * index % rows;
         let o = 2 * index / rows;
-        packed[index] = pack2x16float(vec2(matrix(row, o), matrix(row + 1, o)));
+        store_packed(index, pack2x16float(vec2(matrix(row, o), matrix(row + 1, o))));
         {% else %}
-        packed[index] = matrix(index / p.co_padded, index % p.co_padded);
+        store_packed(index, matrix(index / p.co_padded, index % p.co_padded));
         {% endif %}
         return;
     }
@@ -54,10 +50,10 @@ fn {{ entry }}(
     {% if bias %}
     let o = index - 4 * p.bias_at;
     if o < p.co {
-        value = bias[o];
+        value = load_bias(o);
     }
     {% endif %}
-    packed[index] = {{ "bitcast<u32>(value)" if half else "value" }};
+    store_packed(index, {{ "bitcast<u32>(value)" if half else "value" }});
     {% endif %}
 }
 {% endif %}
@@ -70,20 +66,15 @@ fn {{ entry }}(
 {% if winograd %}
 // By Winograd's algorithm a chunk has {{ products }} products, which make three taps along y.
 {% endif %}
-@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> d_weight: array<f32>;
+{{ buffer(1, "partial", "vec4<f32>", index="i32") }}
+{{ buffer(2, "d_weight", "f32", index="i32") }}
 {% if bias %}
-@group(0) @binding(3) var<storage, read_write> d_bias: array<f32>;
+{{ buffer(3, "d_bias", "f32", index="i32") }}
 {% endif %}
 
 var<workgroup> sums: array<vec4<f32>, {{ columns * slices }}>;
 
-@compute @workgroup_size({{ columns * slices }})
-fn {{ entry }}(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local_index: u32,
-) {
+{{ entry_point(entry, columns * slices, local="local_index") }}
     let local = i32(local_index);
     let index = i32(workgroup_index(workgroup, grid)) * {{ columns }} + local % {{ columns }};
     {% for product in range(products) %}
@@ -92,7 +83,7 @@ fn {{ entry }}(
     if index < p.count {
         for (var part = local / {{ columns }}; part < p.parts; part += {{ slices }}) {
             {% for product in range(products) %}
-            sum_{{ product }} += partial[(part * {{ products }} + {{ product }}) * p.count + index];
+            sum_{{ product }} += load_partial((part * {{ products }} + {{ product }}) * p.count + index);
             {% endfor %}
         }
     }
@@ -124,7 +115,7 @@ fn {{ entry }}(
     if q == row - 1 {
         {% if bias %}
         // The second product of Winograd's algorithm has the sum of four rows of d_y, divided by -6.
-        d_bias[o] = {{ "-6.0 * sum_1.x" if winograd else "sum_0.x" }} + select(0.0, d_bias[o], p.accumulate == 1u);
+        store_d_bias(o, {{ "-6.0 * sum_1.x" if winograd else "sum_0.x" }} + select(0.0, load_d_bias(o), p.accumulate == 1u));
         {% endif %}
         return;
     }
@@ -143,7 +134,7 @@ fn {{ entry }}(
         if i < p.ci {
             let at = (o * p.ci + i) * taps + first;
             {% for y in range(3 if winograd else 1) %}
-            d_weight[at + {{ y }} * p.kernel.z] = tap_{{ y }}[k] + select(0.0, d_weight[at + {{ y }} * p.kernel.z], p.accumulate == 1u);
+            store_d_weight(at + {{ y }} * p.kernel.z, tap_{{ y }}[k] + select(0.0, load_d_weight(at + {{ y }} * p.kernel.z), p.accumulate == 1u));
             {% endfor %}
         }
     }

@@ -1,6 +1,6 @@
 //! Adapters: listing and choice, limits, and why there is none.
 
-use crate::kernel::{Grouping, KernelLimits, LAYER_BYTES, MatrixUnits, Tuning};
+use crate::kernel::{Grouping, KernelLimits, LAYER_BYTES, Policy, Tuning};
 use crate::{Error, Result};
 
 /// Which adapter to use.
@@ -115,7 +115,7 @@ pub fn best_for(adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>)
 }
 
 /// Whether the adapter has the matrices for which there are kernels.
-fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
+fn has_matrix_units(adapter: &wgpu::Adapter) -> bool {
     let info = adapter.get_info();
     let needed =
         wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
@@ -124,15 +124,14 @@ fn matrix_units(adapter: &wgpu::Adapter) -> MatrixUnits {
             && matrix.ab_type == wgpu::CooperativeScalarType::F16
             && matrix.cr_type == wgpu::CooperativeScalarType::F32
     };
-    let has_units = adapter.features().contains(needed)
+    adapter.features().contains(needed)
         && [info.subgroup_min_size, info.subgroup_max_size] == [32; 2]
-        && adapter.cooperative_matrix_properties().iter().any(fits);
-    if has_units { MatrixUnits::Present } else { MatrixUnits::None }
+        && adapter.cooperative_matrix_properties().iter().any(fits)
 }
 
 fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
     let limits = adapter.limits();
-    let is_cpu = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+    let is_software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     KernelLimits {
         max_storage_binding_bytes: limits.max_storage_buffer_binding_size as usize,
         max_buffer_bytes: limits.max_buffer_size as usize,
@@ -142,18 +141,22 @@ fn kernel_limits(adapter: &wgpu::Adapter) -> KernelLimits {
             .max(limits.min_uniform_buffer_offset_alignment as usize),
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension as usize,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size as usize,
-        is_cpu,
         min_subgroup_lanes: if adapter.features().contains(wgpu::Features::SUBGROUP) {
             adapter.get_info().subgroup_min_size as usize
         } else {
             0
         },
-        tuning: Tuning::new(),
-        matrices: matrix_units(adapter),
         has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
-        // Drivers of GPUs are many; what they make of the rewritten kernels is tried before it is used.
-        grouping: if is_cpu { Grouping::Small } else { Grouping::Tried },
+        has_matrix_units: has_matrix_units(adapter),
         forbids_aliasing: adapter.get_info().backend == wgpu::Backend::BrowserWebGpu,
+        is_software,
+        policy: Policy {
+            for_cpu: is_software,
+            emulates_matrix_units: false,
+            tuning: Tuning::new(),
+            // Drivers of GPUs are many; what they make of kernels for several launches is tried before it is used.
+            grouping: if is_software { Grouping::Small } else { Grouping::Tried },
+        },
     }
 }
 

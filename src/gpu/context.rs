@@ -107,8 +107,8 @@ impl Context {
         }));
         let cache = open_pipeline_cache(adapter, &device);
         let choices = TuningFile::new(cache_folder().as_deref(), &adapter.get_info());
-        if let (Some(choices), false) = (&choices, summary.limits.is_cpu) {
-            summary.limits.tuning = choices.read();
+        if let (Some(choices), false) = (&choices, summary.limits.is_software) {
+            summary.limits.policy.tuning = choices.read();
         }
         let source = adapter.clone();
         Ok(Arc::new(Context {
@@ -127,20 +127,20 @@ impl Context {
 
     /// Whether the fastest variants are to be measured on this adapter.
     pub fn is_tunable(&self) -> bool {
-        self.choices.is_some() && !self.adapter.limits.is_cpu
+        self.choices.is_some() && !self.adapter.limits.is_software
     }
 
     /// Keeps the choices of variants for the next start.
     pub fn keep_tuning(&self) {
         if let Some(choices) = &self.choices {
-            choices.write(&self.limits().tuning);
+            choices.write(&self.limits().policy.tuning);
         }
     }
 
     /// The same device with other choices of variants.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Arc<Context> {
-        let limits = KernelLimits { tuning, ..self.limits().clone() };
+        let limits = self.limits().tuned(tuning);
         Arc::new(Context {
             device: self.device.clone(),
             queue: self.queue.clone(),

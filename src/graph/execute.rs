@@ -380,7 +380,7 @@ impl Executor {
     /// The launches of a step, split where a submission has work enough for a GPU. Software Vulkan has no watchdog, but lets
     /// the host wait for a submission before it takes the next.
     fn split(&self) -> Vec<Range<usize>> {
-        let most = if self.context.limits().is_cpu { u64::MAX } else { FLOPS_PER_SUBMISSION };
+        let most = if self.context.limits().is_software { u64::MAX } else { FLOPS_PER_SUBMISSION };
         let mut parts = Vec::new();
         let (mut start, mut flops, mut counted) = (0, 0, HashSet::new());
         for (i, step) in self.encoded.iter().enumerate() {

@@ -25,7 +25,7 @@ pub(crate) use add::elementwise;
 pub use autodiff::Gradients;
 pub use parameter::{Init, ParameterKind, ParameterSpec};
 pub use program::{
-    Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Program, Scratch, Slot, WORD_BYTES,
+    Grouping, Kernel, KernelLimits, Launch, MatrixUnits, OpContext, Operand, Policy, Program, Scratch, Slot, WORD_BYTES,
 };
 pub use tune::Variants;
 

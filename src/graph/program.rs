@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::TensorSpec;
 pub use crate::kernel::{
-    Grouping, Kernel, KernelLimits, LAYER, LAYER_BYTES, Launch, MatrixUnits, Operand, Program, Scratch, Slot,
+    Grouping, Kernel, KernelLimits, LAYER, LAYER_BYTES, Launch, MatrixUnits, Operand, Policy, Program, Scratch, Slot,
     WORD_BYTES, WORKGROUP,
 };
 use crate::{Error, Result};

@@ -28,10 +28,10 @@ const SMALLEST_PART: usize = 256;
 pub fn plan_within(graph: Graph, limits: &KernelLimits, excess: impl Fn(&Plan) -> usize) -> Result<(Graph, Plan)> {
     let found = recompute_within(graph.clone(), limits, &excess)?;
     let least = excess(&found.1);
-    if least == 0 || limits.grouping == Grouping::Off {
+    if least == 0 || limits.policy.grouping == Grouping::Off {
         return Ok(found);
     }
-    let other = recompute_within(graph, &KernelLimits { grouping: Grouping::Off, ..limits.clone() }, &excess)?;
+    let other = recompute_within(graph, &limits.grouped(Grouping::Off), &excess)?;
     Ok(if excess(&other.1) < least { other } else { found })
 }
 

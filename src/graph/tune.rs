@@ -93,7 +93,7 @@ pub fn tuned(
             context.adapter.name
         )),
     })?;
-    if stopped || tuning == context.limits().tuning {
+    if stopped || tuning == context.limits().policy.tuning {
         return Ok(context);
     }
     let context = context.with_tuning(tuning);
@@ -114,7 +114,7 @@ pub fn tune(
     limits: &KernelLimits,
     mut measure: impl FnMut(usize, usize) -> bool,
 ) -> Result<Tuning> {
-    let mut tuning = limits.tuning.clone();
+    let mut tuning = limits.policy.tuning.clone();
     let mut problems: Vec<(u64, &Graph, &Node, Variants)> = Vec::new();
     for graph in graphs {
         problems.extend(graph.variants(limits).map(|(node, variants)| (graph.node_flops(node), graph, node, variants)));
@@ -131,8 +131,8 @@ pub fn tune(
         };
         tuning.insert(variants.problem, variants.names[chosen].to_owned());
     }
-    if limits.grouping == Grouping::Tried {
-        let limits = KernelLimits { tuning: tuning.clone(), ..limits.clone() };
+    if limits.policy.grouping == Grouping::Tried {
+        let limits = limits.tuned(tuning.clone());
         tuning.extend(tune_sharing(context, graphs, &limits)?);
     }
     Ok(tuning)
@@ -154,7 +154,7 @@ fn fastest(
         .par_iter()
         .map(|name| {
             let tuning = Tuning::from([(variants.problem.clone(), (*name).to_owned())]);
-            Trial::new(context, node, &variants.sample, &outputs, &KernelLimits { tuning, ..limits.clone() }, &values)
+            Trial::new(context, node, &variants.sample, &outputs, &limits.tuned(tuning), &values)
         })
         .collect::<Vec<_>>()
         .into_iter();
@@ -308,7 +308,7 @@ mod tests {
     use crate::layers::pointwise::Pointwise;
 
     fn gpu(context: &Context) -> KernelLimits {
-        KernelLimits { is_cpu: false, ..context.limits().clone() }
+        context.limits().for_cpu(false)
     }
 
     fn convolution() -> Graph {
@@ -340,9 +340,9 @@ mod tests {
         }
         // What is known is not measured again, and what there is no time for gets the default.
         let other = variants.iter().map(|variants| (variants.problem.clone(), variants.names[1].to_owned())).collect();
-        let limits = KernelLimits { tuning: other, ..limits };
+        let limits = limits.tuned(other);
         let unasked = |_, _| panic!("nothing is left to measure");
-        assert_eq!(tune(&context, std::slice::from_ref(&graph), &limits, unasked).unwrap(), limits.tuning);
+        assert_eq!(tune(&context, std::slice::from_ref(&graph), &limits, unasked).unwrap(), limits.policy.tuning);
         let tuning = tune(&context, &[graph], &gpu(&context), |_, _| false).unwrap();
         assert!(variants.iter().all(|variants| tuning[&variants.problem] == variants.names[0]), "{tuning:?}");
     }
@@ -381,11 +381,11 @@ mod tests {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let mut graph = Graph::new();
         let x = graph.input("x", TensorSpec::f32(&[100]));
-        let triples = |context: &OpContext| context.limits.tuning.get("doubling").is_some_and(|name| name == "triples");
+        let triples =
+            |context: &OpContext| context.limits.policy.tuning.get("doubling").is_some_and(|name| name == "triples");
         graph.push_one(Doubling { triples }, &[x]).unwrap();
         let run = |name: &str| {
-            let limits =
-                KernelLimits { tuning: Tuning::from([("doubling".to_owned(), name.to_owned())]), ..gpu(&context) };
+            let limits = gpu(&context).tuned(Tuning::from([("doubling".to_owned(), name.to_owned())]));
             let (node, sample) = (&graph.nodes[0], [TensorSpec::f32(&[100])]);
             Trial::new(&context, node, &sample, &sample, &limits, &Values::new()).unwrap().run().unwrap()
         };

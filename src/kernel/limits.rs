@@ -7,7 +7,7 @@ use super::program::{Kernel, LAYER_BYTES};
 /// The chosen variant of each problem, by their names in `graph::Variants`; the default runs where there is none.
 pub type Tuning = BTreeMap<String, String>;
 
-/// The adapter's limits as far as kernels care.
+/// What an adapter can, as far as kernels care, and which of the kernels run that it can run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelLimits {
     /// Largest range of a buffer that one storage binding may cover, in bytes.
@@ -22,20 +22,31 @@ pub struct KernelLimits {
     pub max_workgroups_per_dimension: usize,
     /// Workgroup memory, in bytes.
     pub max_workgroup_bytes: usize,
-    /// The adapter is a CPU (software Vulkan): the register-blocked kernels run instead of the tiled ones.
-    pub is_cpu: bool,
     /// Fewest lanes that a subgroup may have; 0 where kernels must do without subgroup operations.
     pub min_subgroup_lanes: usize,
-    /// How products of f16 are made.
-    pub matrices: MatrixUnits,
-    /// Which variants of programs run; none are chosen for CPU adapters.
-    pub tuning: Tuning,
     /// Kernels may use 16-bit floats.
     pub has_f16: bool,
-    /// Which launches share a dispatch.
-    pub grouping: Grouping,
+    /// It has the units of [`MatrixUnits::Present`].
+    pub has_matrix_units: bool,
     /// No two bindings of a dispatch may overlap, as WebGPU has it for what kernels may write to.
     pub forbids_aliasing: bool,
+    /// It is a CPU (software Vulkan), which does the work of kernels in the host's time.
+    pub is_software: bool,
+    /// Which kernels run.
+    pub policy: Policy,
+}
+
+/// Which of the kernels run that an adapter can run: what is chosen, by the kind of the adapter, by measuring, or by a test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Those for CPU adapters, of which an invocation does much (register-blocked), instead of those for GPUs (tiled).
+    pub for_cpu: bool,
+    /// Kernels for matrix units run without them, too ([`MatrixUnits::Emulated`]).
+    pub emulates_matrix_units: bool,
+    /// Which variants of programs run; none are chosen for CPU adapters.
+    pub tuning: Tuning,
+    /// Which launches share a dispatch.
+    pub grouping: Grouping,
 }
 
 /// What a tuning says of a kernel whose launches may share a dispatch ([`Kernel::sharing`]).
@@ -68,16 +79,7 @@ pub enum MatrixUnits {
 }
 
 impl KernelLimits {
-    /// Whether small launches of `kernel` share dispatches.
-    pub fn shares(&self, kernel: &Kernel) -> bool {
-        match self.grouping {
-            Grouping::Off | Grouping::Every => false,
-            Grouping::Small => true,
-            Grouping::Tried => self.tuning.get(&kernel.sharing()).is_some_and(|choice| choice == SHARED),
-        }
-    }
-
-    /// What WebGPU guarantees everywhere.
+    /// What WebGPU guarantees everywhere, with the kernels for GPUs.
     pub fn portable() -> Self {
         KernelLimits {
             max_storage_binding_bytes: 128 << 20,
@@ -86,13 +88,61 @@ impl KernelLimits {
             offset_alignment_bytes: 256,
             max_workgroups_per_dimension: 65_535,
             max_workgroup_bytes: 16 << 10,
-            is_cpu: false,
             min_subgroup_lanes: 0,
-            tuning: Tuning::new(),
             has_f16: false,
-            matrices: MatrixUnits::None,
-            grouping: Grouping::Small,
+            has_matrix_units: false,
             forbids_aliasing: false,
+            is_software: false,
+            policy: Policy {
+                for_cpu: false,
+                emulates_matrix_units: false,
+                tuning: Tuning::new(),
+                grouping: Grouping::Small,
+            },
+        }
+    }
+
+    /// The same with the kernels for CPU adapters, or with those for GPUs.
+    #[must_use]
+    pub fn for_cpu(&self, for_cpu: bool) -> Self {
+        self.under(Policy { for_cpu, ..self.policy.clone() })
+    }
+
+    /// The same with other choices of variants.
+    #[must_use]
+    pub fn tuned(&self, tuning: Tuning) -> Self {
+        self.under(Policy { tuning, ..self.policy.clone() })
+    }
+
+    /// The same with other launches that share dispatches.
+    #[must_use]
+    pub fn grouped(&self, grouping: Grouping) -> Self {
+        self.under(Policy { grouping, ..self.policy.clone() })
+    }
+
+    /// The same adapter under another policy.
+    #[must_use]
+    pub fn under(&self, policy: Policy) -> Self {
+        KernelLimits { policy, ..self.clone() }
+    }
+
+    /// What multiplies matrices.
+    pub fn matrix_units(&self) -> MatrixUnits {
+        match self.has_matrix_units {
+            _ if self.policy.emulates_matrix_units => MatrixUnits::Emulated,
+            true => MatrixUnits::Present,
+            false => MatrixUnits::None,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether small launches of `kernel` share dispatches.
+    pub fn shares(&self, kernel: &Kernel) -> bool {
+        match self.grouping {
+            Grouping::Off | Grouping::Every => false,
+            Grouping::Small => true,
+            Grouping::Tried => self.tuning.get(&kernel.sharing()).is_some_and(|choice| choice == SHARED),
         }
     }
 }

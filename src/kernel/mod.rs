@@ -6,7 +6,7 @@ mod limits;
 mod program;
 mod shader;
 
-pub use limits::{ALONE, Grouping, KernelLimits, MatrixUnits, SHARED, Tuning};
+pub use limits::{ALONE, Grouping, KernelLimits, MatrixUnits, Policy, SHARED, Tuning};
 pub use program::{
     BoundKernel, Kernel, LAYER, LAYER_BYTES, Launch, Operand, PARAMETER_BYTES, Program, Scratch, Slot, WORD_BYTES,
     WORKGROUP,

@@ -13,7 +13,7 @@ pub const PARAMETER_BYTES: usize = 256;
 /// Invocations of a workgroup in kernels that run one invocation per element.
 pub const WORKGROUP: usize = 64;
 
-/// Vectors of four f32 in a layer of the storage images that hold [`Scratch::Image`] (`shaders/common/image.wgsl`).
+/// Vectors of four f32 in a layer of the storage images that hold [`Scratch::Image`] (`shaders/common/operands.wgsl`).
 pub const LAYER: [u32; 2] = [64, 32];
 
 /// Bytes of such a layer.
@@ -31,13 +31,13 @@ pub struct Kernel {
     /// Template values.
     pub defines: BTreeMap<&'static str, i64>,
     /// The bindings whose elements are f16, as bits. The plan sets it; a template that declares binding `b` as
-    /// `array<{{ element[b] }}>`, or of vectors of that, works with both types.
+    /// a buffer of `element[b]`, or of vectors of that, works with both types.
     pub half_bindings: u32,
     /// The bindings that are images of which it reads, as bits.
     pub read_images: u32,
     /// Those that are images to which it writes.
     pub written_images: u32,
-    /// It runs several launches in one dispatch. The plan sets it; templates need not know ([`super::grouped`]).
+    /// It runs several launches in one dispatch ([`super::grouped`]). The plan sets it.
     pub is_grouped: bool,
 }
 

@@ -246,7 +246,8 @@ impl Op for BatchNormInferenceBackward {
 }
 
 /// `average = (1 - momentum) * running + momentum * batch`, all `[C]`: how torch's `nn.BatchNorm3d(momentum)` keeps its statistics.
-/// Where `batch` is not finite, as in a step that the optimiser skips, it is `running`.
+/// Where `batch` is not finite it is `running`, so that a step that the optimiser skips for it leaves nothing behind. One whose
+/// gradients alone are not finite, for the scale of the loss, has seen its batch like any other, as in torch.
 ///
 /// Meant for [`Graph::push_into`] with `running` as target, which it may overwrite; has no derivative.
 ///

@@ -3,7 +3,7 @@
 
 use super::case::Case;
 use crate::Result;
-use crate::graph::{CpuTensor, Graph, Kernel, MatrixUnits, Op, OpContext, Program, TensorId, TensorSpec};
+use crate::graph::{CpuTensor, Graph, Kernel, Op, OpContext, Program, TensorId, TensorSpec};
 
 /// Independent chains of multiply-adds in one invocation, or of matrices in one subgroup.
 const CHAINS: usize = 12;
@@ -111,7 +111,7 @@ impl Op for Ceiling {
         let (kernel, width, iterations) = match *self {
             Ceiling::MultiplyAdd { iterations } => (chained(CHAINS), 1, iterations),
             Ceiling::Matrices { iterations } => {
-                let has_units = context.limits.matrices == MatrixUnits::Present;
+                let has_units = context.limits.has_matrix_units;
                 (chained(MATRIX_CHAINS).define("matrix_units", i64::from(has_units)), 4, iterations)
             }
             Ceiling::Copy => (kernel, 4, 0),

@@ -94,14 +94,14 @@ impl Rows {
     /// Rows of a run whose terms are added first. Where invocations share in them a run may be longer, so that fewer are left
     /// to the second stage, in which none share.
     pub fn run(&self, context: &OpContext) -> usize {
-        run_length(self.rows) * if context.limits.is_cpu { 1 } else { RUN_SLICES / 2 }
+        run_length(self.rows) * if context.limits.policy.for_cpu { 1 } else { RUN_SLICES / 2 }
     }
 
     /// The kernel `entry`, in which invocations share a row, and its grid for `rows` of them.
     pub fn shared(&self, shader: &'static str, entry: &'static str, context: &OpContext, rows: usize) -> Shared {
         let slices = match self.vectors() {
             // A CPU adapter has but a few lanes, and shares nothing fast.
-            vectors if context.limits.is_cpu && vectors <= LONGEST_UNSHARED => 1,
+            vectors if context.limits.policy.for_cpu && vectors <= LONGEST_UNSHARED => 1,
             vectors => vectors.div_ceil(4).next_power_of_two().min(WORKGROUP),
         };
         (self.kernel(shader, entry, slices), context.grid_for(rows * slices))
@@ -110,7 +110,7 @@ impl Rows {
     /// The kernel `entry`, in which invocations share in the sums of a run of rows, channel by channel, and its grid for
     /// `runs`.
     pub fn summed(&self, shader: &'static str, entry: &'static str, context: &OpContext, runs: usize) -> Shared {
-        let slices = if context.limits.is_cpu { 1 } else { RUN_SLICES };
+        let slices = if context.limits.policy.for_cpu { 1 } else { RUN_SLICES };
         (self.kernel(shader, entry, slices), context.grid_for(runs * self.vectors() * slices))
     }
 

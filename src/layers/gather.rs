@@ -180,7 +180,7 @@ impl Op for GatherBackward {
         let (rows, channels) = (context.inputs[1].rows(), context.inputs[1].channels());
         let table = self.entries * channels;
         let width = vector_width(channels);
-        let most = if context.limits.is_cpu { MOST_CHUNKS_CPU } else { MOST_CHUNKS };
+        let most = if context.limits.policy.for_cpu { MOST_CHUNKS_CPU } else { MOST_CHUNKS };
         let fitting = PARTIAL_ELEMENTS.min(context.limits.max_storage_binding_bytes / WORD_BYTES) / table;
         let chunks = rows.div_ceil(ROWS_PER_CHUNK).min(most).min(fitting.max(1));
 

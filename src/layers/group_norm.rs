@@ -234,7 +234,7 @@ impl<'a> Launches<'a> {
         operands: impl Fn(&Window, Operand) -> Vec<Operand>,
     ) -> Operand {
         let Norm { frames, channels, .. } = self.norm;
-        let (of_run, of_frame) = if self.context.limits.is_cpu { (1, 1) } else { SHARED };
+        let (of_run, of_frame) = if self.context.limits.policy.for_cpu { (1, 1) } else { SHARED };
         let run_sums = self.temporary(2 * frames * self.runs * channels);
         for window in self.windows.clone() {
             let kernel = Self::kernel(of_runs).define("slices", of_run as i64);

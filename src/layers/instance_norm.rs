@@ -106,7 +106,7 @@ impl Window {
         let width = if channels.is_multiple_of(4) && !merges { 4 } else { 1 };
         let (kernel, channels) = (kernel.define("width", width as i64), channels / width);
         // A GPU needs many invocations; a CPU adapter has but a few lanes.
-        let (owners, slices) = if context.limits.is_cpu { (WORKGROUP, 1) } else { SHARED };
+        let (owners, slices) = if context.limits.policy.for_cpu { (WORKGROUP, 1) } else { SHARED };
         let kernel = kernel.define("owners", owners as i64).define("slices", slices as i64);
         let owned = self.frames.len() * channels * if merges { 1 } else { runs };
         let shares = merges || ["instance_norm_statistics", "instance_norm_backward_sums"].contains(&kernel.entry);

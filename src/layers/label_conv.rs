@@ -218,7 +218,7 @@ impl Op for LabelConvBackward {
         let chunks = longest.div_ceil(rows_per_chunk(longest)).min(most_chunks);
 
         // A GPU needs the more invocations.
-        let width = if context.limits.is_cpu { vector_width(channels) } else { 1 };
+        let width = if context.limits.policy.for_cpu { vector_width(channels) } else { 1 };
         let mut program = Program::default();
         let slot = program.scratch(chunks * stride);
         for window in windows {

@@ -206,7 +206,7 @@ impl Op for LabelTableBackward {
         let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
 
         // A GPU needs the more invocations.
-        let width = if context.limits.is_cpu { vector_width(channels) } else { 1 };
+        let width = if context.limits.policy.for_cpu { vector_width(channels) } else { 1 };
         let mut program = Program::default();
         let slot = program.scratch(chunks_of(longest * cells_per_frame).0 * stride);
         for window in windows {

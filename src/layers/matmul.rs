@@ -120,7 +120,7 @@ impl Matmul {
     fn kernel(&self, context: &OpContext, e: &Extents) -> (Kernel, [usize; 2]) {
         let padded = e.m.next_multiple_of(TILE) * e.n.next_multiple_of(TILE);
         // A CPU adapter has no fast memory to share.
-        let is_tiled = !context.limits.is_cpu && 3 * padded <= 4 * e.m * e.n;
+        let is_tiled = !context.limits.policy.for_cpu && 3 * padded <= 4 * e.m * e.n;
         let (entry, size) = if is_tiled {
             ("matmul_tiled", [TILE, TILE])
         } else {

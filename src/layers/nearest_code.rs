@@ -79,10 +79,10 @@ impl Op for NearestCode {
         let (z, codebook) = (&context.inputs[0], &context.inputs[1]);
         let channels = z.channels();
         let groups = codebook.rows().div_ceil(GROUP);
-        let many = context.limits.is_cpu || z.rows() >= MANY_ROWS;
+        let many = context.limits.policy.for_cpu || z.rows() >= MANY_ROWS;
         let rows_each = if many { ROWS } else { ROWS / 2 };
         // What all lanes of a CPU adapter need costs less if each loads a part of it.
-        let shared = context.limits.is_cpu && context.limits.min_subgroup_lanes >= 4;
+        let shared = context.limits.policy.for_cpu && context.limits.min_subgroup_lanes >= 4;
         let lanes = if shared { context.limits.min_subgroup_lanes.min(GROUP) } else { 1 };
         let kernel = |entry| {
             let kernel = Kernel::new("nearest_code.wgsl", entry).define("channels", channels as i64);

@@ -150,7 +150,7 @@ impl Op for Reparameterise {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let channels = context.outputs[0].channels();
         let rows = context.outputs[0].rows();
-        let each = if context.limits.is_cpu {
+        let each = if context.limits.policy.for_cpu {
             MAX_ELEMENTS_PER_INVOCATION
         } else {
             (rows * channels / (WORKGROUP * ENOUGH_WORKGROUPS)).clamp(1, MAX_ELEMENTS_PER_INVOCATION)

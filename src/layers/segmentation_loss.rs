@@ -174,7 +174,7 @@ impl Op for SegmentationLoss {
         program.clear(Operand::scratch(histogram, table));
 
         let windows = context.windows(voxels, &[classes, 1])?;
-        let each = if context.limits.is_cpu {
+        let each = if context.limits.policy.for_cpu {
             MAX_VOXELS_PER_INVOCATION
         } else {
             (voxels / (WORKGROUP * ENOUGH_WORKGROUPS)).clamp(1, MAX_VOXELS_PER_INVOCATION)

@@ -344,7 +344,7 @@ impl Session {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn pace(&self) -> Result<()> {
-        if self.context().limits().is_cpu { self.context().wait() } else { Ok(()) }
+        if self.context().limits().is_software { self.context().wait() } else { Ok(()) }
     }
 
     /// Waits for the last step and reads its losses.

@@ -9,7 +9,7 @@ use sep4d::train::session::graphs;
 #[test]
 fn no_two_bindings_of_a_dispatch_overlap_where_that_is_forbidden() {
     let gpu = KernelLimits { forbids_aliasing: true, has_f16: true, ..KernelLimits::portable() };
-    let cpu = KernelLimits { is_cpu: true, min_subgroup_lanes: 8, max_buffer_bytes: 1 << 31, ..gpu.clone() };
+    let cpu = KernelLimits { min_subgroup_lanes: 8, max_buffer_bytes: 1 << 31, ..gpu.for_cpu(true) };
     let mut detours = 0;
     for preset in Preset::ALL {
         for precision in ["f32", "f16"] {

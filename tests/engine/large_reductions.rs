@@ -6,7 +6,7 @@
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::plan::Plan;
-use sep4d::graph::{Graph, KernelLimits, Op, TensorId, TensorSpec};
+use sep4d::graph::{Graph, Op, TensorId, TensorSpec};
 use sep4d::layers::adam::GradientNorm;
 use sep4d::layers::attention::{Attention, AttentionBackward};
 use sep4d::layers::axis_pool::axis_pool;
@@ -65,8 +65,8 @@ impl Probe {
         outputs.iter().for_each(|&id| self.graph.keep(id));
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let mut plans: Vec<Plan> = Vec::new();
-        for is_cpu in [true, false] {
-            let limits = KernelLimits { is_cpu, ..context.limits().clone() };
+        for for_cpu in [true, false] {
+            let limits = context.limits().for_cpu(for_cpu);
             let plan = Plan::new(&self.graph, &limits).unwrap();
             // A layer without families of its own need not run twice.
             if plans.iter().any(|other| format!("{:?}", other.steps) == format!("{:?}", plan.steps)) {

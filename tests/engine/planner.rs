@@ -218,7 +218,7 @@ fn unshared_bytes(graph: &Graph, plan: &Plan, limits: &KernelLimits) -> usize {
 
 #[test]
 fn no_two_living_tensors_overlap() {
-    let limits = small_limits(&KernelLimits { is_cpu: true, ..KernelLimits::portable() });
+    let limits = small_limits(&KernelLimits::portable().for_cpu(true));
     let (mut in_place, mut several_arenas) = (0, 0);
     for seed in 0..200 {
         let RandomGraph { mut graph, .. } = random_graph(seed);
@@ -251,7 +251,7 @@ fn random_graphs_give_what_the_interpreter_gives() {
         inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
         interpret::run(&graph, &mut values).unwrap();
         let own = context.limits();
-        let other_family = KernelLimits { is_cpu: !own.is_cpu, ..own.clone() };
+        let other_family = own.for_cpu(!own.policy.for_cpu);
         for limits in [own.clone(), small_limits(own), other_family] {
             let executor = run(&context, &graph, &limits, &inputs);
             for &id in &kept {
@@ -274,8 +274,8 @@ fn a_graph_has_one_plan() {
         graph.keep(y);
     }
     let graph = &graph;
-    for is_cpu in [true, false] {
-        let limits = KernelLimits { is_cpu, grouping: Grouping::Small, ..KernelLimits::portable() };
+    for for_cpu in [true, false] {
+        let limits = KernelLimits::portable().for_cpu(for_cpu);
         let plans = [(); 2].map(|()| format!("{:?}", Plan::new(graph, &limits).unwrap().steps));
         assert_eq!(plans[0], plans[1]);
     }
@@ -305,7 +305,7 @@ fn temporaries_find_room_in_several_images() {
     inputs.iter().for_each(|(id, data)| values.set(&graph, *id, data.clone()));
     interpret::run(&graph, &mut values).unwrap();
     let max_image_bytes = 4 * LAYER_BYTES;
-    let limits = KernelLimits { is_cpu: true, max_image_bytes, grouping: Grouping::Small, ..context.limits().clone() };
+    let limits = KernelLimits { max_image_bytes, ..context.limits().for_cpu(true).grouped(Grouping::Small) };
     assert_eq!(Plan::new(&graph, &limits).unwrap().images, [4 * LAYER_BYTES, 2 * LAYER_BYTES]);
     let executor = run(&context, &graph, &limits, &inputs);
     for id in outputs {
@@ -559,7 +559,7 @@ fn equal_branches_share_their_dispatches_and_give_the_same_bits() {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let (graph, inputs) = branches();
     let [together, apart] = [Grouping::Small, Grouping::Off].map(|grouping| {
-        let limits = KernelLimits { grouping, ..context.limits().clone() };
+        let limits = context.limits().grouped(grouping);
         run(&context, &graph, &limits, &inputs)
     });
     let launches = |executor: &Executor| {

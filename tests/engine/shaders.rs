@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use sep4d::graph::plan::{Plan, Step};
-use sep4d::graph::{Graph, Kernel, KernelLimits, MatrixUnits};
+use sep4d::graph::{Graph, Kernel, KernelLimits, Policy};
 use sep4d::kernel::{render_shader, shader_files};
 use sep4d::layers;
 use sep4d::models::{BatchShape, Terms};
@@ -34,15 +34,14 @@ type Kernels = BTreeMap<Kernel, Use>;
 fn variants() -> Vec<KernelLimits> {
     let mut variants = vec![KernelLimits { has_f16: true, ..KernelLimits::portable() }];
     for min_subgroup_lanes in [0, 4, 8, 16, 32] {
-        for is_cpu in [true, false] {
-            variants.push(KernelLimits { is_cpu, min_subgroup_lanes, has_f16: true, ..KernelLimits::portable() });
+        for for_cpu in [true, false] {
+            let portable = KernelLimits::portable().for_cpu(for_cpu);
+            variants.push(KernelLimits { min_subgroup_lanes, has_f16: true, ..portable });
         }
     }
-    for (matrices, min_subgroup_lanes) in [(MatrixUnits::Present, 32), (MatrixUnits::Emulated, 0)] {
-        let max_workgroup_bytes = 48 << 10;
-        let portable = KernelLimits::portable();
-        variants.push(KernelLimits { matrices, min_subgroup_lanes, max_workgroup_bytes, has_f16: true, ..portable });
-    }
+    let roomy = KernelLimits { max_workgroup_bytes: 48 << 10, has_f16: true, ..KernelLimits::portable() };
+    variants.push(KernelLimits { has_matrix_units: true, min_subgroup_lanes: 32, ..roomy.clone() });
+    variants.push(roomy.under(Policy { emulates_matrix_units: true, ..roomy.policy.clone() }));
     variants
 }
 
@@ -50,7 +49,7 @@ fn variants() -> Vec<KernelLimits> {
 fn collect(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
     collect_chosen(kernels, graph, limits);
     for tuning in graph.forced_tunings(limits) {
-        collect_chosen(kernels, graph, &KernelLimits { tuning, ..limits.clone() });
+        collect_chosen(kernels, graph, &limits.tuned(tuning));
     }
 }
 

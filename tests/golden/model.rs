@@ -178,17 +178,14 @@ enum Family {
 fn on_device(graph: &Graph, golden: &Golden, family: Family) -> (Executor, Arc<Memory>) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let own = context.limits();
-    let mut limits = KernelLimits {
-        is_cpu: own.is_cpu == matches!(family, Family::Own | Family::Apart),
-        forbids_aliasing: family == Family::Apart,
-        ..own.clone()
-    };
+    let for_cpu = own.is_software == matches!(family, Family::Own | Family::Apart);
+    let mut limits = KernelLimits { forbids_aliasing: family == Family::Apart, ..own.for_cpu(for_cpu) };
     if family == Family::Winograd {
-        limits.is_cpu = false;
+        limits.policy.for_cpu = false;
         let choices = graph.forced_tunings(&limits).into_iter().flatten();
-        limits.tuning = choices.filter(|(_, name)| name.starts_with("Winograd")).collect();
+        limits.policy.tuning = choices.filter(|(_, name)| name.starts_with("Winograd")).collect();
         // The narrow variants have none.
-        assert!(limits.tuning.len() > 3 || !golden.prefix.is_empty(), "{:?}", limits.tuning);
+        assert!(limits.policy.tuning.len() > 3 || !golden.prefix.is_empty(), "{:?}", limits.policy.tuning);
     }
     let plan = Plan::new(graph, &limits).unwrap();
     let memory = Memory::new(&context, &[&plan]).unwrap();

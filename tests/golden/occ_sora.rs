@@ -99,11 +99,8 @@ impl Golden {
     fn on_device(&self, graph: &Graph, built: &Built, family: Family) -> (Executor, Arc<Memory>) {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let own = context.limits();
-        let limits = KernelLimits {
-            is_cpu: own.is_cpu != (family == Family::Other),
-            forbids_aliasing: family == Family::Apart,
-            ..own.clone()
-        };
+        let for_cpu = own.is_software != (family == Family::Other);
+        let limits = KernelLimits { forbids_aliasing: family == Family::Apart, ..own.for_cpu(for_cpu) };
         let plan = Plan::new(graph, &limits).unwrap();
         let memory = Memory::new(&context, &[&plan]).unwrap();
         for block in [Block::Parameters, Block::Buffers] {

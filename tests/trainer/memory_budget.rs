@@ -3,24 +3,35 @@
 use sep4d::data::batch::Batch;
 use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
-use sep4d::models::BatchShape;
+use sep4d::models::{BatchShape, ModelConfig, by_name};
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::session::{Session, StepConfig, preflight};
 
 #[test]
 fn a_budgeted_run_fits_and_takes_the_same_steps() {
-    let context = Context::open(&DeviceChoice::Best).unwrap();
     let config = RunConfig::preset(Preset::Demo, Some(4));
-    let shape = BatchShape { batch: 1, frames: 4, size: [16, 16, 8] };
+    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 4, size: [16, 16, 8] }, 0.75);
+}
+
+#[test]
+fn running_averages_move_once_a_step_however_often_what_they_average_is_computed() {
+    let mut config = RunConfig::preset(Preset::Tiny, Some(8));
+    config.model = ModelConfig::of(by_name("occ_sora").unwrap(), 0);
+    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 8, size: [16, 16, 8] }, 0.0);
+}
+
+/// Under a budget of this part of the memory that it takes unhindered, of which it needs less than three quarters.
+fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, part: f64) {
+    let context = Context::open(&DeviceChoice::Best).unwrap();
     let grid = synth::grid(shape.size, [0.8, 0.8, 0.375]).unwrap();
     let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], shape.size).unwrap();
     let weights = vec![1.0; config.model.classes];
 
     let free = config.step();
-    let whole = preflight(&config.model, &shape, &free, context.limits()).unwrap();
-    let tight = StepConfig { memory_budget: Some(whole.peak_bytes * 3 / 4), ..free.clone() };
+    let whole = preflight(&config.model, shape, &free, context.limits()).unwrap();
+    let tight = StepConfig { memory_budget: Some((part * whole.peak_bytes as f64) as usize), ..free.clone() };
     let trained = [&free, &tight].map(|step| {
-        let mut session = Session::new(&context, &config.model, &shape, step, &weights, 5).unwrap();
+        let mut session = Session::new(&context, &config.model, shape, step, &weights, 5).unwrap();
         let reports = [0, 1, 2].map(|_| {
             session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
             session.report().unwrap()

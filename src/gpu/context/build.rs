@@ -119,7 +119,7 @@ impl Context {
                 settled.or_else(|| waiting.take()).or_else(|| theirs.pop_front()).or_else(|| compiled.recv().ok());
             let Some((cost, (kernel, operands))) = next else { return Ok(true) };
             let pipeline = self.pipeline(kernel, *operands)?;
-            if self.limits().is_cpu {
+            if self.limits().is_software {
                 self.launch_over_nothing(&pipeline, kernel, *operands)?;
             }
             (done, ready) = (done + 1, ready + cost);
@@ -128,8 +128,8 @@ impl Context {
 
     /// Compiles kernels until none is left. One that fails here fails again where it is needed, and is reported there.
     fn compile_for_others<'a>(&self, waiting: &Waiting<'a>, hand_over: &mpsc::Sender<(usize, &'a BoundKernel)>) {
-        let twin = if self.limits().is_cpu { self.twin().ok() } else { None };
-        if self.limits().is_cpu && twin.is_none() {
+        let twin = if self.limits().is_software { self.twin().ok() } else { None };
+        if self.limits().is_software && twin.is_none() {
             return;
         }
         while let Some((cost, bound)) = waiting.take() {

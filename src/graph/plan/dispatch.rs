@@ -43,7 +43,7 @@ impl Shared {
             for (bound, place) in bound.iter_mut().zip(launch.places()) {
                 let end = (bound.offset + bound.bytes).max(place.offset + place.bytes);
                 bound.offset = bound.offset.min(place.offset);
-                let wide = limits.grouping == Grouping::Every && !limits.forbids_aliasing;
+                let wide = limits.policy.grouping == Grouping::Every && !limits.forbids_aliasing;
                 if wide && end <= limits.max_storage_binding_bytes {
                     // So that launches begin at other elements than the first.
                     bound.offset = 0;
@@ -64,8 +64,10 @@ impl Shared {
         let count = |launch: &Resolved| launch.workgroups.iter().product();
         let first = &self.launches[0];
         let can_be_grouped = grouped::fits(&self.kernel, first.parameters.len(), first.operands.len());
-        let alone_too = limits.grouping == Grouping::Every
-            || limits.is_cpu && limits.grouping == Grouping::Small && count(first) as usize <= SMALL_WORKGROUPS_CPU;
+        let alone_too = limits.policy.grouping == Grouping::Every
+            || limits.policy.for_cpu
+                && limits.policy.grouping == Grouping::Small
+                && count(first) as usize <= SMALL_WORKGROUPS_CPU;
         let is_grouped = self.launches.len() > 1 || alone_too && can_be_grouped;
         let (mut parameters, mut bindings, mut workgroups) =
             (first.parameters.clone(), first.places().copied().collect(), first.workgroups);

@@ -105,7 +105,7 @@ impl Unit {
     /// `None` for a launch that can share no dispatch; operands up to `small` bytes are small.
     fn signature(&self, graph: &Graph, limits: &KernelLimits, small: usize) -> Option<Signature> {
         let Launch::Dispatch { kernel, parameters, operands, .. } = &self.launch else { return None };
-        let most = if limits.is_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension };
+        let most = if limits.policy.for_cpu { SMALL_WORKGROUPS_CPU } else { limits.max_workgroups_per_dimension };
         let fits = grouped::fits(kernel, parameters.len(), operands.len()) && self.workgroups() <= most;
         let pools: Vec<Pool> = operands.iter().map(|operand| self.pool(graph, operand.slot)).collect();
         let is_large = operands
@@ -222,7 +222,7 @@ fn groups(graph: &Graph, units: &[Unit], needs: &[Vec<usize>], limits: &KernelLi
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut same: HashMap<Signature, Vec<usize>> = HashMap::new();
     for (number, signature) in signatures.into_iter().enumerate() {
-        let Some(signature) = signature.filter(|signature| limits.shares(&signature.kernel)) else {
+        let Some(signature) = signature.filter(|signature| limits.policy.shares(&signature.kernel)) else {
             groups.push(vec![number]);
             continue;
         };

@@ -24,11 +24,11 @@ pub(super) fn tune_sharing(context: &Arc<Context>, graphs: &[Graph], limits: &Ke
     let mut tuning = Tuning::new();
     let mut smallest: BTreeMap<String, (u64, usize, usize)> = BTreeMap::new();
     for (number, graph) in graphs.iter().enumerate() {
-        let plan = Plan::new(graph, &KernelLimits { grouping: Grouping::Small, ..limits.clone() })?;
+        let plan = Plan::new(graph, &limits.grouped(Grouping::Small))?;
         for step in &plan.steps {
             let Step::Dispatch { members, kernel, .. } = step else { continue };
             let question = Kernel { is_grouped: false, ..kernel.clone() }.sharing();
-            if members.len() < 2 || limits.tuning.contains_key(&question) {
+            if members.len() < 2 || limits.policy.tuning.contains_key(&question) {
                 continue;
             }
             let nodes =
@@ -49,7 +49,7 @@ pub(super) fn tune_sharing(context: &Arc<Context>, graphs: &[Graph], limits: &Ke
         .map(|((graph, node), questions)| {
             let (graph, node) = (&graphs[graph], &graphs[graph].nodes()[node]);
             let [alone, shared] = [Grouping::Off, Grouping::Every]
-                .map(|grouping| trial(context, graph, node, &KernelLimits { grouping, ..limits.clone() }, &values));
+                .map(|grouping| trial(context, graph, node, &limits.grouped(grouping), &values));
             (graph, node, questions, alone, shared)
         })
         .collect();
@@ -86,7 +86,7 @@ mod tests {
     fn launches_that_give_something_else_together_stay_alone() {
         let context = Context::open(&DeviceChoice::Best).unwrap();
         let never = |_: &OpContext| false;
-        let together = |context: &OpContext| context.limits.grouping == Grouping::Every;
+        let together = |context: &OpContext| context.limits.policy.grouping == Grouping::Every;
         let ops = [Doubling { triples: never }, Doubling { triples: together }];
         for (Doubling { triples }, (choice, dispatches)) in ops.into_iter().zip([(SHARED, 1), (ALONE, 2)]) {
             let mut graph = Graph::new();
@@ -95,16 +95,14 @@ mod tests {
                 let y = graph.push_one(Doubling { triples }, &[x]).unwrap();
                 graph.keep(y);
             }
-            let limits = KernelLimits { grouping: Grouping::Tried, ..context.limits().clone() };
-            let steps = |tuning: &Tuning| {
-                Plan::new(&graph, &KernelLimits { tuning: tuning.clone(), ..limits.clone() }).unwrap().steps.len()
-            };
+            let limits = context.limits().grouped(Grouping::Tried);
+            let steps = |tuning: &Tuning| Plan::new(&graph, &limits.tuned(tuning.clone())).unwrap().steps.len();
             assert_eq!(steps(&Tuning::new()), 2);
             let tuning = tune_sharing(&context, std::slice::from_ref(&graph), &limits).unwrap();
             assert_eq!(tuning.values().collect::<Vec<_>>(), [choice], "{tuning:?}");
             assert_eq!(steps(&tuning), dispatches);
             // What is known is not tried again.
-            let known = KernelLimits { tuning, ..limits };
+            let known = limits.tuned(tuning);
             assert!(tune_sharing(&context, &[graph], &known).unwrap().is_empty());
         }
     }

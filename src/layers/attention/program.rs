@@ -126,7 +126,7 @@ impl<'a> Pass<'a> {
             return cut;
         }
         let invocations = self.window.len() * queries * heads / self.extents.vectors().1;
-        let busy = if self.context.limits.is_cpu { BUSY_CPU } else { BUSY };
+        let busy = if self.context.limits.policy.for_cpu { BUSY_CPU } else { BUSY };
         let bytes = WORD_BYTES * self.window.len() * queries * channels.max(2 * heads);
         let fitting = self.context.limits.max_storage_binding_bytes / bytes;
         let parts = (busy / invocations).min(keys / SHORTEST_PART).min(fitting).max(1);
@@ -150,9 +150,9 @@ impl<'a> Pass<'a> {
     /// For invocations that own `tokens`, so many each that `fits`, and walk over `others`.
     fn cut(&self, tokens: usize, others: usize, fits: impl Fn(usize) -> bool) -> Cut {
         let limits = self.context.limits;
-        let tile = if limits.is_cpu && others <= LONGEST_TILE { others } else { TILE };
+        let tile = if limits.policy.for_cpu && others <= LONGEST_TILE { others } else { TILE };
         let cut = Cut { tokens, others, tile, ..self.cut_rows() };
-        if !limits.is_cpu || limits.min_subgroup_lanes < LANES || self.extents.queries < FEWEST {
+        if !limits.policy.for_cpu || limits.min_subgroup_lanes < LANES || self.extents.queries < FEWEST {
             return cut;
         }
         let cost = |block: usize| tokens.div_ceil(LANES * block) * (block + TURN_COST);

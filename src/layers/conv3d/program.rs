@@ -78,7 +78,7 @@ pub(in crate::layers) fn backward_data_variants(context: &OpContext, g: &Geometr
 pub(in crate::layers) fn backward_weight_program(context: &OpContext, g: &Geometry, bias: bool) -> Result<Program> {
     let g = g.normalised();
     let limits = context.limits;
-    if limits.is_cpu && limits.min_subgroup_lanes >= blocked::LANES {
+    if limits.policy.for_cpu && limits.min_subgroup_lanes >= blocked::LANES {
         return blocked::weight_gradient(context, &g, bias);
     }
     tiled::weight_gradient(context, &g, bias, weight_gradient_tiles(context, &g).chosen(context))
@@ -90,7 +90,7 @@ pub(in crate::layers) fn backward_weight_variants(context: &OpContext, g: &Geome
 }
 
 fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
-    if context.limits.is_cpu {
+    if context.limits.policy.for_cpu {
         return blocked::multiply(context, g, pass);
     }
     tiled::multiply(context, g, pass, multiply_tiles(context, g, pass).chosen(context))
@@ -115,7 +115,7 @@ fn weight_gradient_tiles(context: &OpContext, g: &Geometry) -> Tiles {
 }
 
 fn on_gpu(context: &OpContext, tiles: impl FnOnce() -> Tiles) -> Option<Variants> {
-    (!context.limits.is_cpu).then(|| tiles().variants)
+    (!context.limits.policy.for_cpu).then(|| tiles().variants)
 }
 
 impl Tiles {
@@ -144,7 +144,7 @@ impl Tiles {
 
     /// The tile that a tuner has chosen, or else the default.
     fn chosen(&self, context: &OpContext) -> &'static Tile {
-        self.tiles[self.variants.chosen(&context.limits.tuning)]
+        self.tiles[self.variants.chosen(&context.limits.policy.tuning)]
     }
 }
 

@@ -205,7 +205,7 @@ fn narrow(tiles: &'static [Tile], channels: usize, extent: fn(&Tile) -> usize) -
 /// Whether matrices of f16 are multiplied: operand `i` has that type and eights of `channels`.
 fn takes_matrices(context: &OpContext, operands: &[(usize, usize)]) -> bool {
     let fits = |&(i, channels): &(usize, usize)| context.inputs[i].dtype == DType::F16 && channels.is_multiple_of(8);
-    context.limits.matrices != MatrixUnits::None && operands.iter().all(fits)
+    context.limits.matrix_units() != MatrixUnits::None && operands.iter().all(fits)
 }
 
 /// The tiles of the forward product worth a try, the default first. It never multiplies matrices or uses Winograd's algorithm: what
@@ -283,7 +283,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     program.dispatch(pack, words.list(g), operands, context.grid_for(elements));
 
     let [from, to] = g.frame_elements();
-    let kernel = tile.define(pass.kernel(g, true), context.limits.matrices);
+    let kernel = tile.define(pass.kernel(g, true), context.limits.matrix_units());
     let scratch = |elements| Operand { slot: packed, elements };
     for window in context.windows(g.n, &[from, to])? {
         let count = window.len() * g.voxels();
@@ -329,7 +329,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool, til
             .map(|(of, of_gradient)| winograd::Transform::new(&mut program, of, &windows, of_gradient))
     });
     let names = g.names();
-    let gradient = tile.define(of.kernel_named(names.backward_weight, true), context.limits.matrices);
+    let gradient = tile.define(of.kernel_named(names.backward_weight, true), context.limits.matrix_units());
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight)
         .define("tiled", 1)
         .define("bias", i64::from(bias))

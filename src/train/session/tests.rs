@@ -69,12 +69,12 @@ fn launches_share_dispatches_and_large_tensors_live_no_longer() {
         ..KernelLimits::portable()
     };
     // Bindings that hold a window of the frames only, too.
-    let cpu = KernelLimits { is_cpu: true, max_buffer_bytes: 1 << 31, ..KernelLimits::portable() };
+    let cpu = KernelLimits { max_buffer_bytes: 1 << 31, ..KernelLimits::portable().for_cpu(true) };
     for (limits, most) in [(gpu, 0.5), (cpu, 0.9)] {
         let shape = BatchShape { batch: 1, frames: 64, size: [128, 128, 8] };
         let [training, ..] = graphs(&model(), &shape, &step_in(Precision::F32)).unwrap();
-        let [apart, together] = [Grouping::Off, Grouping::Small]
-            .map(|grouping| Plan::new(&training, &KernelLimits { grouping, ..limits.clone() }).unwrap());
+        let [apart, together] =
+            [Grouping::Off, Grouping::Small].map(|grouping| Plan::new(&training, &limits.grouped(grouping)).unwrap());
         let (few, many) = (together.steps.len(), apart.steps.len());
         assert!((few as f64) < most * many as f64, "{few} dispatches instead of {many}");
         let (more, less) = (together.arenas.iter().sum::<usize>(), apart.arenas.iter().sum::<usize>());
@@ -88,12 +88,11 @@ fn a_gpu_shares_the_dispatches_of_kernels_that_then_give_the_same() {
     let shape = BatchShape { batch: 1, frames: 4, size: [16, 16, 4] };
     for precision in [Precision::F32, Precision::F16] {
         let graphs = graphs(&model(), &shape, &step_in(precision)).unwrap();
-        let own = context.limits().clone();
-        let untried = KernelLimits { is_cpu: false, grouping: Grouping::Tried, ..own };
+        let untried = context.limits().for_cpu(false).grouped(Grouping::Tried);
         let tuning = tune(&context, &graphs, &untried, |_, _| false).unwrap();
-        let tried = KernelLimits { tuning, ..untried.clone() };
+        let tried = untried.tuned(tuning);
         let dispatches = |grouping, limits: &KernelLimits| -> Vec<usize> {
-            let limits = KernelLimits { grouping, ..limits.clone() };
+            let limits = limits.grouped(grouping);
             graphs.iter().map(|graph| Plan::new(graph, &limits).unwrap().steps.len()).collect()
         };
         assert_eq!(dispatches(Grouping::Tried, &untried), dispatches(Grouping::Off, &tried));

@@ -104,7 +104,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size: dataset.grid().size };
     let mut context = Context::open(&config.device())?;
     if let Some(resumed) = resumed.as_ref().filter(|_| context.is_tunable()) {
-        let mut tuning = context.limits().tuning.clone();
+        let mut tuning = context.limits().policy.tuning.clone();
         tuning.extend(resumed.folder.tuning(&context.adapter)?);
         context = context.with_tuning(tuning);
     }
@@ -142,7 +142,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     if !port.build(&context, &plan.kernels)? {
         return stopped();
     }
-    let tuning = context.limits().tuning.clone();
+    let tuning = context.limits().policy.tuning.clone();
     let mut blueprint = Blueprint { config, shape, class_weights, tuning, planned };
     let mut session = blueprint.build(&context)?;
 
@@ -302,7 +302,7 @@ fn environment(context: &Context, command_line: Vec<String>, from_step: u32) -> 
         adapter: context.adapter.name.clone(),
         backend: context.adapter.backend.clone(),
         driver: context.adapter.driver.clone(),
-        tuning: context.limits().tuning.clone(),
+        tuning: context.limits().policy.tuning.clone(),
         command_line,
         started_unix_secs: now.as_secs(),
         from_step,

@@ -118,7 +118,7 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass, tile: &Til
     let transform = Transform::new(&mut program, g.clone(), &windows, false);
     let made = scratch(&mut program, g, &windows, product.o);
     let plain = Pass { transposed: pass.transposed, ..Pass::default() };
-    let multiply = tile.define(plain.kernel(&product, true), context.limits.matrices);
+    let multiply = tile.define(plain.kernel(&product, true), context.limits.matrix_units());
     let inverse = kernel("conv3d_inverse_transform")
         .define("vout", i64::from(g.o.is_multiple_of(4)))
         .define("bias", i64::from(pass.bias))
