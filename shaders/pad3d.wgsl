@@ -1,4 +1,5 @@
 // Kernels of src/layers/pad3d.rs; one invocation an element of the result, or (width = 4) four channels of it.
+{% include "common/divide.wgsl" %}
 {% include "common/index.wgsl" %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
@@ -8,8 +9,8 @@ struct Parameters {
     inner: vec4<i32>,
     outer: vec4<i32>,
     before: vec4<i32>,
-    count: u32,
-    channels: u32, // C / width
+    count: i32,
+    channels: i32, // C / width
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -18,11 +19,13 @@ struct Parameters {
 
 // Frame, x, y and z of cell `cell` of volumes of that size.
 fn place(cell: i32, size: vec3<i32>) -> vec4<i32> {
-    return vec4(cell / (size.x * size.y * size.z), cell / (size.y * size.z) % size.x, cell / size.z % size.y, cell % size.z);
+    let position = position_in(size, cell);
+    let frame = divided(position.x, size.x);
+    return vec4(frame, position.x - frame * size.x, position.yz);
 }
 
-fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
-    return u32(((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
+fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: i32) -> i32 {
+    return (((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
 }
 
 @compute @workgroup_size(64)
@@ -31,14 +34,16 @@ fn pad3d_forward(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = invocation_index(workgroup, grid, local);
+    let i = i32(invocation_index(workgroup, grid, local));
     if i >= p.count {
         return;
     }
-    let at = place(i32(i / p.channels), p.outer.xyz);
+    let cell = divided(i, p.channels);
+    let c = i - cell * p.channels;
+    let at = place(cell, p.outer.xyz);
     let source = at.yzw - p.before.xyz;
     let nearest = clamp(source, vec3(0), p.inner.xyz - 1);
-    var value = Value(from_cells[element_of(at.x, nearest, p.inner.xyz, i % p.channels)]);
+    var value = Value(from_cells[element_of(at.x, nearest, p.inner.xyz, c)]);
 {% if not replicate %}
     if any(source != nearest) {
         value = Value(0.0);
@@ -54,11 +59,13 @@ fn pad3d_backward(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = invocation_index(workgroup, grid, local);
+    let i = i32(invocation_index(workgroup, grid, local));
     if i >= p.count {
         return;
     }
-    let at = place(i32(i / p.channels), p.inner.xyz);
+    let cell = divided(i, p.channels);
+    let c = i - cell * p.channels;
+    let at = place(cell, p.inner.xyz);
     var first = at.yzw + p.before.xyz;
     var end = first + 1;
 {% if replicate %}
@@ -71,7 +78,7 @@ fn pad3d_backward(
     for (var x = first.x; x < end.x; x += 1) {
         for (var y = first.y; y < end.y; y += 1) {
             for (var z = first.z; z < end.z; z += 1) {
-                sum += Value(from_cells[element_of(at.x, vec3(x, y, z), p.outer.xyz, i % p.channels)]);
+                sum += Value(from_cells[element_of(at.x, vec3(x, y, z), p.outer.xyz, c)]);
             }
         }
     }

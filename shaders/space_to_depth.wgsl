@@ -1,17 +1,19 @@
 // Kernels of src/layers/space_to_depth.rs.
+{% include "common/divide.wgsl" %}
 {% include "common/index.wgsl" %}
 
 {% if entry == "flip" %}
-// One invocation an element.
+// One invocation an element, or four (width = 4): channels, or taps of one channel.
+{% from "common/values.wgsl" import values %}
 struct Rows {
     count: u32,
-    taps: u32,
+    taps: u32, // or vectors of four of them
     channels: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Rows;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<{{ values("f32") }}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{ values("f32") }}>;
 
 @compute @workgroup_size(64)
 fn flip(
@@ -23,8 +25,9 @@ fn flip(
     if index >= p.count {
         return;
     }
-    let tap = index / p.channels % p.taps;
-    y[index] = x[index + p.channels * (p.taps - 1u) - 2u * tap * p.channels];
+    let row = u32(divided(i32(index), i32(p.channels)));
+    let tap = row - u32(divided(i32(row), i32(p.taps))) * p.taps;
+    y[index] = x[index + p.channels * (p.taps - 1u) - 2u * tap * p.channels]{{ ".wzyx" if taps_in_fours }};
 }
 {% else %}
 // One invocation {{ "four channels" if width == 4 else "an element" }} of the result, blocks of {{ sx }} x {{ sy }} x {{ sz }} voxels.
@@ -48,10 +51,6 @@ fn place(position: vec3<i32>, extents: vec3<i32>) -> i32 {
     return (position.x * extents.y + position.y) * extents.z + position.z;
 }
 
-fn position_in(extents: vec3<i32>, at: i32) -> vec3<i32> {
-    return vec3(at / (extents.z * extents.y), at / extents.z % extents.y, at % extents.z);
-}
-
 @compute @workgroup_size(64)
 fn space_to_depth(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -62,14 +61,15 @@ fn space_to_depth(
     if index >= p.count {
         return;
     }
-    let row = index / p.channels;
-    let blocks = p.blocks.x * p.blocks.y * p.blocks.z;
+    let row = divided(index, p.channels);
     let block = row / {{ sx * sy * sz }};
-    let frame = block / blocks;
-    let voxel = position_in(p.blocks, block - frame * blocks) * STRIDE
-        + position_in(STRIDE, row % {{ sx * sy * sz }}) - p.before;
+    var position = position_in(p.blocks, block);
+    let frame = divided(position.x, p.blocks.x);
+    position.x -= frame * p.blocks.x;
+    let within = row % {{ sx * sy * sz }};
+    let voxel = position * STRIDE + vec3(within / {{ sy * sz }}, within / {{ sz }} % {{ sy }}, within % {{ sz }}) - p.before;
     let inside = all(vec3<u32>(voxel) < vec3<u32>(p.size));
-    let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index % p.channels;
+    let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index - row * p.channels;
     ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
 }
 
@@ -83,14 +83,15 @@ fn depth_to_space(
     if index >= p.count {
         return;
     }
-    let row = index / p.channels;
-    let voxels = p.size.x * p.size.y * p.size.z;
-    let frame = row / voxels;
-    let voxel = position_in(p.size, row - frame * voxels) + p.before;
+    let row = divided(index, p.channels);
+    var position = position_in(p.size, row);
+    let frame = divided(position.x, p.size.x);
+    position.x -= frame * p.size.x;
+    let voxel = position + p.before;
     let block = voxel / STRIDE;
     let inside = all(block < p.blocks);
     let deep = frame * p.blocks.x * p.blocks.y * p.blocks.z + place(block, p.blocks);
-    let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index % p.channels;
+    let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index - row * p.channels;
     ys[index] = {{ stored[2] }}(select({{ value }}(0.0), {{ value }}(xs[select(0, source, inside)]), inside));
 }
 {% endif %}
