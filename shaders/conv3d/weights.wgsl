@@ -35,7 +35,7 @@ fn {{ entry }}(
     {% for y in range(3) %}
     let tap_{{ y }} = weight_at(o, row % padded, tap + {{ y }} * p.kernel.z, all_taps);
     {% endfor %}
-    {% for factors in taps[winograd ~ ""] %}
+    {% for factors in taps[winograd ~ "x3"] %}
     packed[index + {{ loop.index0 }} * p.count] = {{ weighted(factors, "tap") }};
     {% endfor %}
     {% else %}
@@ -129,7 +129,7 @@ fn {{ entry }}(
         return;
     }
     {% if winograd %}
-    {% for factors in gradient_output %}
+    {% for factors in gradient_output["3"] %}
     let tap_{{ loop.index0 }} = {{ weighted(factors, "sum") }};
     {% endfor %}
     let across = q / vectors;
