@@ -1,5 +1,6 @@
 // Kernels of src/layers/label_conv.rs; neighbouring invocations have neighbouring channels o, one each or (width = 4) four.
 {% include "common/index.wgsl" %}
+{% from "common/image.wgsl" import image as image_of %}
 {% from "common/values.wgsl" import values %}
 alias Value = {{ values("f32") }};
 
@@ -16,6 +17,8 @@ struct Parameters {
     first_row: u32,
     chunks: u32,
     rows_per_chunk: u32,
+    // label_conv_forward only: voxels along z of an invocation.
+    run: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -23,7 +26,6 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read_write> labels: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<{{ values(element[2]) }}>;
 @group(0) @binding(2) var<storage, read_write> d_y: array<{{ values(element[2]) }}>;
-@group(0) @binding(3) var<storage, read_write> table: array<Value>;
 @group(0) @binding(3) var<storage, read_write> chunk_sums: array<Value>;
 @group(0) @binding(4) var<storage, read_write> bias: array<Value>;
 
@@ -45,7 +47,43 @@ fn place_along_z(at: u32, offset: i32) -> u32 {
     return label_place(i32(at) + offset, p.size_z, 8u, 1u);
 }
 
-// y[voxel, o]: one invocation an element.
+{% if entry == "label_conv_pack" %}
+// The table, in an image.
+@group(0) @binding(1) var<storage, read_write> entries_of: array<Value>;
+{{ image_of("packed", 2, "write") }}
+@compute @workgroup_size(64)
+fn label_conv_pack(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = invocation_index(workgroup, grid, local);
+    if index < p.rows {
+        store_packed(i32(index), entries_of[index]);
+    }
+}
+{% endif %}
+{% if entry == "label_conv_forward" %}
+{% if image %}
+{{ image_of("table", 3, "read") }}
+{% else %}
+@group(0) @binding(3) var<storage, read_write> table: array<Value>;
+
+fn load_table(at: i32) -> Value {
+    return table[at];
+}
+{% endif %}
+
+// Where the taps of a label begin in the table; negative if it is no class.
+fn taps_of(label: u32) -> i32 {
+    return select(-1, i32(label * 27u), label < p.entries);
+}
+
+fn tap_at(taps: i32, tap: i32, o: u32) -> Value {
+    return select(Value(0.0), load_table((max(taps, 0) + tap) * i32(p.channels) + i32(o)), taps >= 0);
+}
+
+// y[voxel, o]: one invocation a run of voxels along z.
 @compute @workgroup_size(64)
 fn label_conv_forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -53,41 +91,44 @@ fn label_conv_forward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = invocation_index(workgroup, grid, local);
+    let runs = (p.size_z + p.run - 1u) / p.run;
     let o = index % p.channels;
-    let voxel = index / p.channels;
-    let row = voxel / p.size_z;
+    let row = index / p.channels / runs;
     if row >= p.rows {
         return;
     }
+    let first = index / p.channels % runs * p.run;
     let n = row / (p.size_x * p.size_y);
     let x = row / p.size_y % p.size_x;
-    var sum = bias[o];
-    let before_z = place_along_z(voxel % p.size_z, -1);
-    let at_z = place_along_z(voxel % p.size_z, 0);
-    let after_z = place_along_z(voxel % p.size_z, 1);
+    let before_z = place_along_z(first, -1);
+    let at_z = place_along_z(first, 0);
     {% for dx in range(3) %}
-    {
-        let frame_x = n * p.size_x * p.size_y * p.size_z + place_along_x(x, {{ dx - 1 }});
-        {% for dy in range(3) %}
-        {
-            let start = frame_x + place_along_y(row % p.size_y, {{ dy - 1 }});
-            {% for dz in range(3) %}
-            {
-                let label = labels[start + {{ ["before_z", "at_z", "after_z"][dz] }}];
-                let is_class = label < p.entries;
-                let entry = select(0u, label, is_class) * 27u + {{ 9 * dx + 3 * dy + dz }}u;
-                sum += select(Value(0.0), table[entry * p.channels + o], is_class);
-            }
-            {% endfor %}
-        }
-        {% endfor %}
-    }
+    let frame_{{ dx }} = n * p.size_x * p.size_y * p.size_z + place_along_x(x, {{ dx - 1 }});
+    {% for dy in range(3) %}
+    {% set r = 3 * dx + dy %}
+    let start_{{ r }} = frame_{{ dx }} + place_along_y(row % p.size_y, {{ dy - 1 }});
+    var before_{{ r }} = taps_of(labels[start_{{ r }} + before_z]);
+    var at_{{ r }} = taps_of(labels[start_{{ r }} + at_z]);
     {% endfor %}
-    y[index] = {{ values(element[2]) }}(sum);
+    {% endfor %}
+    for (var z = first; z < min(first + p.run, p.size_z); z += 1u) {
+        let after_z = place_along_z(z, 1);
+        var sum = bias[o];
+        {% for r in range(9) %}
+        let after_{{ r }} = taps_of(labels[start_{{ r }} + after_z]);
+        sum += tap_at(before_{{ r }}, {{ 3 * r }}, o);
+        sum += tap_at(at_{{ r }}, {{ 3 * r + 1 }}, o);
+        sum += tap_at(after_{{ r }}, {{ 3 * r + 2 }}, o);
+        before_{{ r }} = at_{{ r }};
+        at_{{ r }} = after_{{ r }};
+        {% endfor %}
+        y[(row * p.size_z + z) * p.channels + o] = {{ values(element[2]) }}(sum);
+    }
 }
+{% endif %}
 
 {% if entry == "label_conv_backward" %}
-// One invocation per (chunk, tap, o): its sums for all classes are in registers. A chunk's sums are [K, 27, O], then the
+// One invocation per (chunk, {{ "taps along x and y" if taps == 3 else "tap" }}, o): its sums for all classes are in registers. A chunk's sums are [K, 27, O], then the
 // bias's [O], which the invocations of the first tap write.
 @compute @workgroup_size(64)
 fn label_conv_backward(
@@ -97,14 +138,16 @@ fn label_conv_backward(
 ) {
     let index = invocation_index(workgroup, grid, local);
     let o = index % p.channels;
-    let tap = index / p.channels % 27u;
-    let chunk = index / (p.channels * 27u);
+    let tap = index / p.channels % {{ 27 // taps }}u * {{ taps }}u;
+    let chunk = index / (p.channels * {{ 27 // taps }}u);
     if chunk >= p.chunks {
         return;
     }
     let offset = vec3(i32(tap / 9u), i32(tap / 3u % 3u), i32(tap % 3u)) - 1;
+    {% for t in range(taps) %}
     {% for k in range(classes) %}
-    var sum{{ k }} = Value(0.0);
+    var sum_{{ t }}_{{ k }} = Value(0.0);
+    {% endfor %}
     {% endfor %}
     var total = Value(0.0);
     let end = min(p.rows, (chunk + 1u) * p.rows_per_chunk);
@@ -112,18 +155,29 @@ fn label_conv_backward(
         let row = p.first_row + k;
         let n = row / (p.size_x * p.size_y);
         let start = n * p.size_x * p.size_y * p.size_z + place_along_x(row / p.size_y % p.size_x, offset.x) + place_along_y(row % p.size_y, offset.y);
+        {% for t in range(taps - 1) %}
+        var label_{{ t }} = labels[start + place_along_z(0u, offset.z + {{ t }})];
+        {% endfor %}
         for (var z = 0u; z < p.size_z; z += 1u) {
-            let label = labels[start + place_along_z(z, offset.z)];
+            {% set last = taps - 1 %}
+            let label_{{ last }} = labels[start + place_along_z(z, offset.z + {{ last }})];
             let d = Value(d_y[(row * p.size_z + z) * p.channels + o]);
             total += d;
+            {% for t in range(taps) %}
             {% for k in range(classes) %}
-            sum{{ k }} += select(Value(0.0), d, label == {{ k }}u);
+            sum_{{ t }}_{{ k }} += select(Value(0.0), d, label_{{ t }} == {{ k }}u);
+            {% endfor %}
+            {% endfor %}
+            {% for t in range(taps - 1) %}
+            label_{{ t }} = label_{{ t + 1 }};
             {% endfor %}
         }
     }
     let base = chunk * ({{ classes }}u * 27u + 1u) * p.channels;
+    {% for t in range(taps) %}
     {% for k in range(classes) %}
-    chunk_sums[base + ({{ k }}u * 27u + tap) * p.channels + o] = sum{{ k }};
+    chunk_sums[base + ({{ k }}u * 27u + tap + {{ t }}u) * p.channels + o] = sum_{{ t }}_{{ k }};
+    {% endfor %}
     {% endfor %}
     if tap == 0u {
         chunk_sums[base + {{ classes }}u * 27u * p.channels + o] = total;
