@@ -220,7 +220,7 @@ impl Op for Tile {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let (length, count) = (context.inputs[0].elements(), context.outputs[0].elements());
         let mut program = Program::default();
-        let kernel = Kernel::new("permute.wgsl", "tile_forward").define("width", 1);
+        let kernel = Kernel::new("permute.wgsl", "tile_forward").define("width", 1).define("gathers", false);
         let operands = vec![context.input(0), context.output(0)];
         program.dispatch(kernel, vec![count as u32, length as u32], operands, context.grid_for(count));
         Ok(program)
