@@ -210,7 +210,9 @@ def run_case(case: str, ours: Side, peers: list[Side], rounds: int) -> list[Row]
                 continue
             able.append(peer)
             errors[peer.name] = answer["errors"]
-            tolerance = ROUGH_TOLERANCE if parameters.get("precision") == "f16" else peer.tolerance
+            # Signs of gradients that are nearly 0 decide Adam's first steps, of which batch norms of nearly equal codes make much.
+            is_rough = parameters.get("precision") == "f16" or parameters.get("architecture") == "occ_sora"
+            tolerance = ROUGH_TOLERANCE if is_rough else peer.tolerance
             wrong[peer.name] = {name for name, error in answer["errors"].items() if not error <= tolerance}
             for name in sorted(wrong[peer.name]):
                 say(f"{case}: {peer.name}: {name} differs from ours by {answer['errors'][name]:.2g} of its norm")
