@@ -1,4 +1,5 @@
 // Kernels of src/layers/pad3d.rs; one invocation an element of the result, or (width = 4) four channels of it.
+{% include "common/divide.wgsl" %}
 {% include "common/index.wgsl" %}
 {% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
@@ -9,32 +10,36 @@ struct Parameters {
     inner: vec4<i32>,
     outer: vec4<i32>,
     before: vec4<i32>,
-    count: u32,
-    channels: u32, // C / width
+    count: i32,
+    channels: i32, // C / width
 }
 
 {{ parameters("p", "Parameters") }}
-{{ buffer(1, "from_cells", values(element[1])) }}
-{{ buffer(2, "to_cells", values(element[2])) }}
+{{ buffer(1, "from_cells", values(element[1]), index="i32") }}
+{{ buffer(2, "to_cells", values(element[2]), index="i32") }}
 
 // Frame, x, y and z of cell `cell` of volumes of that size.
 fn place(cell: i32, size: vec3<i32>) -> vec4<i32> {
-    return vec4(cell / (size.x * size.y * size.z), cell / (size.y * size.z) % size.x, cell / size.z % size.y, cell % size.z);
+    let position = position_in(size, cell);
+    let frame = divided(position.x, size.x);
+    return vec4(frame, position.x - frame * size.x, position.yz);
 }
 
-fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
-    return u32(((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
+fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: i32) -> i32 {
+    return (((frame * size.x + cell.x) * size.y + cell.y) * size.z + cell.z) * p.channels + c;
 }
 
 {{ entry_point("pad3d_forward") }}
-    let i = invocation_index(workgroup, grid, local);
+    let i = i32(invocation_index(workgroup, grid, local));
     if i >= p.count {
         return;
     }
-    let at = place(i32(i / p.channels), p.outer.xyz);
+    let cell = divided(i, p.channels);
+    let c = i - cell * p.channels;
+    let at = place(cell, p.outer.xyz);
     let source = at.yzw - p.before.xyz;
     let nearest = clamp(source, vec3(0), p.inner.xyz - 1);
-    var value = load_from_cells(element_of(at.x, nearest, p.inner.xyz, i % p.channels));
+    var value = load_from_cells(element_of(at.x, nearest, p.inner.xyz, c));
 {% if not replicate %}
     if any(source != nearest) {
         value = Value(0.0);
@@ -45,11 +50,13 @@ fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
 
 // The sum over the padded cells that are copies of this one.
 {{ entry_point("pad3d_backward") }}
-    let i = invocation_index(workgroup, grid, local);
+    let i = i32(invocation_index(workgroup, grid, local));
     if i >= p.count {
         return;
     }
-    let at = place(i32(i / p.channels), p.inner.xyz);
+    let cell = divided(i, p.channels);
+    let c = i - cell * p.channels;
+    let at = place(cell, p.inner.xyz);
     var first = at.yzw + p.before.xyz;
     var end = first + 1;
 {% if replicate %}
@@ -62,7 +69,7 @@ fn element_of(frame: i32, cell: vec3<i32>, size: vec3<i32>, c: u32) -> u32 {
     for (var x = first.x; x < end.x; x += 1) {
         for (var y = first.y; y < end.y; y += 1) {
             for (var z = first.z; z < end.z; z += 1) {
-                sum += load_from_cells(element_of(at.x, vec3(x, y, z), p.outer.xyz, i % p.channels));
+                sum += load_from_cells(element_of(at.x, vec3(x, y, z), p.outer.xyz, c));
             }
         }
     }

@@ -1,27 +1,29 @@
 // Kernels of src/layers/space_to_depth.rs.
+{% include "common/divide.wgsl" %}
 {% include "common/index.wgsl" %}
 {% from "common/operands.wgsl" import buffer, entry_point, parameters %}
 {% from "common/values.wgsl" import values %}
 
 {% if entry == "flip" %}
-// One invocation an element.
+// One invocation an element, or four (width = 4): channels, or taps of one channel.
 struct Rows {
     count: u32,
-    taps: u32,
+    taps: u32, // or vectors of four of them
     channels: u32,
 }
 
 {{ parameters("p", "Rows") }}
-{{ buffer(1, "x", "f32") }}
-{{ buffer(2, "y", "f32") }}
+{{ buffer(1, "x", values("f32")) }}
+{{ buffer(2, "y", values("f32")) }}
 
 {{ entry_point("flip") }}
     let index = invocation_index(workgroup, grid, local);
     if index >= p.count {
         return;
     }
-    let tap = index / p.channels % p.taps;
-    store_y(index, load_x(index + p.channels * (p.taps - 1u) - 2u * tap * p.channels));
+    let row = u32(divided(i32(index), i32(p.channels)));
+    let tap = row - u32(divided(i32(row), i32(p.taps))) * p.taps;
+    store_y(index, load_x(index + p.channels * (p.taps - 1u) - 2u * tap * p.channels){{ ".wzyx" if taps_in_fours }});
 }
 {% else %}
 // One invocation {{ "four channels" if width == 4 else "an element" }} of the result, blocks of {{ sx }} x {{ sy }} x {{ sz }} voxels.
@@ -44,23 +46,20 @@ fn place(position: vec3<i32>, extents: vec3<i32>) -> i32 {
     return (position.x * extents.y + position.y) * extents.z + position.z;
 }
 
-fn position_in(extents: vec3<i32>, at: i32) -> vec3<i32> {
-    return vec3(at / (extents.z * extents.y), at / extents.z % extents.y, at % extents.z);
-}
-
 {{ entry_point("space_to_depth") }}
     let index = i32(invocation_index(workgroup, grid, local));
     if index >= p.count {
         return;
     }
-    let row = index / p.channels;
-    let blocks = p.blocks.x * p.blocks.y * p.blocks.z;
+    let row = divided(index, p.channels);
     let block = row / {{ sx * sy * sz }};
-    let frame = block / blocks;
-    let voxel = position_in(p.blocks, block - frame * blocks) * STRIDE
-        + position_in(STRIDE, row % {{ sx * sy * sz }}) - p.before;
+    var position = position_in(p.blocks, block);
+    let frame = divided(position.x, p.blocks.x);
+    position.x -= frame * p.blocks.x;
+    let within = row % {{ sx * sy * sz }};
+    let voxel = position * STRIDE + vec3(within / {{ sy * sz }}, within / {{ sz }} % {{ sy }}, within % {{ sz }}) - p.before;
     let inside = all(vec3<u32>(voxel) < vec3<u32>(p.size));
-    let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index % p.channels;
+    let source = (frame * p.size.x * p.size.y * p.size.z + place(voxel, p.size)) * p.channels + index - row * p.channels;
     store_ys(index, select(Value(0.0), load_xs(select(0, source, inside)), inside));
 }
 
@@ -69,14 +68,15 @@ fn position_in(extents: vec3<i32>, at: i32) -> vec3<i32> {
     if index >= p.count {
         return;
     }
-    let row = index / p.channels;
-    let voxels = p.size.x * p.size.y * p.size.z;
-    let frame = row / voxels;
-    let voxel = position_in(p.size, row - frame * voxels) + p.before;
+    let row = divided(index, p.channels);
+    var position = position_in(p.size, row);
+    let frame = divided(position.x, p.size.x);
+    position.x -= frame * p.size.x;
+    let voxel = position + p.before;
     let block = voxel / STRIDE;
     let inside = all(block < p.blocks);
     let deep = frame * p.blocks.x * p.blocks.y * p.blocks.z + place(block, p.blocks);
-    let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index % p.channels;
+    let source = (deep * {{ sx * sy * sz }} + place(voxel % STRIDE, STRIDE)) * p.channels + index - row * p.channels;
     store_ys(index, select(Value(0.0), load_xs(select(0, source, inside)), inside));
 }
 {% endif %}

@@ -26,6 +26,8 @@ CASES = [
     "conv3d:128:128:64x64x4",
     "step:demo:4:32x32x8",
     "step:demo:4:64x64x8",
+    "step:demo:8:32x32x8:dynamic_city",
+    "step:demo:8:32x32x8:occ_sora",
 ]
 CUDA_CASES = ["step:paper:16:128x128x8", "step:paper:16:128x128x8:f16"]
 # A sample runs a part as often as it takes to last this long.
@@ -126,10 +128,13 @@ def describe(case: str) -> tuple[str, dict, list[str]]:
         inputs, outputs, size = rest
         parameters = {"inputs": int(inputs), "outputs": int(outputs)}
         return kind, parameters | {"size": sides(size)}, ["forward", "data", "weight"]
-    if kind == "step" and len(rest) == 3 + (rest[-1] == "f16"):
-        preset, frames, size, precision = rest if rest[-1] == "f16" else [*rest, "f32"]
-        return kind, {"preset": preset, "frames": int(frames), "size": sides(size), "precision": precision}, ["step"]
-    sys.exit(f"--case {case}: give conv3d:INPUTS:OUTPUTS:XxYxZ or step:PRESET:FRAMES:XxYxZ, or the latter with :f16")
+    precision = rest.pop() if rest[-1:] == ["f16"] else "f32"
+    model = rest.pop() if len(rest) == 4 else "sep4d"
+    if kind == "step" and len(rest) == 3:
+        preset, frames, size = rest
+        parameters = {"preset": preset, "frames": int(frames), "size": sides(size)}
+        return kind, parameters | {"architecture": model, "precision": precision}, ["step"]
+    sys.exit(f"--case {case}: give conv3d:INPUTS:OUTPUTS:XxYxZ or step:PRESET:FRAMES:XxYxZ[:MODEL][:f16]")
 
 
 def sides(size: str) -> list[int]:
@@ -205,7 +210,9 @@ def run_case(case: str, ours: Side, peers: list[Side], rounds: int) -> list[Row]
                 continue
             able.append(peer)
             errors[peer.name] = answer["errors"]
-            tolerance = ROUGH_TOLERANCE if parameters.get("precision") == "f16" else peer.tolerance
+            # Signs of gradients that are nearly 0 decide Adam's first steps, of which batch norms of nearly equal codes make much.
+            is_rough = parameters.get("precision") == "f16" or parameters.get("architecture") == "occ_sora"
+            tolerance = ROUGH_TOLERANCE if is_rough else peer.tolerance
             wrong[peer.name] = {name for name, error in answer["errors"].items() if not error <= tolerance}
             for name in sorted(wrong[peer.name]):
                 say(f"{case}: {peer.name}: {name} differs from ours by {answer['errors'][name]:.2g} of its norm")

@@ -4,6 +4,7 @@ Requests are documented in README.md beside this file. Runs with any Python that
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -14,14 +15,18 @@ try:
     import torch
 except ImportError:
     sys.exit("PyTorch is missing from this Python; install it (pip install torch) or name another with --python")
-from torch import Tensor
+from torch import Tensor, nn
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 sys.path.insert(0, str(GOLDEN))
-from losses import training_losses  # noqa: E402
-from sep4d_torch import Config, Noise, Sep4d  # noqa: E402
+import dynamic_city_torch  # noqa: E402
+import losses as sep4d_losses  # noqa: E402
+import occ_sora_torch  # noqa: E402
+import sep4d_torch  # noqa: E402
 
 Parts = dict[str, Callable[[], object]]
+# Samples of a model's latents are made with the noise of each, if it has any.
+Forward = Callable[[list[Tensor]], object]
 
 
 def read(folder: Path, name: str, *shape: int) -> Tensor:
@@ -33,6 +38,44 @@ def relative(a: Tensor, b: Tensor) -> float:
     """`|a - b| / |b|`."""
     a, b = a.detach().cpu().double(), b.double()
     return ((a - b).norm() / b.norm()).item()
+
+
+def single(output: object) -> object:
+    """A model's output in single precision."""
+
+    def converted(value: object) -> object:
+        if isinstance(value, list):
+            return [converted(each) for each in value]
+        return value.float() if value.is_floating_point() else value
+
+    fields = dataclasses.fields(output)
+    return dataclasses.replace(output, **{field.name: converted(getattr(output, field.name)) for field in fields})
+
+
+def model_of(sizes: dict, labels: Tensor) -> tuple[nn.Module, Forward, Callable[[object], dict[str, Tensor]]]:
+    """A model, how it is called with the labels, and its losses."""
+    (_, frames, *grid), classes = labels.shape, sizes["classes"]
+    weights = torch.ones(classes, device=labels.device)
+    if sizes["architecture"] == "dynamic_city":
+        names = {"latent": "latent_channels", "query": "query_channels"}
+        names |= {name: name for name in ("classes", "hidden", "head", "mlp", "depth", "heads", "dropout")}
+        config = dynamic_city_torch.Config(**{name: sizes[key] for name, key in names.items()})
+        model = dynamic_city_torch.DynamicCity(config, (frames, *grid))
+        losses = dynamic_city_torch.training_losses
+        return model, lambda noise: model(labels, lambda k, _: noise[k]), lambda y: losses(y, labels, weights)
+    if sizes["architecture"] == "occ_sora":
+        names = ("classes", "code_features", "width", "blocks", "code_channels", "codes")
+        model = occ_sora_torch.OccSora(occ_sora_torch.Config(**{name: sizes[name] for name in names}), grid[2])
+        losses = occ_sora_torch.training_losses
+        return model, lambda _: model(labels), lambda y: losses(y, labels, weights)
+    names = ("classes", "latent_channels", "plane_features", "hidden", "head")
+    model = sep4d_torch.Sep4d(sep4d_torch.Config(*(sizes[name] for name in names)))
+
+    def parts(y: sep4d_torch.Output) -> dict[str, Tensor]:
+        found = sep4d_losses.training_losses(y.logits, labels, y.mu, y.logvar, weights)
+        return {"ce": found.ce, "lovasz": found.lovasz, "kl": found.kl, "total": found.total}
+
+    return model, lambda noise: model(labels, lambda k, _: noise[k]), parts
 
 
 class Peer:
@@ -88,9 +131,9 @@ class Peer:
         """A training step of the whole model: forward, losses, backward, Adam."""
         path = Path(folder)
         about = json.loads((path / "step.json").read_text())
-        sizes = about["model"]
-        config = Config(sizes["classes"], sizes["latent_channels"], sizes["plane_features"], sizes["hidden"], sizes["head"])
-        model = Sep4d(config)
+        labels = torch.frombuffer(bytearray((path / "labels.u8").read_bytes()), dtype=torch.uint8)
+        labels = labels.view(about["batch"]).long().to(self.device)
+        model, forward, losses_of = model_of(about["model"], labels)
         flat, state, at = read(path, "parameters", -1), {}, 0
         for parameter in about["parameters"]:
             shape = torch.Size(parameter["shape"])
@@ -98,20 +141,17 @@ class Peer:
             at += shape.numel()
         model.load_state_dict(state)
         model.to(self.device)
-        labels = torch.frombuffer(bytearray((path / "labels.u8").read_bytes()), dtype=torch.uint8)
-        labels = labels.view(about["batch"]).long().to(self.device)
-        class_weights = torch.ones(config.classes, device=self.device)
         fused = {"fused": True} if self.device == "cuda" else {}
-        optimiser = torch.optim.Adam(model.parameters(), lr=about["learning_rate"], **fused)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=about["learning_rate"], weight_decay=about["weight_decay"], **fused
+        )
         scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "amp" and self.device == "cuda")
 
         def losses(noise: list[Tensor]) -> list[Tensor]:
             with self.autocast():
-                output = model(labels, lambda k, _like: noise[k])
-            parts = training_losses(
-                output.logits.float(), labels, [m.float() for m in output.mu], [v.float() for v in output.logvar], class_weights
-            )
-            return [parts.total, parts.ce, parts.lovasz, parts.kl]
+                output = forward(noise)
+            parts = losses_of(single(output))
+            return [parts.pop("total"), *parts.values()]
 
         compiled = self.maybe_compile(losses)
 
@@ -119,28 +159,34 @@ class Peer:
             optimiser.zero_grad(set_to_none=True)
             found = compiled(noise)
             scaler.scale(found[0]).backward()
+            if about["clip_norm"] > 0:
+                scaler.unscale_(optimiser)
+                nn.utils.clip_grad_norm_(model.parameters(), about["clip_norm"])
             scaler.step(optimiser)
             scaler.update()
             return [loss.detach() for loss in found]
 
-        batch, frames, *grid = about["batch"]
-        x, y, z = (side // 2 for side in grid)
-        planes = [(x, y), (x, z), (y, z), (frames, x), (frames, y), (frames, z)]
-
         def given(step: int) -> list[Tensor]:
             return [
-                read(path, f"noise.{step}.{k}", batch, *plane, config.latent).movedim(-1, 1).contiguous().to(self.device)
-                for k, plane in enumerate(planes)
+                read(path, f"noise.{step}.{k}", *shape).movedim(-1, 1).contiguous().to(self.device)
+                for k, shape in enumerate(about["noises"])
             ]
 
+        # No two programs drop the same.
+        dropouts = {module: module.dropout for module in model.modules() if hasattr(module, "dropout")}
+        for module in dropouts:
+            module.dropout = 0.0
         found = [[loss.item() for loss in take(given(step))] for step in range(len(about["losses"]))]
+        for module, dropout in dropouts.items():
+            module.dropout = dropout
         expected = about["losses"]
         errors = {
             f"loss after {step} steps": abs(a[0] - b[0]) / abs(b[0]) for step, (a, b) in enumerate(zip(found, expected, strict=True))
         }
 
         def timed() -> list[Tensor]:
-            return take([torch.randn(batch, config.latent, *plane, device=self.device) for plane in planes])
+            shapes = ((batch, channels, *axes) for batch, *axes, channels in about["noises"])
+            return take([torch.randn(shape, device=self.device) for shape in shapes])
 
         self.parts = {"step": timed}
         return {"errors": errors}

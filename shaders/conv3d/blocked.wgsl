@@ -30,11 +30,12 @@ struct Parameters {
 {% if entry is endingwith("forward") or entry is endingwith("data") %}
 {% from "conv3d/winograd.wgsl" import output %}
 // One invocation: {{ by }} x {{ bz }} voxels along y and z, {{ cb }} output channels.
+{% set products = winograd + taps_y - 1 if winograd else 1 %}
 {% if winograd %}
-// By Winograd's F({{ winograd }}, 3), {{ winograd }} times as many voxels along y: {{ winograd + 2 }} sums of products with what `transform` and `pack` have made of
+// By Winograd's F({{ winograd }}, {{ taps_y }}), {{ winograd }} times as many voxels along y: {{ products }} sums of products with what `transform` and `pack` have made of
 // x and the weight become {{ winograd }} rows.
-const FACTORS = array<vec4<f32>, {{ winograd + 2 }}>(
-    {% for factors in output[winograd ~ ""] %}
+const FACTORS = array<vec4<f32>, {{ products }}>(
+    {% for factors in output[winograd ~ "x" ~ taps_y] %}
     vec4<f32>({{ factors | join(", ") }}),
     {% endfor %}
 );
@@ -76,8 +77,8 @@ fn store(base: i32, c: i32, value: vec4<f32>) {
     {% endif %}
 }
 
-{{ entry_point(entry, builtins={"subgroup_invocation_id": "subgroup_lane"} if lanes > 1 else {}) }}
-    let index = i32(invocation_index(workgroup, grid, local));
+{{ entry_point(entry, invocations=threads, builtins={"subgroup_invocation_id": "subgroup_lane"} if lanes > 1 else {}) }}
+    let index = i32(workgroup_index(workgroup, grid) * {{ threads }}u + local);
     // Lanes past the end repeat the last block, because the broadcasts need every lane.
     var rest = min(index, p.count - 1);
     let co_block = i32(workgroup.z);
@@ -102,12 +103,15 @@ fn store(base: i32, c: i32, value: vec4<f32>) {
     let frame_number = rest / p.size.x;
     let frame = frame_number * p.x_size.x * p.x_size.y * p.x_size.z;
     let y_frame = frame_number * p.size.x * p.size.y * p.size.z;
+    {% if winograd %}
+    let plane = frame_number * p.x_size.x;
+    {% endif %}
     {% else %}
     let plane = (rest / p.size.x) * p.size.x;
     let frame = plane * p.size.y * p.size.z;
     {% endif %}
     {% if winograd %}
-    let plane_size = {{ winograd + 2 }} * y_blocks * p.size.z;
+    let plane_size = {{ products }} * y_blocks * {{ x_size }}.z;
     {% endif %}
     {% for z in range(loaded if zcheck else 0) %}
     let z_{{ z }} = z0 + {{ z - halo }};
@@ -124,19 +128,19 @@ fn store(base: i32, c: i32, value: vec4<f32>) {
     let lane = i32(subgroup_lane) & {{ lanes - 1 }};
     {% endif %}
     {% if not direct %}
-    var at = co_block * {{ cb * kz }} * p.kx * {{ winograd + 2 if winograd else "p.ky" }} * ci_vectors{{ " + lane" if lanes > 1 }};
+    var at = co_block * {{ cb * kz }} * p.kx * {{ products if winograd else "p.ky" }} * ci_vectors{{ " + lane" if lanes > 1 }};
     {% endif %}
     {% if winograd %}
-    for (var r = 0; r < {{ winograd + 2 }}; r += 1) {
+    for (var r = 0; r < {{ products }}; r += 1) {
         {% for v in range(bz) %}
         {% for o in range(cb) %}
         var sum_{{ v }}_{{ o }} = 0.0;
         {% endfor %}
         {% endfor %}
     for (var kx = 0; kx < p.kx; kx += 1) {
-        let x = x0 + kx - p.kx / 2;
-        let inside_0 = x >= 0 && x < p.size.x;
-        let row = (plane + select(0, x, inside_0)) * plane_size + ({{ winograd + 2 }} * y_block + r) * p.size.z;
+        let x = x0 + kx - {{ "p.before.x" if padded is defined else "p.kx / 2" }};
+        let inside_0 = x >= 0 && x < {{ x_size }}.x;
+        let row = (plane + select(0, x, inside_0)) * plane_size + ({{ products }} * y_block + r) * {{ x_size }}.z;
         {% for z in range(loaded) %}
         var at_0_{{ z }} = row * stride + {{ "z_at_" ~ z if zcheck else "(z0 + " ~ z ~ ") * stride" }};
         {% endfor %}

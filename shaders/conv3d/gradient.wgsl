@@ -1,18 +1,18 @@
 // The weight gradient of the register-blocked family, and the sum of its partial results.
 {% from "common/operands.wgsl" import buffer, entry_point, image %}
-{% from "conv3d/winograd.wgsl" import gradient_output, weighted %}
+{% from "conv3d/winograd.wgsl" import gradient_output, weighted, whole %}
 {% set outputs = {"1": "f32", "2": "vec2<f32>", "4": "vec4<f32>"}[width ~ ""] %}
 {# Inputs of one tap, and the bias after the last tap. #}
 {% set members = ky * kz * civ * 4 + 1 %}
-{# Products along y that Winograd's F(3, 4) makes three taps of; without it the taps along y are among the members. #}
-{% set products = 6 if winograd else 1 %}
+{# Products along y that Winograd's F(r, 4) makes r taps of; without it the taps along y are among the members. #}
+{% set products = taps_y + 3 if winograd else 1 %}
 
 {% if entry is endingwith("backward_weight") %}
 // One workgroup of eight lanes: {{ 4 * civ }} input x {{ 8 * width }} output channels, {{ width }} of these a lane, and the ky x kz
 // taps of one kx, summed over the voxel blocks of one chunk. x is loaded once by all lanes together and broadcast. Partial
 // results are [chunk][co block][ci block][kx][tap, input][lane].
 {% if winograd %}
-// By Winograd's F(3, 4), of one of {{ products }} products along y, with what `transform` has made of x and d_y; size.y is in tiles of four.
+// By Winograd's F({{ taps_y }}, 4), of one of {{ products }} products along y, with what `transform` has made of x and d_y; size.y is in tiles of four.
 // [kx] above is [kx][product].
 {{ image(1, "xs", "read") }}
 {{ image(2, "d_ys", "read") }}
@@ -71,6 +71,7 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     let kx = term{{ " / " ~ products if winograd }};
     let ci_block = i32(workgroup.x) / terms;
     {% if winograd %}
+    let x_row = term % {{ products }} * {{ x_size }}.z;
     let row = term % {{ products }} * p.size.z;
     {% endif %}
     let co_block = i32(workgroup.z);
@@ -87,7 +88,7 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     let vector_{{ load }} = min(lane + {{ 8 * load }}, {{ vectors - 1 }});
     let load_c_{{ load }} = ci_block * {{ civ }} + vector_{{ load }} % {{ civ }};
     let load_z_{{ load }} = vector_{{ load }} / {{ civ }} % {{ loaded }} - {{ halo }};
-    let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ "p.before.y" if padded is defined else ky // 2 }};
+    let load_y_{{ load }} = vector_{{ load }} / {{ civ * loaded }} - {{ 0 if winograd else "p.before.y" if padded is defined else ky // 2 }};
     {% endfor %}
     // Positions are counted up, because a division costs as much as ten products.
     let end = min(p.count, (chunk + 1) * p.chunk);
@@ -124,7 +125,7 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
         let y_{{ load }} = y0 + load_y_{{ load }};
         let z_{{ load }} = z0 + load_z_{{ load }};
         let inside_{{ load }} = x_inside && y_{{ load }} >= 0 && y_{{ load }} < {{ x_size }}.y{% if zcheck %} && z_{{ load }} >= 0 && z_{{ load }} < {{ x_size }}.z{% endif %};
-        let from_{{ load }} = select(0, {{ rows_before }}(frame + (x * {{ x_size }}.y + y_{{ load }}) * {{ x_size }}.z) + {{ row }}z_{{ load }}, inside_{{ load }});
+        let from_{{ load }} = select(0, {{ rows_before }}(frame + (x * {{ x_size }}.y + y_{{ load }}) * {{ x_size }}.z) + {{ "x_" ~ row if winograd }}z_{{ load }}, inside_{{ load }});
         {% endif %}
         let x_{{ load }} = select(vec4(0.0), x_channels(from_{{ load }}, load_c_{{ load }}), inside_{{ load }});
         {% endfor %}
@@ -242,12 +243,11 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     let first = ((block / (p.kx * ci_blocks) + p.co_first) * 8 + index % 8) * {{ width }};
     let i = ci_block * {{ 4 * civ }} + member % {{ 4 * civ }};
     {% if winograd %}
-    {% set taps = 3 %}
-    {% for factors in gradient_output %}
+    {% set taps = taps_y %}
+    {% for factors in gradient_output[taps_y ~ ""] %}
     let tap_{{ loop.index0 }} = {{ weighted(factors, "sum") }};
     {% endfor %}
-    // The second product has the sum of four rows of d_y, divided by -6.
-    let d_bias_sum = -6.0 * sum_1;
+    let d_bias_sum = {{ whole[taps_y ~ ""] }} * sum_1;
     {% else %}
     {% set taps = 1 %}
     let tap_0 = sum_0;

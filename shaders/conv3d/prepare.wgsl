@@ -1,9 +1,10 @@
 // What the products of the register-blocked family read, rearranged.
 {% from "common/operands.wgsl" import entry_point, image %}
 {% from "conv3d/winograd.wgsl" import gradient, input, taps, weighted %}
+{% include "common/divide.wgsl" %}
 {% if entry is endingwith("pack") %}
 // The weight in the order in which the forward kernel reads it: [co / cb][kx][ky][ci / 4][kz][cb][4], then the bias, both
-// padded with zeros. For Winograd's F(m, 3), [co / cb][m + 2][kx][ci / 4][kz][cb][4]: three taps along y become m + 2.
+// padded with zeros. For Winograd's F(m, r), [co / cb][m + r - 1][kx][ci / 4][kz][cb][4]: r taps along y become m + r - 1.
 {% set weight_binding, bias_binding = 1, 3 %}
 {% include "conv3d/weight.wgsl" %}
 {{ image(2, "packed", "write") }}
@@ -17,10 +18,10 @@ fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
 
 {{ entry_point(entry) }}
     let index = i32(invocation_index(workgroup, grid, local));
-    let within = index % {{ cb }};
     let vectors = (p.ci + 3) / 4;
-    let c = index / {{ cb }} % vectors;
-    let block = index / ({{ cb }} * vectors);
+    let within = index % {{ cb }};
+    let block = divided(index / {{ cb }}, vectors);
+    let c = index / {{ cb }} - block * vectors;
     let o = block * {{ cb }} + within;
     if block >= p.count {
         return;
@@ -30,12 +31,12 @@ fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
     for (var kx = 0; kx < p.kx; kx += 1) {
         for (var z = 0; z < {{ kz }}; z += 1) {
             let tap = kx * p.ky * {{ kz }} + z;
-            {% for y in range(3) %}
+            {% for y in range(taps_y) %}
             let tap_{{ y }} = weights_at(o, c, tap + {{ y * kz }}, taps);
             {% endfor %}
-            let to = (((block * {{ winograd + 2 }} * p.kx + kx) * vectors + c) * {{ kz }} + z) * {{ cb }} + within;
+            let to = (((block * {{ winograd + taps_y - 1 }} * p.kx + kx) * vectors + c) * {{ kz }} + z) * {{ cb }} + within;
             let next = p.kx * vectors * {{ kz * cb }};
-            {% for factors in taps[winograd ~ ""] %}
+            {% for factors in taps[winograd ~ "x" ~ taps_y] %}
             store_packed(to + {{ loop.index0 }} * next, {{ weighted(factors, "tap") }});
             {% endfor %}
         }
@@ -64,9 +65,12 @@ fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
 {% endif %}
 
 {% if entry is endingwith("transform") %}
-// x as Winograd's F(m, 3) along y needs it: of the m + 2 rows around m, [N][X][Y / m][m + 2][Z][ci / 4][4], padded with zeros;
-// or d_y as F(3, 4) needs it for the weight gradient: of four rows the same.
-{% set before, rows, matrix = (0, 4, gradient) if of_gradient else (1, winograd + 2, input[winograd ~ ""]) %}
+// x as Winograd's F(m, r) along y needs it: of the m + r - 1 rows around m, [N][X][Y / m][m + r - 1][Z][ci / 4][4], padded with
+// zeros; or d_y as F(r, 4) needs it for the weight gradient: of four rows the same.
+{% set products = winograd + taps_y - 1 %}
+{% set rows, matrix = (4, gradient[taps_y ~ ""]) if of_gradient else (products, input[winograd ~ "x" ~ taps_y]) %}
+{% set before = "0" if of_gradient else "p.before.y" if padded is defined else taps_y // 2 %}
+{% set x_size = "p.x_size" if padded is defined else "p.size" %}
 {% include "conv3d/channels.wgsl" %}
 {{ image(2, "transformed", "write") }}
 
@@ -76,20 +80,20 @@ fn weights_at(o: i32, c: i32, tap: i32, taps: i32) -> vec4<f32> {
     if index >= p.count {
         return;
     }
-    let y_blocks = (p.size.y + {{ winograd - 1 }}) / {{ winograd }};
-    let z = index % p.size.z;
-    let column = index / p.size.z;
-    let y_block = column % y_blocks;
-    let plane = column / y_blocks;
+    let y_blocks = ({{ x_size if of_gradient else "p.size" }}.y + {{ winograd - 1 }}) / {{ winograd }};
+    let column = divided(index, {{ x_size }}.z);
+    let z = index - column * {{ x_size }}.z;
+    let plane = divided(column, y_blocks);
+    let y_block = column - plane * y_blocks;
     let ci_vectors = (p.ci + 3) / 4;
     let stride = {{ "ci_vectors" if vin else "p.ci" }};
     {% for row in range(rows) %}
-    let y_{{ row }} = {{ winograd }} * y_block + {{ row - before }};
-    let inside_{{ row }} = y_{{ row }} >= 0 && y_{{ row }} < p.size.y;
-    let at_{{ row }} = ((plane * p.size.y + select(0, y_{{ row }}, inside_{{ row }})) * p.size.z + z) * stride;
+    let y_{{ row }} = {{ winograd }} * y_block + {{ row }} - {{ before }};
+    let inside_{{ row }} = y_{{ row }} >= 0 && y_{{ row }} < {{ x_size }}.y;
+    let at_{{ row }} = ((plane * {{ x_size }}.y + select(0, y_{{ row }}, inside_{{ row }})) * {{ x_size }}.z + z) * stride;
     {% endfor %}
-    let row_stride = p.size.z * ci_vectors;
-    let to = (column * {{ winograd + 2 }} * p.size.z + z) * ci_vectors;
+    let row_stride = {{ x_size }}.z * ci_vectors;
+    let to = (column * {{ products }} * {{ x_size }}.z + z) * ci_vectors;
     for (var c = 0; c < ci_vectors; c += 1) {
         {% for row in range(rows) %}
         let d_{{ row }} = select(vec4(0.0), channels(at_{{ row }}{{ " + c" if vin else " + 4 * c" }}, c), inside_{{ row }});

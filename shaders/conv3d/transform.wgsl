@@ -13,7 +13,7 @@
 {% endif %}
 {% else %}
 // x to [m + 2][N][X][Y / m][Z][ci / 4][4], padded with zeros; or d_y, as F(3, 4) needs it for the weight gradient.
-{% set before, rows, matrix = (0, 4, gradient) if of_gradient else (1, winograd + 2, input[winograd ~ ""]) %}
+{% set before, rows, matrix = (0, 4, gradient["3"]) if of_gradient else (1, winograd + 2, input[winograd ~ "x3"]) %}
 {% include "conv3d/channels.wgsl" %}
 {{ buffer(2, "transformed", "vec4<f32>", index="i32") }}
 {% endif %}
@@ -32,7 +32,7 @@
     let y = column % y_tiles * {{ winograd }};
     let first = (column / y_tiles * p.size.y + y) * p.size.z + z;
     {% if inverse %}
-    {% for factors in output[winograd ~ ""] %}
+    {% for factors in output[winograd ~ "x3"] %}
     let product_{{ loop.index0 }} = load_products(index + {{ loop.index0 }} * each);
     {% endfor %}
     {% if bias %}
@@ -41,7 +41,7 @@
     {% endif %}
     {% for row in range(winograd) %}
     if y + {{ row }} < p.size.y {
-        store(first + {{ row }} * p.size.z, c, {{ weighted(output[winograd ~ ""] | map(attribute=row) | list, "product") }}{{ " + added" if bias }});
+        store(first + {{ row }} * p.size.z, c, {{ weighted(output[winograd ~ "x3"] | map(attribute=row) | list, "product") }}{{ " + added" if bias }});
     }
     {% endfor %}
     {% else %}

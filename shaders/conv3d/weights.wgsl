@@ -31,7 +31,7 @@ fn matrix(row: i32, o: i32) -> f32 {
     {% for y in range(3) %}
     let tap_{{ y }} = weight_at(o, row % padded, tap + {{ y }} * p.kernel.z, all_taps);
     {% endfor %}
-    {% for factors in taps[winograd ~ ""] %}
+    {% for factors in taps[winograd ~ "x3"] %}
     store_packed(index + {{ loop.index0 }} * p.count, {{ weighted(factors, "tap") }});
     {% endfor %}
     {% else %}
@@ -120,7 +120,7 @@ var<workgroup> sums: array<vec4<f32>, {{ columns * slices }}>;
         return;
     }
     {% if winograd %}
-    {% for factors in gradient_output %}
+    {% for factors in gradient_output["3"] %}
     let tap_{{ loop.index0 }} = {{ weighted(factors, "sum") }};
     {% endfor %}
     let across = q / vectors;

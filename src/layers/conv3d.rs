@@ -422,6 +422,12 @@ pub fn cases() -> Vec<Case> {
         // More padding than taps: results without any, and a gradient that is cropped.
         padded([2, 3, 2, 9], [5, 4], [1, 1, 2], [[1, 0], [0, 0], [3, 2]], true),
     ];
+    // Enough products for Winograd's algorithm, of three taps and of two.
+    cases.extend([
+        padded([6, 7, 10, 5], [16, 16], [3, 3, 3], [[1, 0], [0, 1], [0, 1]], true).windowed(100_000),
+        padded([9, 5, 9, 11], [16, 16], [2, 2, 2], [[0, 1], [1, 1], [1, 0]], true),
+        padded([40, 4, 7, 4], [8, 32], [1, 3, 3], [[0, 0], [2, 2], [1, 1]], false),
+    ]);
     cases.extend(strided::cases());
     cases
 }

@@ -7,12 +7,12 @@ use crate::Result;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Program, Slot, TensorId, TensorSpec};
 
 /// Most axes of a tensor that [`Permute`] takes.
-const MAX_RANK: usize = 6;
+const MAX_RANK: usize = 8;
 
 /// `y` is `x` with its axes in another order: axis `i` of `y` is axis `axes[i]` of `x` (torch `x.permute(axes)`).
 ///
 /// # Shapes
-/// - `x`: any of rank 1 to 6; what lies behind the first axes that stay in place must fit one binding
+/// - `x`: any of rank 1 to 8; what lies behind the first axes that stay in place must fit one binding
 /// - `y`: `[x.shape[axes[0]], x.shape[axes[1]], ..]`
 ///
 /// Saves nothing. The backward pass overwrites `d_x` with the inverse permutation of `d_y`.
@@ -62,6 +62,27 @@ impl Permute {
     }
 }
 
+/// Where four neighbours of the result lie in the operand from the first of them on, if that is the same for every four; then
+/// extents and strides become those of fours.
+fn gathered(extents: &mut Vec<usize>, strides: &mut Vec<usize>) -> Option<[usize; 4]> {
+    let last = extents.len() - 1;
+    let stride = strides[last];
+    if extents[last].is_multiple_of(4) {
+        extents[last] /= 4;
+        strides[last] *= 4;
+        return Some([0, stride, 2 * stride, 3 * stride]);
+    }
+    if last == 0 || extents[last] != 2 || !extents[last - 1].is_multiple_of(2) {
+        return None;
+    }
+    let before = strides[last - 1];
+    extents.truncate(last);
+    strides.truncate(last);
+    extents[last - 1] /= 2;
+    strides[last - 1] *= 2;
+    Some([0, stride, before, before + stride])
+}
+
 impl Op for Permute {
     fn name(&self) -> &'static str {
         "permute"
@@ -98,20 +119,31 @@ impl Op for Permute {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let x = &context.inputs[0].shape;
         let (mut extents, mut strides) = self.merged(x);
-        let rank = extents.len();
-        let in_fours = rank > 1 && strides[rank - 1] == 1 && extents[rank - 1].is_multiple_of(4);
-        let width = if in_fours { 4 } else { 1 };
-        extents[rank - 1] /= width;
-        strides[..rank - 1].iter_mut().for_each(|stride| *stride /= width);
-        // Eight words each, two vec4.
-        let padded = |values: Vec<usize>| values.into_iter().chain(std::iter::repeat(1)).take(8);
-        let words: Vec<u32> = padded(extents).chain(padded(strides)).map(|word| word as u32).collect();
-        let kernel = Kernel::new("permute.wgsl", "permute").define("rank", rank as i64).define("width", width as i64);
-
         // The first axes that stay are cut into windows.
         let staying = self.axes.iter().enumerate().take_while(|&(i, &axis)| i == axis).count();
         let parts = x[..staying].iter().product::<usize>();
         let part = context.outputs[0].elements() / parts;
+
+        let rank = extents.len();
+        let in_fours = rank > 1 && strides[rank - 1] == 1 && extents[rank - 1].is_multiple_of(4);
+        let steps = if in_fours {
+            extents[rank - 1] /= 4;
+            strides[..rank - 1].iter_mut().for_each(|stride| *stride /= 4);
+            None
+        } else if part.is_multiple_of(4) {
+            gathered(&mut extents, &mut strides)
+        } else {
+            None
+        };
+        let width = if in_fours || steps.is_some() { 4 } else { 1 };
+        let kernel = Kernel::new("permute.wgsl", "permute")
+            .define("rank", extents.len() as i64)
+            .define("width", if in_fours { 4 } else { 1 })
+            .define("gathers", steps.is_some());
+        // Eight words each, two vec4.
+        let padded = |values: Vec<usize>| values.into_iter().chain(std::iter::repeat(1)).take(8);
+        let words = padded(extents).chain(padded(strides)).chain(steps.unwrap_or_default());
+        let words: Vec<u32> = words.map(|word| word as u32).collect();
         let mut program = Program::default();
         for window in context.windows(parts, &[part])? {
             let count = window.len() * part / width;
@@ -188,7 +220,7 @@ impl Op for Tile {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let (length, count) = (context.inputs[0].elements(), context.outputs[0].elements());
         let mut program = Program::default();
-        let kernel = Kernel::new("permute.wgsl", "tile_forward").define("width", 1);
+        let kernel = Kernel::new("permute.wgsl", "tile_forward").define("width", 1).define("gathers", false);
         let operands = vec![context.input(0), context.output(0)];
         program.dispatch(kernel, vec![count as u32, length as u32], operands, context.grid_for(count));
         Ok(program)
@@ -263,8 +295,10 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         case("permute rank 6", &[2, 3, 5, 2, 3, 7], &[3, 0, 5, 1, 4, 2]),
+        case("permute rank 8", &[2, 3, 2, 3, 2, 1, 2, 2], &[0, 3, 5, 7, 1, 2, 4, 6]),
         case("permute conv weight", &[5, 7, 2, 2, 2], &[2, 3, 4, 1, 0]),
         case("permute transposed", &[33, 65], &[1, 0]),
+        case("permute transposed in fours", &[12, 7], &[1, 0]),
         case("permute rank 1", &[9], &[0]),
         case("permute windows", &[2, 3, 5, 7, 2, 8], &[0, 1, 4, 2, 3, 5]).windowed(10_000),
         case("permute in vectors", &[3, 5, 7, 12], &[2, 0, 1, 3]),

@@ -237,11 +237,17 @@ impl Op for Flip {
 
     fn program(&self, context: &OpContext) -> Result<Program> {
         let x = &context.inputs[0];
-        let count = x.elements();
-        let words = [count, x.shape[1], x.shape[2]].map(|word| word as u32);
+        let (taps, channels) = (x.shape[1], x.shape[2]);
+        let taps_in_fours = channels == 1 && taps.is_multiple_of(4);
+        let width = if taps_in_fours { 4 } else { vector_width(channels) };
+        let count = x.elements() / width;
+        let (taps, channels) = if taps_in_fours { (taps / width, channels) } else { (taps, channels / width) };
+        let words = [count, taps, channels].map(|word| word as u32);
         let mut program = Program::default();
         let operands = vec![context.input(0), context.output(0)];
-        let kernel = Kernel::new("space_to_depth.wgsl", self.name());
+        let kernel = Kernel::new("space_to_depth.wgsl", self.name())
+            .define("width", width as i64)
+            .define("taps_in_fours", taps_in_fours);
         program.dispatch(kernel, words.to_vec(), operands, context.grid_for(count));
         Ok(program)
     }
@@ -276,6 +282,12 @@ pub fn cases() -> Vec<Case> {
             Ok(vec![depth_to_space(&mut b.graph, x, stride, before, size)?])
         })
     };
+    let flip = |x: [usize; 3]| {
+        Case::new(format!("flip {x:?}"), move |b| {
+            let x = b.normal("x", &x);
+            Ok(vec![b.graph.push_one(Flip, &[x])?])
+        })
+    };
     vec![
         to_depth([2, 4, 6, 2, 8], [2; 3], [0; 3], [2, 3, 1]),
         // Blocks reach beyond the volume on one side or the other, or end within it.
@@ -285,9 +297,8 @@ pub fn cases() -> Vec<Case> {
         to_space([2, 2, 3, 1, 64], [2; 3], [0; 3], [4, 6, 2]),
         to_space([2, 3, 4, 3, 12], [2, 2, 1], [1, 0, 2], [5, 9, 2]),
         to_space([9, 2, 4, 2, 8], [2, 1, 1], [1, 0, 0], [3, 4, 2]).windowed(2_048),
-        Case::new("flip", |b| {
-            let x = b.normal("x", &[7, 5, 3]);
-            Ok(vec![b.graph.push_one(Flip, &[x])?])
-        }),
+        flip([7, 5, 3]),
+        flip([5, 12, 1]),
+        flip([3, 5, 8]),
     ]
 }

@@ -16,8 +16,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub enum Request {
     /// Prepares a convolution of kernel 3.
     Conv3d { folder: PathBuf, inputs: usize, outputs: usize, size: [usize; 3] },
-    /// Prepares a training step; `precision` is that of our activations.
-    Step { folder: PathBuf, preset: String, frames: usize, size: [usize; 3], precision: String },
+    /// Prepares a training step of a model; `precision` is that of our activations.
+    Step { folder: PathBuf, preset: String, frames: usize, size: [usize; 3], architecture: String, precision: String },
     /// Runs a part of what was prepared.
     Time { part: String, repeat: usize },
 }

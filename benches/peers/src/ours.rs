@@ -14,7 +14,8 @@ use common::{Convolution, Layer, Pass, Ready};
 use sep4d::data::{Batch, synth};
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::tune::tuned;
-use sep4d::models::BatchShape;
+use sep4d::graph::{Graph, TensorSpec};
+use sep4d::models::{BatchShape, LatentKind, Mode};
 use sep4d::rng::{Rng, normal};
 use sep4d::train::config::RunConfig;
 use sep4d::train::session::{Session, graphs};
@@ -25,7 +26,8 @@ use serde_json::{Value, json};
 const STEPS: u32 = 3;
 const LEARNING_RATE: f32 = 1e-3;
 const SEED: u64 = 0;
-const PLANES: usize = 6;
+/// Per cent, of a model that has dropout.
+const DROPOUT: &str = "model.dropout";
 
 enum Case {
     Conv3d([Ready; 3]),
@@ -47,10 +49,10 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
             *case = Some(Case::Conv3d(ready));
             Ok(json!({ "adapter": context.adapter.name, "driver": context.adapter.driver, "flops": flops }))
         }
-        Request::Step { folder, preset, frames, size, precision } => {
+        Request::Step { folder, preset, frames, size, architecture, precision } => {
             *case = None;
-            let config =
-                RunConfig::preset(preset.parse()?, Some(frames)).with(&[format!("train.precision={precision}")])?;
+            let set = [format!("model.architecture={architecture}"), format!("train.precision={precision}")];
+            let config = RunConfig::preset(preset.parse()?, Some(frames)).with(&set)?;
             let (session, batch) = step(context, &folder, &config, size)?;
             let flops = session.preflight().flops_per_step;
             *case = Some(Case::Step(Box::new(session), batch));
@@ -122,7 +124,8 @@ fn convolution(
     Ok((ready, shape.flops()))
 }
 
-/// A session that has taken its first steps, and the batch that it took them with.
+/// A session that is ready to be timed, and its batch. Before, one without dropout, which no two programs draw alike, takes the
+/// first steps with it.
 fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize; 3]) -> Result<(Session, Batch)> {
     let frames = config.data.frames;
     let shape = BatchShape { batch: config.train.batch, frames, size };
@@ -131,37 +134,56 @@ fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize;
     let batch = Batch::from_clips(&clips, size)?;
     let weights = vec![1.0; config.model.classes];
     let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.step())?, |_, _| true)?;
-    let mut session = Session::new(context, &config.model, &shape, &config.step(), &weights, SEED)?;
+    let undropped = match config.model.get(DROPOUT) {
+        0 => config.model.clone(),
+        _ => config.model.clone().with(&[(DROPOUT, 0)])?,
+    };
+    let mut session = Session::new(context, &undropped, &shape, &config.step(), &weights, SEED)?;
 
     let parameters = session.inference().export()?;
     let labels: Vec<u8> =
         clips.iter().flat_map(|clip| &clip.frames).flat_map(|frame| frame.labels.iter().copied()).collect();
     std::fs::write(folder.join("labels.u8"), labels)?;
     write(folder, "parameters", &parameters.iter().flat_map(|p| p.values.iter().copied()).collect::<Vec<_>>())?;
-    let [x, y, z] = shape.cells();
-    let planes: [usize; PLANES] = [x * y, x * z, y * z, frames * x, frames * y, frames * z];
+    let noises = noises(config, &shape)?;
     for step in 0..STEPS {
-        for (stream, cells) in planes.iter().enumerate() {
-            let count = shape.batch * cells * config.model.get("model.latent_channels");
-            let noise: Vec<f32> = (0..count as u32).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
+        for (stream, spec) in noises.iter().enumerate() {
+            let count = spec.elements() as u32;
+            let noise: Vec<f32> = (0..count).map(|i| normal(SEED, step, stream as u32, i) as f32).collect();
             write(folder, &format!("noise.{step}.{stream}"), &noise)?;
         }
     }
+    let own = config.model.architecture().losses[0].name;
     let mut losses = Vec::new();
     for _ in 0..STEPS {
         session.train_step(std::slice::from_ref(&batch), LEARNING_RATE)?;
         let report = session.report()?;
-        losses.push([report.loss, report.cross_entropy, report.lovasz, report.terms.get("kl").unwrap_or_default()]);
+        losses.push([report.loss, report.cross_entropy, report.lovasz, report.terms.get(own).unwrap_or_default()]);
     }
     let about = json!({
         "model": config.model,
         "batch": [shape.batch, frames, size[0], size[1], size[2]],
         "learning_rate": LEARNING_RATE,
+        "weight_decay": config.train.weight_decay,
+        "clip_norm": config.train.clip_norm,
+        "noises": noises.iter().map(|spec| &spec.shape).collect::<Vec<_>>(),
         "parameters": parameters.iter().map(|p| json!({ "name": p.name, "shape": p.shape })).collect::<Vec<_>>(),
         "losses": losses,
     });
     std::fs::write(folder.join("step.json"), about.to_string())?;
+    if undropped != config.model {
+        drop(session);
+        session = Session::new(context, &config.model, &shape, &config.step(), &weights, SEED)?;
+    }
     Ok((session, batch))
+}
+
+/// What noise is drawn for: the samples of the Gaussian latents, in their order.
+fn noises(config: &RunConfig, shape: &BatchShape) -> Result<Vec<TensorSpec>> {
+    let mut graph = Graph::new();
+    let latents = config.model.build(&mut graph, shape, Mode::Look)?.latents;
+    let gaussian = latents.iter().filter(|built| built.latent.kind == LatentKind::Gaussian);
+    Ok(gaussian.map(|built| graph.tensor(built.decoded).spec.clone()).collect())
 }
 
 /// `[voxels, C]` as `[C, voxels]`.

@@ -36,6 +36,9 @@ const WORKGROUPS: usize = 64;
 /// Memory for partial weight gradients, unless one set alone needs more.
 const PARTIAL_BYTES: usize = 32 << 20;
 
+/// Most voxels along z that one lane works on.
+const LONGEST_BLOCK: usize = 8;
+
 /// The voxels that one lane works on, along y and z.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct VoxelBlock {
@@ -48,8 +51,8 @@ struct VoxelBlock {
 }
 
 impl VoxelBlock {
-    /// About `target` voxels, the whole of Z if that is short.
-    fn new(g: &Geometry, target: usize) -> VoxelBlock {
+    /// About `target` voxels, the whole of Z if that is short, else at most `longest` along it.
+    fn new(g: &Geometry, target: usize, longest: usize) -> VoxelBlock {
         let [_, y, z] = g.size;
         let longer = z.max(g.x_size[2]);
         if g.pointwise() {
@@ -57,7 +60,7 @@ impl VoxelBlock {
         } else if longer <= 8 {
             VoxelBlock { y: (target / longer).clamp(1, y), z, halo: 0, checked: false }
         } else {
-            let block = z.div_ceil(z.div_ceil(8));
+            let block = z.div_ceil(z.div_ceil(longest));
             let checked = !g.is_same() || g.kernel[2] > 1 || !z.is_multiple_of(block);
             VoxelBlock { y: 1, z: block, halo: g.before[2], checked }
         }
@@ -139,19 +142,16 @@ impl ChannelBlocks {
         pass: Pass,
         tiling: Option<&Tiling>,
     ) -> (Operand, usize) {
-        let taps = tiling.map_or(g.taps(), |tiling| g.taps() / 3 * tiling.rows());
+        let taps = tiling.map_or(g.taps(), |tiling| g.taps() / tiling.taps * tiling.rows());
         let vectors = self.count * self.width * taps * g.i.div_ceil(4);
         let elements = 4 * vectors + self.count * self.width;
         let packed = program.image(elements);
         let words = Words { count: self.count, bias_at: vectors, ..Words::default() };
         let mut operands = vec![context.input(1), packed.clone()];
         operands.extend(pass.bias.then(|| context.input(2)));
-        let kernel = pass
-            .pack_kernel(g, false)
-            .writes_image(2)
-            .define("kz", g.kernel[2] as i64)
-            .define("cb", self.width as i64)
-            .define("winograd", tiling.map_or(0, |tiling| tiling.m as i64));
+        let kernel =
+            pass.pack_kernel(g, false).writes_image(2).define("kz", g.kernel[2] as i64).define("cb", self.width as i64);
+        let kernel = Tiling::define(tiling, kernel);
         program.dispatch(kernel, words.list(g), operands, context.grid_for(self.count * self.width * g.i.div_ceil(4)));
         (packed, vectors)
     }
@@ -159,18 +159,37 @@ impl ChannelBlocks {
     fn define(&self, kernel: Kernel) -> Kernel {
         kernel.define("cb", self.width as i64).define("lanes", self.lanes as i64)
     }
+
+    /// Adds the launch of `kernel` on so many blocks of voxels, with workgroups of which not half idles.
+    fn dispatch(
+        &self,
+        program: &mut Program,
+        context: &OpContext,
+        kernel: &Kernel,
+        words: (&Words, &Geometry),
+        operands: Vec<Operand>,
+    ) {
+        let (words, g) = words;
+        let few = self.lanes.max(LANES);
+        let lanes = |threads: usize| words.count.next_multiple_of(threads);
+        let threads = if lanes(WORKGROUP) >= 2 * lanes(few) { few } else { WORKGROUP };
+        let [x, y, _] = context.grid(words.count.div_ceil(threads));
+        let kernel = kernel.clone().define("threads", threads as i64);
+        program.dispatch(kernel, words.list(g), operands, [x, y, self.count as u32]);
+    }
 }
 
 /// The forward product; see [`super::program`].
 pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<Program> {
     let channels = ChannelBlocks::new(context, g);
-    let block = VoxelBlock::new(g, if channels.width >= 16 || g.pointwise() { 4 } else { 8 });
+    let target = if channels.width >= 16 || g.pointwise() { 4 } else { 8 };
+    let block = VoxelBlock::new(g, target, if g.is_same() { LONGEST_BLOCK } else { target });
     if let Some(tiling) = Tiling::of_product(context, g).filter(|_| block.y == 1) {
         return Ok(winograd_product(context, g, pass, &channels, block, &tiling));
     }
     let mut program = Program::default();
     let direct = g.pointwise() && g.n * g.i * g.o <= DIRECT_PRODUCTS;
-    let mut kernel = channels.define(block.define(pass.kernel(g, false), g)).define("winograd", 0);
+    let mut kernel = Tiling::define(None, channels.define(block.define(pass.kernel(g, false), g)));
     kernel = kernel.define("direct", i64::from(direct));
     let (weight, bias_at) = if direct {
         let read_as_it_is = [("transposed", pass.transposed), ("residual", pass.residual), ("bias", pass.bias)];
@@ -189,13 +208,12 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
             vec![context.input(0).window(&window, from), weight.clone(), context.output(0).window(&window, to)];
         operands.extend(pass.masked.then(|| context.input(2).window(&window, to)));
         operands.extend((direct && pass.bias).then(|| context.input(2)));
-        let [x, y, _] = context.grid_for(count);
-        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
+        channels.dispatch(&mut program, context, &kernel, (&words, g), operands);
     }
     Ok(program)
 }
 
-/// The same by Winograd's F(m, 3) along y.
+/// The same by Winograd's algorithm along y.
 fn winograd_product(
     context: &OpContext,
     g: &Geometry,
@@ -208,8 +226,8 @@ fn winograd_product(
     let (packed, bias_at) = channels.pack(&mut program, context, g, pass, Some(tiling));
     let transformed = tiling.image(&mut program, g);
     let kernel = channels.define(block.define(pass.kernel(g, false), g)).define("vin", 1).define("direct", 0);
-    let kernel = kernel.define("winograd", tiling.m as i64).reads_image(1).reads_image(2);
-    let (from, to) = (g.voxels() * g.i, g.voxels() * g.o);
+    let kernel = Tiling::define(Some(tiling), kernel).reads_image(1).reads_image(2);
+    let [from, to] = g.frame_elements();
     let tile = VoxelBlock { y: tiling.m, ..block };
     for window in &tiling.windows {
         let x = context.input(0).window(window, from);
@@ -217,8 +235,7 @@ fn winograd_product(
         let count = tile.count(g, window.len());
         let words = Words { size: g.size, count, bias_at, activation: pass.activation, ..Words::default() };
         let operands = vec![transformed.clone(), packed.clone(), context.output(0).window(window, to)];
-        let [x, y, _] = context.grid_for(count);
-        program.dispatch(kernel.clone(), words.list(g), operands, [x, y, channels.count as u32]);
+        channels.dispatch(&mut program, context, &kernel, (&words, g), operands);
     }
     program
 }
@@ -258,19 +275,19 @@ impl WeightBlocks {
             None if g.pointwise() => (16_usize.div_ceil(civ), g.kernel),
             None => (8, g.kernel),
         };
-        let block = VoxelBlock::new(g, voxels);
+        let block = VoxelBlock::new(g, voxels, LONGEST_BLOCK);
         let ci_blocks = ci_vectors.div_ceil(civ);
         let members = ci_blocks * taps[0] * (taps[1] * kz * civ * 4 + 1) * LANES;
         WeightBlocks { block, width, civ, ci_blocks, co_blocks: g.o.div_ceil(LANES * width), taps, members }
     }
 
-    fn define(&self, kernel: Kernel, g: &Geometry) -> Kernel {
-        kernel
+    fn define(&self, kernel: Kernel, g: &Geometry, tiling: Option<&Tiling>) -> Kernel {
+        let kernel = kernel
             .define("width", self.width as i64)
             .define("civ", self.civ as i64)
             .define("ky", self.taps[1] as i64)
-            .define("kz", g.kernel[2] as i64)
-            .define("winograd", i64::from(self.taps != g.kernel))
+            .define("kz", g.kernel[2] as i64);
+        Tiling::define(tiling, kernel)
     }
 }
 
@@ -285,7 +302,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
         None => context.windows(g.n, &[x, y])?,
     };
     // What a workgroup takes for voxels: with Winograd's algorithm, tiles along y.
-    let tiled = Geometry { size: tiling.as_ref().map_or(g.size, |tiling| tiling.extents(g)), ..g.clone() };
+    let tiled = tiling.as_ref().map_or_else(|| g.clone(), |tiling| tiling.tiled(g));
 
     // Output channels are cut so that one set of partial results fits a binding.
     let limit = context.limits.max_storage_binding_bytes;
@@ -307,7 +324,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
 
     let mut program = Program::default();
     let gradient = g.kernel_named(names.backward_weight, false);
-    let gradient = blocks.define(blocks.block.define(gradient, g), g);
+    let gradient = blocks.define(blocks.block.define(gradient, g), g, tiling.as_ref());
     let gradient = gradient.define("vout", i64::from(g.o.is_multiple_of(blocks.width)));
     if g.pointwise() && windows.len() == 1 && sets == 1 && co_step == blocks.co_blocks {
         let (count, chunk, _) = chunks_of(g.n);
@@ -324,9 +341,11 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
     let partial: Slot = program.scratch(elements);
     let turned = g.clone().turned();
     let images = tiling.as_ref().map(|tiling| [g, &turned].map(|g| tiling.image(&mut program, g)));
+    // What lies as is usual needs no words that tell it, tiled or not.
+    let listed = if g.is_same() { g } else { &tiled };
     let gradient = if tiling.is_some() { gradient.reads_image(1).reads_image(2) } else { gradient };
     let reduce = Kernel::new("conv3d.wgsl", names.reduce_weight).define("tiled", 0).define("bias", i64::from(bias));
-    let reduce = blocks.define(reduce, g);
+    let reduce = blocks.define(reduce, g, tiling.as_ref());
     for co_first in (0..blocks.co_blocks).step_by(co_step) {
         let co: Range<usize> = co_first..blocks.co_blocks.min(co_first + co_step);
         for (number, window) in windows.iter().enumerate() {
@@ -342,7 +361,7 @@ pub(super) fn weight_gradient(context: &OpContext, g: &Geometry, bias: bool) -> 
             }
             operands.push(Operand::scratch(partial, elements));
             let workgroups = [(blocks.ci_blocks * blocks.taps[0]) as u32, chunks as u32, co.len() as u32];
-            program.dispatch(gradient.clone(), words.list(g), operands, workgroups);
+            program.dispatch(gradient.clone(), words.list(listed), operands, workgroups);
 
             let count = co.len() * blocks.members / (blocks.taps[0] / g.kernel[0]);
             let words = Words { count, co_first, parts: chunks, accumulate: number > 0, ..Words::default() };

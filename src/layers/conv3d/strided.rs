@@ -53,8 +53,9 @@ fn volume_size(graph: &Graph, x: TensorId, geometry: &ConvGeometry) -> Result<[u
     }
 }
 
-/// The weight `[A, B, kx, ky, kz]` as `[A, B, taps, sub-voxels of a block]`, zero where a block has no tap.
-fn blocked_weight(graph: &mut Graph, weight: TensorId, geometry: &ConvGeometry) -> Result<TensorId> {
+/// The weight `[A, B, kx, ky, kz]` as `[A, B, taps, sub-voxels of a block]`, zero where a block has no tap, with these axes in
+/// another order.
+fn blocked_weight(graph: &mut Graph, weight: TensorId, geometry: &ConvGeometry, order: [usize; 4]) -> Result<TensorId> {
     let [kx, ky, kz] = geometry.kernel;
     let (a, b) = match graph.shape(weight) {
         &[a, b, ..] if graph.tensor(weight).spec.elements() == a * b * kx * ky * kz => (a, b),
@@ -64,11 +65,21 @@ fn blocked_weight(graph: &mut Graph, weight: TensorId, geometry: &ConvGeometry) 
         }
     };
     let (taps, sub) = (geometry.taps(), geometry.block());
+    let extents = [a, b, taps.iter().product(), sub];
+    if taps.iter().zip(geometry.stride).map(|(taps, stride)| taps * stride).eq(geometry.kernel) {
+        // Every block has all of its taps.
+        let [sx, sy, sz] = geometry.stride;
+        let apart = graph.reshape(weight, &[a, b, taps[0], sx, taps[1], sy, taps[2], sz])?;
+        let axes = order.iter().flat_map(|&axis| [&[0][..], &[1], &[2, 4, 6], &[3, 5, 7]][axis]);
+        let blocked = permute(graph, apart, &axes.copied().collect::<Vec<_>>())?;
+        return graph.reshape(blocked, &order.map(|axis| extents[axis]));
+    }
     let mut blocked = graph.reshape(weight, &[a * b, kx, ky, kz, 1])?;
     if sub > 1 {
         blocked = space_to_depth(graph, blocked, geometry.stride, [0; 3], taps)?;
     }
-    graph.reshape(blocked, &[a, b, taps.iter().product(), sub])
+    let blocked = graph.reshape(blocked, &extents)?;
+    permute(graph, blocked, &order)
 }
 
 /// A convolution without strides: a linear layer where it has one tap.
@@ -147,8 +158,7 @@ pub fn conv3d_with(
     let blocks = geometry.map(|axis| (padded[axis] - kernel[axis]) / stride[axis] + taps[axis]);
     let before = padding.map(|[before, _]| before);
     let x = space_to_depth(graph, x, stride, before, blocks)?;
-    let weight = blocked_weight(graph, weight, &geometry)?;
-    let weight = permute(graph, weight, &[0, 3, 1, 2])?;
+    let weight = blocked_weight(graph, weight, &geometry, [0, 3, 1, 2])?;
     let &[o, sub, i, _] = graph.shape(weight) else { return Ok(weight) };
     let weight = graph.reshape(weight, &[o, sub * i, taps[0], taps[1], taps[2]])?;
     convolution(graph, x, weight, bias, taps, [[0; 2]; 3])
@@ -172,14 +182,12 @@ pub fn conv_transpose3d(
         return Err(Error::Shape(format!("a kernel {kernel:?} takes less padding than it has taps, not {padding:?}")));
     }
     let (taps, all_taps) = (geometry.taps(), geometry.taps().iter().product());
-    let mut weight = blocked_weight(graph, weight, &geometry)?;
-    let &[i, o, _, sub] = graph.shape(weight) else { return Ok(weight) };
+    let mut weight = blocked_weight(graph, weight, &geometry, [3, 1, 0, 2])?;
+    let &[sub, o, i, _] = graph.shape(weight) else { return Ok(weight) };
     if all_taps > 1 {
-        let rows = graph.reshape(weight, &[i * o, all_taps, sub])?;
-        let flipped = graph.push_one(Flip, &[rows])?;
-        weight = graph.reshape(flipped, &[i, o, all_taps, sub])?;
+        let rows = graph.reshape(weight, &[sub * o * i, all_taps, 1])?;
+        weight = graph.push_one(Flip, &[rows])?;
     }
-    let weight = permute(graph, weight, &[3, 1, 0, 2])?;
     let weight = graph.reshape(weight, &[sub * o, i, taps[0], taps[1], taps[2]])?;
     let bias = bias.map(|bias| if sub > 1 { tile(graph, bias, sub) } else { Ok(bias) }).transpose()?;
     // Blocks that are left out as a whole are not computed.
