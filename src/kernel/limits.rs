@@ -128,10 +128,10 @@ impl KernelLimits {
 
     /// What multiplies matrices.
     pub fn matrix_units(&self) -> MatrixUnits {
-        match self.has_matrix_units {
-            _ if self.policy.emulates_matrix_units => MatrixUnits::Emulated,
-            true => MatrixUnits::Present,
-            false => MatrixUnits::None,
+        match (self.policy.emulates_matrix_units, self.has_matrix_units) {
+            (true, _) => MatrixUnits::Emulated,
+            (false, true) => MatrixUnits::Present,
+            (false, false) => MatrixUnits::None,
         }
     }
 }

@@ -1,19 +1,16 @@
 //! The folder of a run: configuration, environment, metrics, checkpoints, renders.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Best, CheckpointFolder, Index};
 use super::config::RunConfig;
-use super::events::{StepMetrics, ValidationMetrics};
-use super::metrics::Evaluation;
 use crate::figures::shell_quoted;
 use crate::files::{
-    cause, check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, remove_leftovers, unwritable,
+    check_can_be_folder, is_file, make_folder, read_if_there, read_text_at_most, remove_leftovers, unwritable,
     write_atomically,
 };
 use crate::gpu::AdapterSummary;
@@ -22,15 +19,12 @@ use crate::{Error, Result};
 
 mod environment;
 mod lock;
+mod log;
 
 pub use environment::{Environment, ScoredOn};
 use lock::LOCK_FILE;
 pub use lock::WriterLock;
-
-/// Columns of `metrics.csv`; those that a row does not have are empty.
-fn csv_header() -> String {
-    format!("step,kind,{},{}", StepMetrics::columns(), Evaluation::COLUMNS)
-}
+pub use log::{History, MetricsLog, Row};
 
 /// Folders of a run.
 const PARTS: [&str; 2] = ["checkpoints", "renders"];
@@ -38,44 +32,6 @@ const PARTS: [&str; 2] = ["checkpoints", "renders"];
 const LONGEST_CONFIG: u64 = 1 << 20;
 /// No record of starts or metrics has more bytes.
 const LONGEST_RECORD: u64 = 16 << 30;
-
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Row {
-    /// A training step.
-    Step(StepMetrics),
-    /// A validation.
-    Validation(ValidationMetrics),
-}
-
-impl Row {
-    fn step(&self) -> u32 {
-        match self {
-            Row::Step(metrics) => metrics.step,
-            Row::Validation(metrics) => metrics.step,
-        }
-    }
-
-    fn csv(&self) -> String {
-        match self {
-            Row::Step(metrics) => format!("{},step,{},{}", metrics.step, metrics.csv(), Evaluation::default().csv()),
-            Row::Validation(m) => {
-                let none = ",".repeat(StepMetrics::columns().split(',').count());
-                format!("{},validation,{none}{}", m.step, m.evaluation.csv())
-            }
-        }
-    }
-}
-
-/// The metrics of a run so far.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct History {
-    /// Those of the steps that were logged.
-    pub steps: Vec<StepMetrics>,
-    /// Those of the validations.
-    pub validations: Vec<ValidationMetrics>,
-}
 
 /// A run's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,63 +263,19 @@ impl RunFolder {
     /// [`Error::Data`] if they cannot be read or written.
     pub fn open_metrics(&self, step: u32) -> Result<MetricsLog> {
         let rows: Vec<Row> = self.metrics()?.into_iter().filter(|row| row.step() <= step).collect();
-        let (mut lines, mut table) = (String::new(), csv_header() + "\n");
-        for row in &rows {
-            lines += &json_line(row)?;
-            table += &(row.csv() + "\n");
-        }
-        let open = |name: &str, text: &str| -> Result<(File, PathBuf)> {
-            let path = self.path.join(name);
-            write_atomically(&path, text.as_bytes())?;
-            let file = OpenOptions::new().append(true).open(&path);
-            Ok((file.map_err(|why| unwritable(&path, &why))?, path))
-        };
-        let elapsed_secs = rows.iter().rev().find_map(|row| match row {
-            Row::Step(metrics) => Some(metrics.elapsed_secs),
-            Row::Validation(_) => None,
-        });
-        let (jsonl, csv) = (open("metrics.jsonl", &lines)?, open("metrics.csv", &table)?);
-        Ok(MetricsLog { jsonl, csv, elapsed_secs: elapsed_secs.unwrap_or(0.0) })
+        MetricsLog::write(&self.path, &rows)
     }
-}
-
-/// `metrics.jsonl` and `metrics.csv`, open for appending.
-#[derive(Debug)]
-pub struct MetricsLog {
-    jsonl: (File, PathBuf),
-    csv: (File, PathBuf),
-    /// Seconds of training up to the last step in it when it was opened.
-    pub elapsed_secs: f64,
-}
-
-impl MetricsLog {
-    /// Appends a row to both files.
-    ///
-    /// # Errors
-    /// [`Error::Data`] if they cannot be written.
-    pub fn append(&mut self, row: &Row) -> Result<()> {
-        let lines = [json_line(row)?, row.csv() + "\n"];
-        for ((file, path), line) in [&mut self.jsonl, &mut self.csv].into_iter().zip(lines) {
-            file.write_all(line.as_bytes()).map_err(|why| {
-                Error::Data(format!("cannot write {}: {}; free some space, then --resume", path.display(), cause(&why)))
-            })?;
-        }
-        Ok(())
-    }
-}
-
-fn json_line(row: &Row) -> Result<String> {
-    let line = serde_json::to_string(row).map_err(|why| Error::Data(format!("metrics cannot be written: {why}")))?;
-    Ok(line + "\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::log::json_line;
     use super::*;
     use crate::graph::KernelLimits;
     use crate::models::Terms;
     use crate::train::config::Preset;
-    use crate::train::metrics::{ClipScores, CodeUse, Confusion, Scores};
+    use crate::train::events::{StepMetrics, ValidationMetrics};
+    use crate::train::metrics::{ClipScores, CodeUse, Confusion, Evaluation, Scores};
 
     fn step(step: u32) -> Row {
         Row::Step(StepMetrics {
