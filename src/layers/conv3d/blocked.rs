@@ -142,9 +142,7 @@ impl ChannelBlocks {
         pass: Pass,
         tiling: Option<&Tiling>,
     ) -> (Operand, usize) {
-        let taps = tiling.map_or(g.taps(), |tiling| g.taps() / tiling.taps * tiling.rows());
-        let vectors = self.count * self.width * taps * g.i.div_ceil(4);
-        let elements = 4 * vectors + self.count * self.width;
+        let (vectors, elements) = self.packed(g, tiling);
         let packed = program.image(elements);
         let words = Words { count: self.count, bias_at: vectors, ..Words::default() };
         let mut operands = vec![context.input(1), packed.clone()];
@@ -154,6 +152,13 @@ impl ChannelBlocks {
         let kernel = Tiling::define(tiling, kernel);
         program.dispatch(kernel, words.list(g), operands, context.grid_for(self.count * self.width * g.i.div_ceil(4)));
         (packed, vectors)
+    }
+
+    /// Vectors of the rearranged weight, and elements with the bias, which follows.
+    fn packed(&self, g: &Geometry, tiling: Option<&Tiling>) -> (usize, usize) {
+        let taps = tiling.map_or(g.taps(), |tiling| g.taps() / tiling.taps * tiling.rows());
+        let vectors = self.count * self.width * taps * g.i.div_ceil(4);
+        (vectors, 4 * vectors + self.count * self.width)
     }
 
     fn define(&self, kernel: Kernel) -> Kernel {
@@ -184,7 +189,9 @@ pub(super) fn multiply(context: &OpContext, g: &Geometry, pass: Pass) -> Result<
     let channels = ChannelBlocks::new(context, g);
     let target = if channels.width >= 16 || g.pointwise() { 4 } else { 8 };
     let block = VoxelBlock::new(g, target, if g.is_same() { LONGEST_BLOCK } else { target });
-    if let Some(tiling) = Tiling::of_product(context, g).filter(|_| block.y == 1) {
+    // Transformed, a wide weight may be more than an image holds.
+    let fits = |tiling: &Tiling| WORD_BYTES * channels.packed(g, Some(tiling)).1 <= context.limits.max_image_bytes;
+    if let Some(tiling) = Tiling::of_product(context, g).filter(|tiling| block.y == 1 && fits(tiling)) {
         return Ok(winograd_product(context, g, pass, &channels, block, &tiling));
     }
     let mut program = Program::default();
