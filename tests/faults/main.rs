@@ -26,7 +26,7 @@ use oracle::Contents;
 /// Trials in the test suite: of a run's files, of the generator, and of each stage of the program that needs a device, which
 /// takes seconds.
 const MANY: usize = 200;
-const SOME: usize = 60;
+const SOME: usize = 30;
 const FEW: usize = 2;
 /// Trials side by side.
 const WORKERS: usize = 2;

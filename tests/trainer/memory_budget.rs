@@ -10,18 +10,18 @@ use sep4d::train::session::{Session, StepConfig, preflight};
 #[test]
 fn a_budgeted_run_fits_and_takes_the_same_steps() {
     let config = RunConfig::preset(Preset::Demo, Some(4));
-    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 4, size: [16, 16, 8] }, 0.75);
+    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 4, size: [16, 16, 8] }, 0.75, 0.75);
 }
 
 #[test]
 fn running_averages_move_once_a_step_however_often_what_they_average_is_computed() {
     let mut config = RunConfig::preset(Preset::Tiny, Some(8));
     config.model = ModelConfig::of(by_name("occ_sora").unwrap(), 0);
-    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 8, size: [16, 16, 8] }, 0.0);
+    takes_the_same_steps(&config, &BatchShape { batch: 1, frames: 8, size: [16, 16, 8] }, 0.0, 0.9);
 }
 
-/// Under a budget of this part of the memory that it takes unhindered, of which it needs less than three quarters.
-fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, part: f64) {
+/// Under a budget of the part `budget` of the memory that it takes unhindered, of which it then needs the part `most`.
+fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, budget: f64, most: f64) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let grid = synth::grid(shape.size, [0.8, 0.8, 0.375]).unwrap();
     let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], shape.size).unwrap();
@@ -29,7 +29,7 @@ fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, part: f64) {
 
     let free = config.step();
     let whole = preflight(&config.model, shape, &free, context.limits()).unwrap();
-    let tight = StepConfig { memory_budget: Some((part * whole.peak_bytes as f64) as usize), ..free.clone() };
+    let tight = StepConfig { memory_budget: Some((budget * whole.peak_bytes as f64) as usize), ..free.clone() };
     let trained = [&free, &tight].map(|step| {
         let mut session = Session::new(&context, &config.model, shape, step, &weights, 5).unwrap();
         let reports = [0, 1, 2].map(|_| {
@@ -39,7 +39,8 @@ fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, part: f64) {
         (session.preflight().clone(), reports, session.export().unwrap())
     });
     let [(_, reports, state), (small, small_reports, small_state)] = trained;
-    assert!(small.peak_bytes <= whole.peak_bytes * 3 / 4, "{} of {} bytes", small.peak_bytes, whole.peak_bytes);
+    let taken = small.peak_bytes as f64 / whole.peak_bytes as f64;
+    assert!(taken <= most, "{taken} of {} bytes", whole.peak_bytes);
     assert!(small.flops_per_step > whole.flops_per_step, "something must have been recomputed");
     assert!(small.flops_per_step < whole.flops_per_step * 3 / 2, "no more than a forward pass");
     assert_eq!(reports, small_reports);
