@@ -1,6 +1,6 @@
 // The weight gradient of the register-blocked family, and the sum of its partial results.
 {% from "common/operands.wgsl" import buffer, entry_point, image %}
-{% from "conv3d/winograd.wgsl" import gradient_output, weighted, whole %}
+{% from "conv3d/winograd.wgsl" import bias_factor, gradient_output, weighted %}
 {% set outputs = {"1": "f32", "2": "vec2<f32>", "4": "vec4<f32>"}[width ~ ""] %}
 {# Inputs of one tap, and the bias after the last tap. #}
 {% set members = ky * kz * civ * 4 + 1 %}
@@ -247,7 +247,7 @@ fn d_y_channels(voxel: i32, c: i32) -> {{ outputs }} {
     {% for factors in gradient_output[taps_y ~ ""] %}
     let tap_{{ loop.index0 }} = {{ weighted(factors, "sum") }};
     {% endfor %}
-    let d_bias_sum = {{ whole[taps_y ~ ""] }} * sum_1;
+    let d_bias_sum = {{ bias_factor[taps_y ~ ""] }} * sum_1;
     {% else %}
     {% set taps = 1 %}
     let tap_0 = sum_0;

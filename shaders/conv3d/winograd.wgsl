@@ -21,7 +21,7 @@
     "4x2": [[1.0, 0, 0, 0], [1.0, 1.0, 1.0, 1.0], [1.0, -1.0, 1.0, -1.0], [1.0, 2.0, 4.0, 8.0], [0, 0, 0, 1.0]],
 } %}
 {# The same for F(3, 4) and F(2, 4), which make the gradients of so many taps of their inputs and of four outputs' gradients,
-   `gradient`. Of these the second product has the sum, divided by `whole`. #}
+   `gradient`. `bias_factor` times the second product of these is their sum. #}
 {% set gradient = {"3": [
     ["1.0 / 4.0", 0, 0, 0], ["-1.0 / 6.0", "-1.0 / 6.0", "-1.0 / 6.0", "-1.0 / 6.0"],
     ["-1.0 / 6.0", "1.0 / 6.0", "-1.0 / 6.0", "1.0 / 6.0"], ["1.0 / 24.0", "1.0 / 12.0", "1.0 / 6.0", "1.0 / 3.0"],
@@ -34,7 +34,7 @@
     "3": [[1.0, 1.0, 1.0, 1.0, 1.0, 0], [0, 1.0, -1.0, 2.0, -2.0, 0], [0, 1.0, 1.0, 4.0, 4.0, 1.0]],
     "2": [[1.0, 1.0, 1.0, 1.0, 0], [0, 1.0, -1.0, 2.0, 1.0]],
 } %}
-{% set whole = {"3": "-6.0", "2": "-2.0"} %}
+{% set bias_factor = {"3": "-6.0", "2": "-2.0"} %}
 {# The sum of the variables `name`_0, _1 and so on, each as often as `factors` say. #}
 {% macro weighted(factors, name) -%}
 {% for factor in factors %}

@@ -91,7 +91,7 @@ impl Viewports {
     pub fn ui(&mut self, ui: &mut Ui, state: &mut State, pane: Pane) -> Option<Response> {
         let Some(shown) = &state.shown else {
             let hint = match state.source {
-                Some(_) if state.jobs.list().is_empty() => "The clip could not be read.",
+                Some(_) if state.jobs.list().is_empty() => "The clip cannot be read; the message says why.",
                 Some(_) => "One moment: reading the clip…",
                 None => "Open a data set or a run, or generate a town.",
             };

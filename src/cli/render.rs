@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Result<()> {
         gif(&mut renderer, input, &animation)?;
         say!("{}", animation.display())
     })?;
-    tell(&drawing.data);
+    tell(&drawing.about);
     drawing.context.save_pipeline_cache();
     Ok(())
 }
@@ -78,7 +78,7 @@ pub struct Drawing {
     /// What is written below the title.
     caption: String,
     /// What the first run's data were recognised as.
-    data: String,
+    about: String,
     /// Where the first run keeps pictures.
     renders: PathBuf,
     classes: Arc<ClassSet>,
@@ -114,8 +114,7 @@ impl Drawing {
             run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned()
         };
         let mut captions = vec![format!("{}, mIoU {}", name(&args.run), percent(miou(&clip)))];
-        let (context, renders) = (model.context.clone(), model.folder.renders());
-        let about = model.dataset.about();
+        let (context, about, renders) = (model.context.clone(), model.dataset.about(), model.folder.renders());
         let mut clips = vec![clip];
         for run in others {
             let args = model::Args {
@@ -144,7 +143,7 @@ impl Drawing {
             captions.push(format!("{}, mIoU {}", name(run), percent(miou(&clip))));
             clips.push(clip);
         }
-        Ok(Drawing { context, clips, captions, caption, data: about, renders, classes, grid })
+        Ok(Drawing { context, clips, captions, caption, about, renders, classes, grid })
     }
 
     /// Gives `draw` what there is to draw, of at most `rows` frames on a sheet.

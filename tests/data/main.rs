@@ -6,5 +6,6 @@ mod carla_sc;
 mod check;
 mod files;
 mod formats;
+#[cfg(unix)]
 mod layout;
 mod synth;

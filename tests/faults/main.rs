@@ -176,7 +176,14 @@ impl Rig {
     }
 
     /// The program in the trial's folder `work`, below which `fault` strikes in `watched`.
-    fn run(&self, order: &Order, work: &Path, watched: &str, fault: Option<&str>, log: Option<&Path>) -> Outcome {
+    fn run(
+        &self,
+        order: &Order,
+        work: &Path,
+        watched: &str,
+        fault: Option<&str>,
+        log: Option<&Path>,
+    ) -> Result<Outcome, String> {
         let place = |text: &str| text.replace('@', work.to_str().unwrap());
         let mut command = match order {
             Order::Program(args) => {
@@ -209,13 +216,13 @@ impl Rig {
                 None if began.elapsed() > HANG => {
                     child.kill().unwrap();
                     child.wait().unwrap();
-                    panic!("{fault:?} hangs");
+                    return Err("hangs".into());
                 }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         };
         let [stdout, stderr] = said.map(|path| fs::read_to_string(path).unwrap());
-        Outcome { status, stdout, stderr }
+        Ok(Outcome { status, stdout, stderr })
     }
 
     fn begin(&self, stage: &Stage, name: &str) -> PathBuf {
@@ -231,7 +238,7 @@ impl Rig {
         let work = self.begin(stage, &format!("{}-reference", stage.name));
         let log = self.path(&format!("{}-log", stage.name));
         let run = |order: &Order, log: Option<&Path>| {
-            let outcome = self.run(order, &work, stage.watched, None, log);
+            let outcome = self.run(order, &work, stage.watched, None, log).unwrap();
             assert!(outcome.status.success(), "{}: {}", stage.name, outcome.stderr);
             oracle::contents(&work)
         };
@@ -245,7 +252,7 @@ impl Rig {
     fn trial(&self, stage: &Stage, fault: &Fault, reference: &Reference, name: &str) -> Result<&'static str, String> {
         let work = self.begin(stage, name);
         let before = stage.state.as_ref().map(|state| state.join("run"));
-        let outcome = self.run(&stage.order, &work, stage.watched, Some(&fault.text()), None);
+        let outcome = self.run(&stage.order, &work, stage.watched, Some(&fault.text()), None)?;
         let code = outcome.status.code();
         let how = match (code, outcome.status.signal()) {
             (Some(0), _) => "went on",
@@ -272,7 +279,7 @@ impl Rig {
                 .map(|()| how)
                 .map_err(|why| format!("went on to another end: {why}"));
         }
-        let outcome = self.run(stage.beyond.as_ref().unwrap_or(&stage.order), &work, stage.watched, None, None);
+        let outcome = self.run(stage.beyond.as_ref().unwrap_or(&stage.order), &work, stage.watched, None, None)?;
         if !outcome.status.success() {
             return Err(format!("{how}; given again: {}", outcome.stderr));
         }
@@ -394,7 +401,7 @@ fn whatever_file_operation_of_a_run_fails_nothing_is_lost_and_one_sentence_says_
     let cycle = |text: &str| Order::Cycle(text.to_owned());
     let trained = rig.path("trained");
     fs::create_dir(&trained).unwrap();
-    assert!(rig.run(&cycle("@/run 4"), &trained, "nothing", None, None).status.success());
+    assert!(rig.run(&cycle("@/run 4"), &trained, "nothing", None, None).unwrap().status.success());
     let stages = [
         Stage { order: cycle("@/run 4"), beyond: Some(cycle("@/run 6")), ..Stage::new("files-of-train") },
         Stage {
@@ -418,7 +425,7 @@ fn whatever_file_operation_of_the_program_fails_nothing_is_lost_and_one_sentence
     fs::create_dir(&state).unwrap();
     fs::create_dir(&trained).unwrap();
     let run = |order: &Order, work: &Path| {
-        let outcome = rig.run(order, work, "nothing", None, None);
+        let outcome = rig.run(order, work, "nothing", None, None).unwrap();
         assert!(outcome.status.success(), "{}", outcome.stderr);
     };
     run(&program(SYNTH), &state);

@@ -8,8 +8,9 @@ use sep4d::graph::Graph;
 use sep4d::models::dynamic_city::DYNAMIC_CITY;
 use sep4d::models::dynamic_city::released::{Tensors, parameters};
 use sep4d::models::{BatchShape, Mode, ModelConfig, Terms};
-use sep4d::train::metrics::Confusion;
 use sep4d::train::session::{LossWeights, Session, StepConfig};
+
+use crate::by_heart::learns_by_heart;
 
 #[test]
 fn one_clip_is_learnt_by_heart() {
@@ -21,16 +22,7 @@ fn one_clip_is_learnt_by_heart() {
     let step = StepConfig { weights, ..StepConfig::default() };
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let mut session = Session::new(&context, &config, &shape, &step, &[1.0; 11], 0).unwrap();
-    let learnt = (0..12).any(|_| {
-        (0..25).for_each(|_| session.train_step(std::slice::from_ref(&batch), 2e-2).unwrap());
-        let (report, scores) = (session.report().unwrap(), session.inference().evaluate(&batch).unwrap());
-        let mut confusion = Confusion::new(11);
-        scores.confusion.chunks(11 * 11).for_each(|frame| confusion.add(frame));
-        let miou = confusion.miou().unwrap();
-        println!("step {}: loss {}, mIoU {miou}", session.steps(), report.loss);
-        miou >= 0.99
-    });
-    assert!(learnt);
+    assert!(learns_by_heart(&mut session, &batch, 2e-2));
 }
 
 /// The tensors of a fixture whose names begin so, without that.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod by_heart;
 mod convolutions;
 mod dynamic_city;
 mod fixture;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::fixture::figures;
 use safetensors::SafeTensors;
 use sep4d::data::batch::{Batch, from_blocked};
 use sep4d::data::synth;
@@ -16,10 +15,10 @@ use sep4d::layers::segmentation_loss::segmentation_loss;
 use sep4d::models::occ_sora::OCC_SORA;
 use sep4d::models::{BatchShape, Built, LatentKind, Mode, ModelConfig, Terms};
 use sep4d::selftest::relative_error;
-use sep4d::train::metrics::Confusion;
 use sep4d::train::session::{LossWeights, NamedTensor, Session, StepConfig, TrainingState};
 
-use crate::fixture;
+use crate::by_heart::learns_by_heart;
+use crate::fixture::{self, figures};
 
 const CLASSES: usize = 11;
 
@@ -308,16 +307,7 @@ fn as_released() -> StepConfig {
 #[test]
 fn one_clip_is_learnt_by_heart() {
     let (batch, mut session) = begun(1, 8);
-    let learnt = (0..8).any(|_| {
-        (0..25).for_each(|_| session.train_step(std::slice::from_ref(&batch), 2e-3).unwrap());
-        let (report, scores) = (session.report().unwrap(), session.inference().evaluate(&batch).unwrap());
-        let mut confusion = Confusion::new(CLASSES);
-        scores.confusion.chunks(121).for_each(|frame| confusion.add(frame));
-        let miou = confusion.miou().unwrap();
-        println!("step {}: loss {}, mIoU {miou}", session.steps(), report.loss);
-        miou >= 0.99
-    });
-    assert!(learnt);
+    assert!(learns_by_heart(&mut session, &batch, 2e-3));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod driving;
 mod memory_budget;
 mod mixed_precision;
 mod resume;

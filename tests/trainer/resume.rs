@@ -11,9 +11,10 @@ use sep4d::train::events::{Command, Event, Finished};
 use sep4d::train::metrics::Confusion;
 use sep4d::train::run_folder::{Row, RunFolder};
 use sep4d::train::session::Precision;
-use sep4d::train::trainer::{Place, Request, Task, Trainer};
+use sep4d::train::trainer::{Task, Trainer};
 
 use crate::common;
+use crate::driving::{self, wait};
 
 fn config(root: &Path) -> RunConfig {
     let mut config = RunConfig::preset(Preset::Tiny, None);
@@ -27,29 +28,7 @@ fn config(root: &Path) -> RunConfig {
 }
 
 fn start(config: &RunConfig, folder: &Path, resume: bool) -> Trainer {
-    let request = Request {
-        config: config.clone(),
-        place: Place::At(folder.to_path_buf()),
-        task: Task::Train { resume },
-        background: false,
-        command_line: vec!["test".into()],
-        wake: None,
-    };
-    Trainer::start(request).expect("a thread can be started")
-}
-
-/// The next event that `wanted` takes; fails if the run fails or takes ten minutes.
-fn wait<R>(trainer: &Trainer, mut wanted: impl FnMut(&Event) -> Option<R>) -> R {
-    for _ in 0..600 {
-        let event = trainer.next_event(Duration::from_secs(1)).expect("the trainer says how it ended");
-        if let Some(Event::Failed(why)) = &event {
-            panic!("{why}");
-        }
-        if let Some(result) = event.as_ref().and_then(&mut wanted) {
-            return result;
-        }
-    }
-    panic!("nothing came");
+    driving::start(config, folder, Task::Train { resume }, false)
 }
 
 fn finished(trainer: &Trainer) -> Finished {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sep4d::models::ARCHITECTURES;
 use sep4d::train::config::{Preset, RunConfig};
 use sep4d::train::events::{Command, DecodeRequest, Event, Preparing, ReconstructedClip};
 use sep4d::train::metrics::Confusion;
-use sep4d::train::trainer::{Place, Request, Task, Trainer};
+use sep4d::train::trainer::{Task, Trainer};
 
 use crate::common;
+use crate::driving::{start, wait};
 
 /// A tiny run of batches of two clips.
 fn config(parent: &Path) -> RunConfig {
@@ -21,30 +21,6 @@ fn config(parent: &Path) -> RunConfig {
     config.train.batch = 2;
     config.train.steps = 4;
     config
-}
-
-fn start(config: &RunConfig, folder: &Path, task: Task, background: bool) -> Trainer {
-    let (config, folder) = (config.clone(), folder.to_path_buf());
-    Trainer::start(Request {
-        config,
-        place: Place::At(folder),
-        task,
-        background,
-        command_line: vec!["test".into()],
-        wake: None,
-    })
-    .unwrap()
-}
-
-fn wait<R>(trainer: &Trainer, mut wanted: impl FnMut(&Event) -> Option<R>) -> R {
-    for _ in 0..600 {
-        let event = trainer.next_event(Duration::from_secs(1)).unwrap();
-        if let Some(result) = event.as_ref().and_then(&mut wanted) {
-            return result;
-        }
-        assert!(!matches!(event, Some(Event::Failed(_) | Event::Finished(_))), "{event:?}");
-    }
-    panic!("nothing came");
 }
 
 fn reconstruct(trainer: &Trainer, clip: usize) -> ReconstructedClip {
