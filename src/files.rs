@@ -98,6 +98,15 @@ pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// The same in the tree of a folder whose writer was stopped, of files of the kinds that a data set has.
+fn remove_leftovers_below(folder: &Path) {
+    const KINDS: [&str; 7] = ["bin", "json", "label", "npy", "npz", "toml", "txt"];
+    remove_leftovers(folder, |file| file.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind)));
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.filter_map(|entry| entry.ok()).filter(is_folder).for_each(|entry| remove_leftovers_below(&entry.path()));
+}
+
 /// Writes `data` to `path`, whole or not at all: a failure leaves the old file as it was.
 ///
 /// # Errors
@@ -298,8 +307,11 @@ impl IncompleteMark {
     pub fn set(folder: &Path, command: &str) -> Result<IncompleteMark> {
         let is_new = !folder.exists();
         make_folder(folder)?;
-        remove_leftovers(folder, |file| file == INCOMPLETE);
         let path = folder.join(INCOMPLETE);
+        remove_leftovers(folder, |file| file == INCOMPLETE);
+        if path.exists() {
+            remove_leftovers_below(folder);
+        }
         // A mark that is there already needs no space on a full disk.
         if !path.exists() {
             let text = format!("`{command}` is still writing this folder or was stopped; run it again.\n");
@@ -318,5 +330,30 @@ impl IncompleteMark {
     /// [`Error::Data`] if it cannot be removed.
     pub fn clear(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|why| unwritable(&self.path, &why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_goes_when_its_folder_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, below) = (folder.path().join("out"), folder.path().join("out/Val/Town/evaluation"));
+        make_folder(&below).unwrap();
+        let left = [out.join(".INCOMPLETE.txt.a1B2c3"), below.join(".000001.bin.2zimKO"), below.join(".a.npz.THiG3u")];
+        let kept = [below.join("000001.bin"), below.join(".bashrc.backup"), below.join(".000001.bin.old")];
+        for path in left[1..].iter().chain(&kept) {
+            fs::write(path, "").unwrap();
+        }
+        IncompleteMark::set(&out, "sep4d export").unwrap();
+        assert!(
+            left[1..].iter().chain(&kept).all(|path| path.exists()),
+            "a folder without a mark is not ours to clear"
+        );
+        fs::write(&left[0], "").unwrap();
+        IncompleteMark::set(&out, "sep4d export").unwrap().clear().unwrap();
+        assert!(!left.iter().any(|path| path.exists()) && kept.iter().all(|path| path.exists()));
     }
 }

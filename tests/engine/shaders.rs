@@ -1,6 +1,7 @@
 //! Every kernel that a plan can ask for, as naga sees it: valid WGSL within what WebGPU guarantees on any adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -65,7 +66,9 @@ fn collect_chosen(kernels: &mut Kernels, graph: &Graph, limits: &KernelLimits) {
     }
 }
 
-/// The kernels of every layer's cases and of every preset's training and evaluation.
+/// The kernels of every layer's cases and of every preset's training and evaluation, collected once for all tests.
+static KERNELS: LazyLock<Kernels> = LazyLock::new(all_kernels);
+
 fn all_kernels() -> Kernels {
     let mut kernels = Kernels::new();
     for case in layers::cases() {
@@ -166,9 +169,8 @@ fn complaints(kernel: &Kernel, planned: &Use) -> Vec<String> {
 
 #[test]
 fn every_kernel_is_valid_within_what_webgpu_guarantees() {
-    let kernels = all_kernels();
-    println!("{} kernels", kernels.len());
-    let found: Vec<String> = kernels
+    println!("{} kernels", KERNELS.len());
+    let found: Vec<String> = KERNELS
         .iter()
         .flat_map(|(kernel, planned)| {
             complaints(kernel, planned).into_iter().map(move |why| format!("{kernel:?}: {why}"))
@@ -179,14 +181,13 @@ fn every_kernel_is_valid_within_what_webgpu_guarantees() {
 
 #[test]
 fn every_shader_file_is_used() {
-    let kernels = all_kernels();
     let files: BTreeMap<String, String> = shader_files().into_iter().collect();
     let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut drawing = std::fs::read_to_string(sources.join("app/canvas.rs")).unwrap();
     for file in std::fs::read_dir(sources.join("view")).unwrap() {
         drawing += &std::fs::read_to_string(file.unwrap().path()).unwrap();
     }
-    let mut used: BTreeSet<&str> = kernels.keys().map(|kernel| kernel.shader).collect();
+    let mut used: BTreeSet<&str> = KERNELS.keys().map(|kernel| kernel.shader).collect();
     used.extend(files.keys().map(String::as_str).filter(|name| drawing.contains(&format!("shaders/{name}"))));
     let mut pending: Vec<&str> = used.iter().copied().collect();
     while let Some(name) = pending.pop() {

@@ -98,11 +98,16 @@ impl Fault {
             || unsupported && matches!(self.action, Action::Refuse(EINVAL | EOPNOTSUPP | ENOLCK))
     }
 
-    /// Whether going on without a word would promise what is not there. A record of checked data has a second place, and without
-    /// it the next start says that nothing was checked.
+    /// Whether it strikes a record of checked data, which has a second place, and without which the next start says that nothing
+    /// was checked.
+    fn is_of_record(&self) -> bool {
+        self.path.contains(".sep4d-checked.json")
+    }
+
+    /// Whether going on without a word would promise what is not there.
     fn must_be_told(&self) -> bool {
         let stores = matches!(self.kind.as_str(), "write" | "sync" | "sync-folder" | "rename" | "create");
-        stores && !self.is_harmless() && !self.path.contains("/.sep4d-")
+        stores && !self.is_harmless() && !self.is_of_record()
     }
 }
 
@@ -274,7 +279,8 @@ impl Rig {
             oracle::nothing_lost(&before, &work.join("run"))?;
         }
         oracle::announced(&outcome.stdout)?;
-        if how == "went on" && !stage.is_cache() {
+        // A disk that can only be read keeps the temporary file of a record too, until the next one is kept.
+        if how == "went on" && !stage.is_cache() && !(fault.sticky && fault.is_of_record()) {
             return oracle::same(&oracle::contents(&work), &reference.end)
                 .map(|()| how)
                 .map_err(|why| format!("went on to another end: {why}"));

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use safetensors::SafeTensors;
 use sep4d::data::batch::to_blocked;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -57,12 +60,36 @@ impl Array {
     }
 }
 
+/// One of the files beside this one.
+pub struct Fixture {
+    pub tensors: SafeTensors<'static>,
+    /// Parameters whose gradient is rounding noise, because they have no effect.
+    no_effect: String,
+}
+
+impl Fixture {
+    /// The fixture of that name. It is read once and stays: its header takes longer than most tests that need a figure of it.
+    pub fn named(name: &str) -> &'static Fixture {
+        static READ: Mutex<BTreeMap<String, &'static Fixture>> = Mutex::new(BTreeMap::new());
+        READ.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert_with(|| {
+            let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
+            let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
+            let no_effect = header.metadata().as_ref().and_then(|metadata| metadata.get("no_effect").cloned());
+            let tensors = SafeTensors::deserialize(bytes).unwrap();
+            Box::leak(Box::new(Fixture { tensors, no_effect: no_effect.unwrap_or_default() }))
+        })
+    }
+
+    /// Parameters of the model with this prefix whose gradient is rounding noise.
+    pub fn no_effect(&self, prefix: &str) -> Vec<&str> {
+        self.no_effect.split(' ').filter_map(|name| name.strip_prefix(prefix)).collect()
+    }
+}
+
 /// The tensor of that name in one of the fixtures.
 pub fn figures(fixture: &str, name: &str) -> Array {
-    let path = format!("{}/tests/golden/{fixture}.safetensors", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = tensors.tensor(name).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let tensor = Fixture::named(fixture).tensors.tensor(name).unwrap_or_else(|why| panic!("{name}: {why}"));
     let values = match tensor.dtype() {
         safetensors::Dtype::U8 => tensor.data().iter().map(|&v| f64::from(v)).collect(),
         _ => tensor.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use safetensors::SafeTensors;
 use sep4d::data::batch::{Batch, from_blocked};
 use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -18,7 +17,7 @@ use sep4d::selftest::relative_error;
 use sep4d::train::session::{LossWeights, NamedTensor, Session, StepConfig, TrainingState};
 
 use crate::by_heart::learns_by_heart;
-use crate::fixture::{self, figures};
+use crate::fixture::{self, Fixture, figures};
 
 const CLASSES: usize = 11;
 
@@ -113,16 +112,6 @@ impl Golden {
         executor.write(built.label_bytes, &self.labels()).unwrap();
         (executor, memory)
     }
-
-    /// Parameters whose gradient is rounding noise, because they have no effect.
-    fn no_effect(&self) -> Vec<String> {
-        let path = format!("{}/tests/golden/rivals.safetensors", env!("CARGO_MANIFEST_DIR"));
-        let bytes = std::fs::read(path).unwrap();
-        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let all = header.metadata().clone().unwrap()["no_effect"].clone();
-        let own = format!("{}.", self.name);
-        all.split(' ').filter_map(|name| name.strip_prefix(&own)).map(str::to_owned).collect()
-    }
 }
 
 /// The kernels that a model may run with.
@@ -146,9 +135,7 @@ fn codes(executor: &Executor, id: TensorId) -> Vec<f64> {
 
 #[test]
 fn every_parameter_has_its_pytorch_name_and_shape() {
-    let path = format!("{}/tests/golden/rivals.safetensors", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = &Fixture::named("rivals").tensors;
     for golden in Golden::all() {
         let (graph, _) = golden.graph(|_| Mode::Look);
         for p in graph.parameters() {
@@ -238,7 +225,7 @@ impl Compared<'_> {
 
     /// Every gradient, and every running statistic after the step.
     fn check_parameters(&self, memory: &Memory) {
-        let no_effect = self.golden.no_effect();
+        let no_effect = Fixture::named("rivals").no_effect(&format!("{}.", self.golden.name));
         let blocks = [Block::Gradients, Block::Buffers].map(|block| memory.read_block(block).unwrap());
         let mut worst = (0.0, String::new());
         for (i, p) in self.graph.parameters().iter().enumerate() {
@@ -248,7 +235,7 @@ impl Compared<'_> {
             let (tensor, gradient) = self.graph.parameter_tensors(i);
             let twin = self.values.get(self.graph, if is_trained { gradient } else { tensor }.unwrap()).unwrap();
             let error = match is_trained {
-                true if no_effect.contains(&p.name) => {
+                true if no_effect.contains(&p.name.as_str()) => {
                     let norm = device.iter().map(|d| d * d).sum::<f64>().sqrt();
                     assert!(norm < 1e-5, "{} has no effect but a gradient of norm {norm}", p.name);
                     continue;

@@ -1,9 +1,12 @@
 //! A made-up clip with what a middling model might make of it.
 #![cfg(test)]
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use crate::app::shown::Shown;
 use crate::app::state::{Page, State};
-use crate::data::{Clip, synth};
+use crate::data::{Clip, Grid, synth};
 use crate::models::{LatentKind, LatentSpec};
 use crate::rng::Rng;
 use crate::train::events::{ClipScores, Likely, ReconstructedClip, ValidationMetrics};
@@ -32,7 +35,16 @@ fn mistaken(truth: u8, rng: &mut Rng) -> u8 {
     alike[rng.below(alike.len())]
 }
 
-fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> (ReconstructedClip, crate::data::Grid) {
+type Reconstructed = (ReconstructedClip, Grid);
+
+/// A clip, which is made once for all tests that ask for it.
+fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> Reconstructed {
+    static MADE: Mutex<BTreeMap<(usize, [usize; 3], usize), Reconstructed>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry((index, size, frames)).or_insert_with(|| make(index, size, frames)).clone()
+}
+
+fn make(index: usize, size: [usize; 3], frames: usize) -> Reconstructed {
     let grid = synth::grid(size, [0.8, 0.8, 0.375]).unwrap();
     let Clip { frames: truth, poses, times_secs, .. } = synth::clip(&grid, 3 + index as u64, frames);
     let mut rng = Rng::new(7, index as u64);
