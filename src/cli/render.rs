@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sep4d::data::{ClassSet, Grid};
 use sep4d::figures::{frames, percent, thousands};
-use sep4d::files::{check_can_be_folder, make_folder};
+use sep4d::files::{check_can_be_folder, make_folder, remove_leftovers};
 use sep4d::gpu::Context;
 use sep4d::train::events::ReconstructedClip;
 use sep4d::train::validation::reconstruct;
@@ -55,6 +55,8 @@ pub fn run(args: Args) -> Result<()> {
     let (png, animation) = (out.join(format!("{stem}.png")), out.join(format!("{stem}.gif")));
     let mut renderer = Headless::new(&drawing.context.device, &drawing.context.queue)?;
     make_folder(&out)?;
+    // What an earlier drawing of this clip that was killed has left.
+    remove_leftovers(&out, |file| [&png, &animation].iter().any(|path| path.ends_with(file)));
     let theme = if dark { Theme::Dark } else { Theme::Light };
     drawing.draw(theme, safe_colors, 5, |input| {
         save_png(&sheet(&mut renderer, input)?, &png)?;

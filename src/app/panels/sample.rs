@@ -36,10 +36,12 @@ fn mistaken(truth: u8, rng: &mut Rng) -> u8 {
 }
 
 type Reconstructed = (ReconstructedClip, Grid);
+/// Clips by what they were made of: number, size and frames.
+type Made = BTreeMap<(usize, [usize; 3], usize), Reconstructed>;
 
 /// A clip, which is made once for all tests that ask for it.
 fn reconstructed(index: usize, size: [usize; 3], frames: usize) -> Reconstructed {
-    static MADE: Mutex<BTreeMap<(usize, [usize; 3], usize), Reconstructed>> = Mutex::new(BTreeMap::new());
+    static MADE: Mutex<Made> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     made.entry((index, size, frames)).or_insert_with(|| make(index, size, frames)).clone()
 }
