@@ -98,10 +98,12 @@ pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
-/// The same in the tree of a folder whose writer was stopped, of files of the kinds that a data set has.
+/// The same in the tree of a folder whose writer was stopped, of files that a data set has.
 fn remove_leftovers_below(folder: &Path) {
-    const KINDS: [&str; 7] = ["bin", "json", "label", "npy", "npz", "toml", "txt"];
-    remove_leftovers(folder, |file| file.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind)));
+    const NAMES: [&str; 4] = ["calib.txt", "poses.txt", "times.txt", "voxels.toml"];
+    const KINDS: [&str; 5] = ["bin", "json", "label", "npy", "npz"];
+    let is_ours = |file: &str| file.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind));
+    remove_leftovers(folder, |file| NAMES.contains(&file) || is_ours(file));
     let Ok(entries) = fs::read_dir(folder) else { return };
     let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     entries.filter_map(|entry| entry.ok()).filter(is_folder).for_each(|entry| remove_leftovers_below(&entry.path()));
@@ -343,7 +345,7 @@ mod tests {
         let (out, below) = (folder.path().join("out"), folder.path().join("out/Val/Town/evaluation"));
         make_folder(&below).unwrap();
         let left = [out.join(".INCOMPLETE.txt.a1B2c3"), below.join(".000001.bin.2zimKO"), below.join(".a.npz.THiG3u")];
-        let kept = [below.join("000001.bin"), below.join(".bashrc.backup"), below.join(".000001.bin.old")];
+        let kept = [below.join("000001.bin"), below.join(".bashrc.backup"), below.join(".notes.txt.backup")];
         for path in left[1..].iter().chain(&kept) {
             fs::write(path, "").unwrap();
         }
