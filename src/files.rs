@@ -309,13 +309,12 @@ impl IncompleteMark {
     pub fn set(folder: &Path, command: &str) -> Result<IncompleteMark> {
         let is_new = !folder.exists();
         make_folder(folder)?;
-        let path = folder.join(INCOMPLETE);
         remove_leftovers(folder, |file| file == INCOMPLETE);
+        let path = folder.join(INCOMPLETE);
+        // A mark that is there already needs no space on a full disk.
         if path.exists() {
             remove_leftovers_below(folder);
-        }
-        // A mark that is there already needs no space on a full disk.
-        if !path.exists() {
+        } else {
             let text = format!("`{command}` is still writing this folder or was stopped; run it again.\n");
             write_atomically(&path, text.as_bytes()).inspect_err(|_| {
                 if is_new {

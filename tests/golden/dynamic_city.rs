@@ -1,6 +1,5 @@
 //! DynamicCity as a whole: whether it learns, and takes the released parameters.
 
-use safetensors::SafeTensors;
 use sep4d::data::batch::Batch;
 use sep4d::data::synth;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -11,6 +10,7 @@ use sep4d::models::{BatchShape, Mode, ModelConfig, Terms};
 use sep4d::train::session::{LossWeights, Session, StepConfig};
 
 use crate::by_heart::learns_by_heart;
+use crate::fixture::Fixture;
 
 #[test]
 fn one_clip_is_learnt_by_heart() {
@@ -27,8 +27,7 @@ fn one_clip_is_learnt_by_heart() {
 
 /// The tensors of a fixture whose names begin so, without that.
 fn fixture(name: &str, prefix: &str) -> Tensors {
-    let bytes = std::fs::read(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let named = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let named = Fixture::named(name).tensors.tensors();
     let own = named.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)));
     let values = |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     own.map(|(name, tensor)| (name, (tensor.shape().to_vec(), values(tensor.data())))).collect()

@@ -63,7 +63,7 @@ impl Array {
 /// One of the files beside this one.
 pub struct Fixture {
     pub tensors: SafeTensors<'static>,
-    /// Parameters whose gradient is rounding noise, because they have no effect.
+    /// What [`Fixture::no_effect`] gives, of all models.
     no_effect: String,
 }
 
@@ -81,7 +81,7 @@ impl Fixture {
         })
     }
 
-    /// Parameters of the model with this prefix whose gradient is rounding noise.
+    /// Parameters of the model with this prefix whose gradient is rounding noise, because they have no effect.
     pub fn no_effect(&self, prefix: &str) -> Vec<&str> {
         self.no_effect.split(' ').filter_map(|name| name.strip_prefix(prefix)).collect()
     }
