@@ -27,6 +27,7 @@ use sep4d::layers::matmul::{Matmul, matmul};
 use sep4d::layers::nearest_code::{code_usage, nearest_code};
 use sep4d::layers::pad3d::{PadMode, Padding, pad3d};
 use sep4d::layers::plane_product::plane_product;
+use sep4d::layers::resample::{Direction, only_seen, resample};
 use sep4d::layers::softmax::softmax;
 use sep4d::models::BatchShape;
 use sep4d::train::config::{Preset, RunConfig};
@@ -34,6 +35,9 @@ use sep4d::train::session;
 
 const FRAMES: usize = 4;
 const SIZE: [usize; 3] = [64, 64, 8];
+
+/// Numbers of a frame's motion, which only motions have along their last axis.
+const MOTION: usize = 24;
 
 /// An op of one graph in another.
 #[derive(Debug, Clone)]
@@ -126,6 +130,11 @@ fn others() -> Result<Graph> {
     let still = graph.input("still", TensorSpec::f32(&[1, x, y, z, channels]));
     let planes = [x, y, z].map(|extent| graph.input("plane", TensorSpec::f32(&[1, FRAMES, extent, channels])));
     let product = plane_product(&mut graph, still, planes)?;
+    // Frames that turn in their grid.
+    let clip = graph.reshape(volume, &[1, FRAMES, x, y, z, channels])?;
+    let motion = graph.input("motion", TensorSpec::f32(&[1, FRAMES, MOTION]));
+    let resampled = resample(&mut graph, clip, motion, Direction::ToCanonical, SIZE)?;
+    only_seen(&mut graph, clip, motion, SIZE)?;
     let seeds = [
         (attended, tokens),
         (narrow, tokens),
@@ -133,6 +142,7 @@ fn others() -> Result<Graph> {
         (inferred, volume),
         (embedded, volume),
         (product, volume),
+        (resampled, clip),
     ];
     graph.backward(&seeds, &[tokens, volume, table, still, planes[0]])?;
     Ok(graph)
@@ -162,6 +172,17 @@ fn largest() -> Result<BTreeMap<&'static str, Timed>> {
     Ok(found.into_iter().map(|(name, (_, graph, node))| (name, timed(graph, node))).collect())
 }
 
+/// The motion of a frame whose grid is turned by a third of a radian: bits of both maps.
+fn turn() -> Vec<u32> {
+    let map = |angle: f32| {
+        let ((sin, cos), [x, y, _]) = (angle.sin_cos(), SIZE.map(|extent| (extent as f32 - 1.0) / 2.0));
+        let rows =
+            [[cos, -sin, 0.0, x - cos * x + sin * y], [sin, cos, 0.0, y - sin * x - cos * y], [0.0, 0.0, 1.0, 0.0]];
+        rows.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    [map(0.33), map(-0.33)].concat()
+}
+
 fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Result<Executor> {
     let mut graph = Graph::new();
     let inputs: Vec<_> = operands.iter().map(|spec| graph.input("operand", spec.clone())).collect();
@@ -173,6 +194,7 @@ fn executor(context: &Arc<Context>, op: &Same, operands: &[TensorSpec]) -> Resul
     let executor = Executor::new(context, graph, plan, &memory)?;
     for (id, spec) in inputs.into_iter().zip(operands) {
         let words: Vec<u32> = match spec.dtype {
+            DType::F32 if spec.channels() == MOTION => turn().repeat(spec.rows()),
             DType::F32 => (0..spec.elements()).map(|i| ((i % 97) as f32 / 97.0 - 0.5).to_bits()).collect(),
             // A quarter in both halves of a word.
             DType::F16 => vec![0x3400_3400; spec.bytes().div_ceil(4)],

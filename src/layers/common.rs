@@ -29,6 +29,11 @@ pub(super) struct FrameWindow {
 }
 
 impl FrameWindow {
+    /// The window of `frames`, of sequences of `time`.
+    pub fn of(frames: Range<usize>, time: usize) -> FrameWindow {
+        FrameWindow { sequences: frames.start / time..frames.end.div_ceil(time), frames }
+    }
+
     /// The words that `common/frames.wgsl` expects first in a parameter block.
     pub fn words(&self, time: usize) -> Vec<u32> {
         [self.frames.start, self.frames.end, self.sequences.start, time].map(|v| v as u32).to_vec()
@@ -43,10 +48,7 @@ pub(super) fn frame_windows(
     unit: usize,
 ) -> Result<Vec<FrameWindow>> {
     let windows = context.windows(sequences * time, &[unit])?;
-    Ok(windows
-        .into_iter()
-        .map(|frames| FrameWindow { sequences: frames.start / time..frames.end.div_ceil(time), frames })
-        .collect())
+    Ok(windows.into_iter().map(|frames| FrameWindow::of(frames, time)).collect())
 }
 
 /// Most channels of a row: a workgroup's invocations share three loops over it.

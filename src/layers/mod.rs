@@ -35,6 +35,7 @@ pub mod plane_product;
 pub mod pointwise;
 mod reduce;
 pub mod reparameterise;
+pub mod resample;
 pub mod segmentation_loss;
 pub mod softmax;
 pub mod space_to_depth;
@@ -77,6 +78,7 @@ pub fn cases() -> Vec<Case> {
         plane_product::cases(),
         pointwise::cases(),
         reparameterise::cases(),
+        resample::cases(),
         segmentation_loss::cases(),
         softmax::cases(),
         space_to_depth::cases(),

@@ -26,6 +26,7 @@ use sep4d::layers::metrics::Confusion;
 use sep4d::layers::nearest_code::CodeUsage;
 use sep4d::layers::plane_product::PlaneProductBackwardPlane;
 use sep4d::layers::reparameterise::Reparameterise;
+use sep4d::layers::resample::{Direction, ResampleBackward};
 use sep4d::layers::segmentation_loss::SegmentationLoss;
 use sep4d::layers::softmax::Softmax;
 
@@ -406,5 +407,24 @@ fn usage_of_codes_by_two_million_rows() {
     let index = probe.words(&[rows], |i| (i % 1024) as u32);
     probe.run(CodeUsage { codes: 512 }, &[index], |read| {
         assert!(read(0).into_iter().all(|count| count.to_bits() as usize == rows / 1024));
+    });
+}
+
+#[test]
+fn gradient_of_a_still_volume_in_many_frames() {
+    // Cells of the result are a third of those of the volume, so that most of its cells look at seven along each axis.
+    let (frames, extent) = (200, 4);
+    let finer = 3 * extent - 2;
+    let scale = |factor: f32| [factor, 0.0, 0.0, 0.0, 0.0, factor, 0.0, 0.0, 0.0, 0.0, factor, 0.0];
+    let maps = [scale(1.0 / 3.0), scale(3.0)].concat();
+    let mut probe = Probe::default();
+    let d_y = probe.floats(&[1, frames, finer, finer, finer, 1], |_| 1.0);
+    let motion = probe.floats(&[1, frames, 24], |i| maps[i % 24]);
+    let backward = ResampleBackward { direction: Direction::ToCanonical, shape: vec![1, 1, extent, extent, extent, 1] };
+    probe.run(backward, &[d_y, motion], |read| {
+        // A third and two thirds from each side, where there is one.
+        let along = |at: usize| if at == 0 || at == extent - 1 { 2.0 } else { 3.0 };
+        let volume = |i: usize| along(i / extent / extent) * along(i / extent % extent) * along(i % extent);
+        near(&read(0), |i| frames as f64 * volume(i), 1e-4);
     });
 }

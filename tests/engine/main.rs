@@ -7,4 +7,5 @@ mod device;
 mod kernels;
 mod large_reductions;
 mod planner;
+mod resample;
 mod shaders;

@@ -10,4 +10,5 @@ mod layers;
 mod model;
 mod norms;
 mod occ_sora;
+mod resample;
 mod tokens;
