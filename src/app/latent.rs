@@ -1,7 +1,7 @@
 //! Latents as figures: means, sigma, KL divergence, codes, and which cell lies where.
 
 use super::shown::Shown;
-use crate::models::LatentKind;
+use crate::models::{LatentKind, MOTION};
 use crate::train::inference::Latent;
 
 /// What of a latent's distribution is looked at.
@@ -27,6 +27,7 @@ impl Quantity {
         match kind {
             LatentKind::Gaussian => &[Quantity::Mean, Quantity::Sigma, Quantity::Kl],
             LatentKind::Plain => &[Quantity::Mean],
+            LatentKind::Motion => &[],
             LatentKind::Code { .. } => &[Quantity::Code],
         }
     }
@@ -89,7 +90,9 @@ pub fn flat(latent: &Latent, quantity: Quantity, channels: Channels, shown: &Sho
         (Some(x), Some(y)) => [x, y],
         _ => [0, 1],
     };
-    let axes: Vec<Axis> = names.iter().zip(extents).map(|(&name, &len)| Axis::of(name, len, shown)).collect();
+    let is_canonical = !latent.spec.is_temporal() && motion(shown).is_some();
+    let axis = |(&name, &len): (&char, &usize)| Axis::of(name, len, shown, is_canonical);
+    let axes: Vec<Axis> = names.iter().zip(extents).map(axis).collect();
     let others: Vec<usize> = (0..axes.len()).filter(|axis| ![first, second].contains(axis)).collect();
     let in_view = |axis: usize| axes[axis].cell(shown, [0; 3], t).unwrap_or_default();
     let mut values = vec![0.0_f32; extents.get(first)? * extents.get(second)?];
@@ -152,20 +155,57 @@ pub struct Axis {
     pub high: f64,
     /// Length of a cell, metres or frames.
     pub step: f64,
+    /// Whether it is one of the grid in which aligned frames meet.
+    is_canonical: bool,
+}
+
+/// How the frames of the clip in view lie, where the model aligns them.
+fn motion(shown: &Shown) -> Option<&Latent> {
+    shown.model.as_ref()?.latents.iter().find(|latent| latent.spec.kind == LatentKind::Motion)
+}
+
+/// The place of a voxel of frame `t` in the grid in which aligned frames meet, in cells; their centres are whole numbers.
+fn in_canonical_grid(shown: &Shown, voxel: [usize; 3], t: usize) -> Option<[f64; 3]> {
+    let map = motion(shown)?.mu.chunks(MOTION).nth(t)?.get(MOTION / 2..)?;
+    let cell = voxel.map(|at| (at as f64 - 0.5) / 2.0);
+    let row = |i: usize| (0..3).map(|j| f64::from(map[4 * i + j]) * cell[j]).sum::<f64>() + f64::from(map[4 * i + 3]);
+    Some(std::array::from_fn(row))
+}
+
+/// How far the frames of the clip in view lie from its middle one, where the model aligns them: metres and degrees, at most.
+pub fn farthest_motion(shown: &Shown) -> Option<(f64, f64)> {
+    let Shown { grid, .. } = shown;
+    let maps = motion(shown)?.mu.chunks_exact(MOTION).map(|maps| &maps[..MOTION / 2]);
+    let of_frame = |map: &[f32]| {
+        // Where the sensor of the middle frame stands, in cells of this one.
+        let origin: [f64; 3] = std::array::from_fn(|a| -grid.min_bound_m[a] / (2.0 * grid.voxel_size_m[a]) - 0.5);
+        let shift = |a: usize| {
+            let at = (0..3).map(|j| f64::from(map[4 * a + j]) * origin[j]).sum::<f64>() + f64::from(map[4 * a + 3]);
+            2.0 * grid.voxel_size_m[a] * (at - origin[a])
+        };
+        let trace = f64::from(map[0] + map[5] + map[10]);
+        let length = (0..3).map(|a| shift(a).powi(2)).sum::<f64>().sqrt();
+        (length, ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos().to_degrees())
+    };
+    maps.map(of_frame).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
 
 impl Axis {
-    fn of(name: char, len: usize, shown: &Shown) -> Axis {
+    fn of(name: char, len: usize, shown: &Shown, is_canonical: bool) -> Axis {
         match space(name) {
             Some(a) => {
                 let (low, extent) = (shown.grid.min_bound_m[a], shown.grid.size[a] as f64 * shown.grid.voxel_size_m[a]);
-                Axis { name, len, low, high: low + extent, step: extent / len as f64 }
+                // A canonical grid may begin before and end after those of the frames, and has their cells of two voxels.
+                let step = if is_canonical { 2.0 * shown.grid.voxel_size_m[a] } else { extent / len as f64 };
+                let low = low - (len as f64 * step - extent) / 2.0;
+                Axis { name, len, low, high: low + len as f64 * step, step, is_canonical }
             }
             None => {
                 // Models halve time as often as they like; what does not come out even is filled up at the end.
                 let step =
                     (0..usize::BITS).map(|halvings| 1 << halvings).find(|&step| shown.frames.div_ceil(step) <= len);
-                Axis { name, len, low: 1.0, high: shown.frames as f64, step: step.unwrap_or(1) as f64 }
+                let step = step.unwrap_or(1) as f64;
+                Axis { name, len, low: 1.0, high: shown.frames as f64, step, is_canonical: false }
             }
         }
     }
@@ -193,6 +233,10 @@ impl Axis {
     /// The cell in which `voxel` of frame `t` lies.
     pub fn cell(&self, shown: &Shown, voxel: [usize; 3], t: usize) -> Option<usize> {
         match space(self.name) {
+            Some(axis) if self.is_canonical => {
+                let at = in_canonical_grid(shown, voxel, t)?[axis].round();
+                (0.0..self.len as f64).contains(&at).then_some(at as usize)
+            }
             Some(axis) => {
                 let (at, len) = (voxel[axis], shown.grid.size[axis]);
                 (at < len).then(|| at * self.len / len)

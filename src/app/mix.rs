@@ -73,6 +73,8 @@ pub fn interpolate(a: &[Latent], b: &[Latent], spatial: f32, temporal: f32) -> O
         let part_of_b = |i: usize| match a.spec.kind {
             LatentKind::Code { .. } => f32::from(u8::from(turn(i) < f64::from(w))),
             LatentKind::Gaussian | LatentKind::Plain => w,
+            // Half of two motions is none: the clip in view keeps its own.
+            LatentKind::Motion => 0.0,
         };
         let values = a.mu.iter().zip(&b.mu).enumerate();
         values.map(|(i, (a, b))| (1.0 - part_of_b(i)) * a + part_of_b(i) * b).collect()

@@ -10,6 +10,7 @@ use super::scores::sum;
 use super::shown::Reconstructed;
 use super::state::{Source, State};
 use crate::data::Dataset;
+use crate::models::{ALIGN, BY_POSES};
 use crate::train::config::RunConfig;
 use crate::train::events::Event;
 use crate::train::metrics::Confusion;
@@ -109,6 +110,9 @@ fn comparable(
     }
     if config.model.classes != held_out.classes().len() {
         return Err(format!("it has {} classes, the data in view {}", config.model.classes, held_out.classes().len()));
+    }
+    if config.model.choice(ALIGN) == BY_POSES && !held_out.has_poses() {
+        return Err("it aligns frames by poses, which the data in view lack".into());
     }
     config.data.root.clone_from(root);
     config.data.val_split = held_out.split();

@@ -107,6 +107,8 @@ pub fn bound(state: &State) -> RunConfig {
     if let Some(source) = &state.source {
         config.data.root = std::path::absolute(&source.root).unwrap_or_else(|_| source.root.clone());
         config.model.classes = source.held_out.classes().len();
+        // What cannot be is refused when it is to be trained.
+        config.model = config.model.clone().for_data(source.held_out.has_poses()).unwrap_or(config.model);
     }
     config
 }

@@ -82,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     let planned = Planned::new(&config.model, &shape, &config.step(), context.limits())?;
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, shape.frames)).collect();
-    let batches = vec![Batch::from_clips(&clips, shape.size)?; config.train.accumulate];
+    let batches = vec![Batch::from_clips(&clips, &grid)?; config.train.accumulate];
     // Before the session, which may leave no memory for it.
     let ceilings = Ceilings::measure(&context)?;
 

@@ -21,7 +21,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
     let (grid, origin) = if config.data.root.as_os_str().is_empty() {
         let whole = synth::GRID;
         // Another number may have been given on purpose.
-        config.settle(&synth::CLASSES).ok();
+        config.settle(&synth::CLASSES, true).ok();
         (
             config.crop().map_or(Ok(whole), |size| whole.crop(size).map(|(grid, _)| grid))?,
             "no data set given".to_owned(),
@@ -30,7 +30,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
         let data = &config.data;
         let dataset = Dataset::open(&data.root, data.train_split, config.dataset_options())?;
         let origin = format!("{} clips to train on", thousands(dataset.len() as u64));
-        config.settle(dataset.classes())?;
+        config.settle(dataset.classes(), dataset.has_poses())?;
         (dataset.grid(), origin)
     };
     let (limits, adapter) = limits(&config.device())?;

@@ -114,7 +114,7 @@ fn write_latents(folder: &Path, first_frame: usize, latents: &[Latent]) -> Resul
                 LatentKind::Gaussian => {
                     vec![(format!("{name}_mu"), &latent.mu), (format!("{name}_logvar"), &latent.logvar)]
                 }
-                LatentKind::Plain | LatentKind::Code { .. } => vec![(name.to_owned(), &latent.mu)],
+                LatentKind::Plain | LatentKind::Motion | LatentKind::Code { .. } => vec![(name.to_owned(), &latent.mu)],
             };
             for (name, values) in parts {
                 let array = file.array::<f32>(&name, FileOptions::default())?.default_dtype().shape(&shape);

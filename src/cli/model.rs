@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sep4d::data::{Dataset, Split};
 use sep4d::figures::shell_quoted;
 use sep4d::gpu::Context;
+use sep4d::models::{ALIGN, BY_POSES};
 use sep4d::train::checkpoint::Weights;
 use sep4d::train::config::RunConfig;
 use sep4d::train::inference::Inference;
@@ -120,6 +121,12 @@ fn open_data(args: &Args, config: &RunConfig) -> Result<Dataset> {
             config.model.classes,
             dataset.classes().name,
             dataset.classes().len()
+        )));
+    }
+    if config.model.choice(ALIGN) == BY_POSES && !dataset.has_poses() {
+        return Err(Error::Data(format!(
+            "the model aligns frames by poses, but not every sequence of {} has them; give data that have",
+            root.display()
         )));
     }
     Ok(dataset)

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use sep4d::data::{ClassSet, Dataset, Split, synth};
+use sep4d::data::{Dataset, Split, synth};
 use sep4d::figures::{bytes, duration, percent, shell_quoted, thousands};
 use sep4d::files::make_folder;
 use sep4d::gpu::{Context, DeviceChoice};
@@ -61,8 +60,8 @@ pub struct Args {
     report: bool,
 }
 
-/// The names of all studies, and of their sum.
-const STUDIES: [&str; 8] = ["table1", "table2", "table3", "table4", "figure3", "figure4", "figure5", "all"];
+/// The names of all studies, and of the sum of the paper's.
+const STUDIES: [&str; 9] = ["table1", "table2", "table3", "table4", "figure3", "figure4", "figure5", "all", "ablation"];
 
 /// Keys by which runs differ, or that follow from other options.
 const GIVEN: [&str; 9] = [
@@ -120,7 +119,9 @@ pub fn run(args: Args) -> Result<()> {
     let mut signals = Signals::register()?;
     let scale: Scale = args.scale.parse()?;
     let all = args.what.iter().any(|name| name == "all");
-    let studies = Study::ALL.into_iter().filter(|study| all || args.what.iter().any(|name| name == study.name()));
+    let named = |study: &Study| args.what.iter().any(|name| name == study.name());
+    let of_the_paper = Study::OF_THE_PAPER.into_iter().filter(|study| all || named(study));
+    let studies = of_the_paper.chain([Study::Ablation].into_iter().filter(named));
     let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(format!("reproduce-{}", scale.name())));
     let order = Order { scale, studies: studies.collect(), output };
 
@@ -203,21 +204,24 @@ fn jobs(args: &Args, order: &Order, data: &Path) -> Result<Vec<Job>> {
     let device = args.device.iter().map(|device| format!("train.device={device}"));
     let set: Vec<String> = args.set.iter().cloned().chain(device).collect();
     // By length: the classes, and what is scored on.
-    let mut known: BTreeMap<usize, Option<(Arc<ClassSet>, ScoredOn)>> = BTreeMap::new();
+    let mut known: BTreeMap<usize, Option<(Dataset, ScoredOn)>> = BTreeMap::new();
     let job = |run: Run| {
         let folder = order.output.join("runs").join(run.name());
         let mut config = run.config(order.scale, data, &set)?;
         let found = match known.entry(run.frames) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => place.insert(match Dataset::open(data, Split::Test, config.dataset_options()) {
-                Ok(set) => Some((set.classes().clone(), ScoredOn::of(&set))),
+                Ok(set) => {
+                    let scored_on = ScoredOn::of(&set);
+                    Some((set, scored_on))
+                }
                 // A report needs the runs alone.
                 Err(_) if args.report => None,
                 Err(why) => return Err(why),
             }),
         };
-        if let Some((classes, _)) = found {
-            config.settle(classes)?;
+        if let Some((set, _)) = found {
+            config.settle(set.classes(), set.has_poses())?;
         }
         config.output.dir.clone_from(&folder);
         let data = found.as_ref().map(|(_, data)| data.clone());

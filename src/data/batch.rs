@@ -1,8 +1,39 @@
 //! Batches in the order the kernels read, and the flips and turns that augment them.
 
+use glam::{DAffine3, DMat3, DVec3};
+
+use super::pose::invert;
 use super::{Clip, Grid, Pose, pose_of_rows, rows_of_pose};
 use crate::rng::Rng;
 use crate::{Error, Result};
+
+/// How a frame lies in its clip: two affine maps of the indices of cells, which are 2x2x2 voxels each and have their centres at
+/// whole numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Motion {
+    /// From the middle frame's cells to this frame's.
+    pub from_middle: DAffine3,
+    /// From this frame's cells to the middle frame's.
+    pub to_middle: DAffine3,
+}
+
+impl Motion {
+    /// That of a frame whose points `pose` takes to where they are in the middle frame; `None` if it has no inverse.
+    pub fn of(pose: &Pose, grid: &Grid) -> Option<Motion> {
+        let (voxel, low) = (DVec3::from(grid.voxel_size_m), DVec3::from(grid.min_bound_m));
+        let centres = DAffine3::from_mat3_translation(DMat3::from_diagonal(2.0 * voxel), low + voxel);
+        let in_cells =
+            |motion: DAffine3| if motion == DAffine3::IDENTITY { motion } else { centres.inverse() * motion * centres };
+        Some(Motion { from_middle: in_cells(invert(pose)?), to_middle: in_cells(*pose) })
+    }
+
+    /// Both maps, row by row, where the canonical grid has `margin` more cells than the middle frame before its first.
+    pub fn maps(&self, margin: [usize; 3]) -> [f32; 24] {
+        let shift = DAffine3::from_translation(DVec3::from(margin.map(|cells| cells as f64)));
+        let rows = [self.from_middle * shift.inverse(), shift * self.to_middle].map(|map| rows_of_pose(&map));
+        std::array::from_fn(|i| rows[i / 12][i % 12] as f32)
+    }
+}
 
 /// Several clips in blocked order: the 8 voxels of every 2x2x2 block stand together.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +42,8 @@ pub struct Batch {
     pub labels: Vec<u8>,
     /// 1 where the voxel was observed, in the same order.
     pub observed: Vec<u8>,
-    /// `[B*T]`, the motion from each frame into its clip's middle frame; absent unless every clip has poses.
-    pub poses: Option<Vec<[f32; 12]>>,
+    /// `[B*T]`, how each frame lies in its clip; absent unless every clip has poses.
+    pub motions: Option<Vec<Motion>>,
     /// B, the number of clips.
     pub batch: usize,
     /// T, the number of frames of a clip.
@@ -26,7 +57,8 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no clip, a side of the grid is odd, or clips differ in length or grid.
-    pub fn from_clips(clips: &[Clip], size: [usize; 3]) -> Result<Batch> {
+    pub fn from_clips(clips: &[Clip], grid: &Grid) -> Result<Batch> {
+        let size = grid.size;
         let frames = clips.first().map_or(0, |clip| clip.frames.len());
         if frames == 0 || size.iter().any(|side| side % 2 == 1) {
             return Err(Error::Shape(format!("a batch needs clips with frames and even sides, got {size:?}")));
@@ -48,9 +80,8 @@ impl Batch {
             }
         }
         let poses: Option<Vec<&Vec<Pose>>> = clips.iter().map(|clip| clip.poses.as_ref()).collect();
-        let poses =
-            poses.map(|all| all.into_iter().flatten().map(|pose| rows_of_pose(pose).map(|v| v as f32)).collect());
-        Ok(Batch { labels, observed, poses, batch: clips.len(), frames, size })
+        let motions = poses.and_then(|all| all.into_iter().flatten().map(|pose| Motion::of(pose, grid)).collect());
+        Ok(Batch { labels, observed, motions, batch: clips.len(), frames, size })
     }
 }
 
@@ -220,9 +251,28 @@ mod tests {
             frame_step: 1,
         };
         let without = Clip { poses: None, ..clip.clone() };
-        let batch = Batch::from_clips(&[clip.clone(), clip.clone()], GRID.size).unwrap();
-        assert_eq!((batch.batch, batch.frames, batch.labels.len(), batch.poses.unwrap().len()), (2, 1, 64, 2));
-        assert!(Batch::from_clips(&[clip, without], GRID.size).unwrap().poses.is_none());
-        assert!(Batch::from_clips(&[], GRID.size).is_err());
+        let batch = Batch::from_clips(&[clip.clone(), clip.clone()], &GRID).unwrap();
+        assert_eq!((batch.batch, batch.frames, batch.labels.len(), batch.motions.unwrap().len()), (2, 1, 64, 2));
+        assert!(Batch::from_clips(&[clip, without], &GRID).unwrap().motions.is_none());
+        assert!(Batch::from_clips(&[], &GRID).is_err());
+    }
+
+    #[test]
+    fn motions_are_those_of_cells() {
+        let grid = Grid { size: [8, 8, 4], voxel_size_m: [0.5, 1.0, 0.25], min_bound_m: [-3.0, 1.0, 0.0] };
+        let pose = pose_of_rows(&[0.0, -1.0, 0.0, 1.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.5]);
+        let motion = Motion::of(&pose, &grid).unwrap();
+        let cell = DVec3::new(1.0, 3.0, 0.0);
+        // Its centre is at (-1.5, 8, 0.25) m, which the pose takes to (-7, -2.5, 0.75) m.
+        assert!(motion.to_middle.transform_point3(cell).abs_diff_eq(DVec3::new(-4.5, -2.25, 1.0), 1e-12));
+        assert!((motion.from_middle * motion.to_middle).abs_diff_eq(DAffine3::IDENTITY, 1e-12));
+        let [to_frame, to_canonical] = [0, 12].map(|at| {
+            let maps = motion.maps([2, 0, 1]).map(f64::from);
+            pose_of_rows(&std::array::from_fn(|i| maps[at + i]))
+        });
+        assert!(to_canonical.transform_point3(cell).abs_diff_eq(DVec3::new(-2.5, -2.25, 2.0), 1e-6));
+        assert!((to_frame * to_canonical).abs_diff_eq(DAffine3::IDENTITY, 1e-6));
+        let still = Motion::of(&Pose::IDENTITY, &grid).unwrap();
+        assert_eq!((still.from_middle, still.to_middle), (DAffine3::IDENTITY, DAffine3::IDENTITY));
     }
 }

@@ -127,6 +127,11 @@ impl Dataset {
         self.windows.len()
     }
 
+    /// Whether every sequence has poses.
+    pub fn has_poses(&self) -> bool {
+        self.sequences.iter().all(|sequence| sequence.poses.is_some())
+    }
+
     /// Whether there are no clips (an opened data set always has some).
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
@@ -262,7 +267,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Shape`] as for [`Batch::from_clips`].
     pub fn batch(&self, clips: &[Clip]) -> Result<Batch> {
-        let mut batch = Batch::from_clips(clips, self.grid.size)?;
+        let mut batch = Batch::from_clips(clips, &self.grid)?;
         // Whatever the files have there: in some data sets what nobody saw is labelled all the same.
         let unseen = match self.options.unobserved {
             Unobserved::Free => 0,

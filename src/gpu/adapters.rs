@@ -75,6 +75,8 @@ fn variable(name: &str) -> Option<String> {
 fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backends(),
+        // In a debug build wgpu would write the lines of every kernel's source into it, which drivers take long to read.
+        flags: (wgpu::InstanceFlags::default() - wgpu::InstanceFlags::DEBUG).with_env(),
         ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
     })
 }

@@ -17,6 +17,12 @@ pub const ARCHITECTURE: &str = "model.architecture";
 /// A number of classes that is still to be taken from the data.
 pub const OF_THE_DATA: usize = 0;
 const CLASSES: &str = "model.classes";
+/// The key that says by what a model aligns the frames of a clip, if it can.
+pub const ALIGN: &str = "model.align";
+/// By the poses of the data.
+pub const BY_POSES: &str = "pose";
+/// By them, if the data have any: still to be taken from there.
+pub const OF_THE_POSES: &str = "auto";
 
 /// The architecture of a model and the values of its keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +39,7 @@ impl ModelConfig {
     pub fn of(architecture: &'static Architecture, preset: usize) -> ModelConfig {
         let value = |key: &Key| match &key.values {
             Values::Width { defaults, .. } => defaults[preset.min(defaults.len() - 1)],
-            Values::Choice(_) => 0,
+            Values::Choice { defaults, .. } => defaults[preset.min(defaults.len() - 1)],
         };
         ModelConfig { architecture, classes: 11, values: architecture.keys.iter().map(value).collect() }
     }
@@ -60,6 +66,17 @@ impl ModelConfig {
         Ok(self)
     }
 
+    /// The same with its frames aligned by poses, or not, where that is left to whether the data have them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the architecture cannot align frames by poses.
+    pub fn for_data(self, has_poses: bool) -> Result<ModelConfig> {
+        match self.choice(ALIGN) {
+            OF_THE_POSES => self.with_choice(ALIGN, if has_poses { BY_POSES } else { "none" }),
+            _ => Ok(self),
+        }
+    }
+
     fn place(&self, key: &str) -> Result<usize> {
         let Architecture { name, keys, .. } = self.architecture;
         let place = keys.iter().position(|known| known.key == key);
@@ -79,7 +96,7 @@ impl ModelConfig {
     /// What was chosen for a key; nothing if the architecture does not have it.
     pub fn choice(&self, key: &str) -> &'static str {
         let chosen = |(known, value): (&'static Key, usize)| match known.values {
-            Values::Choice(choices) if known.key == key => Some(choices[value].0),
+            Values::Choice { names, .. } if known.key == key => Some(names[value].0),
             _ => None,
         };
         self.keyed().find_map(chosen).unwrap_or_default()
@@ -158,7 +175,7 @@ impl Serialize for ModelConfig {
         for (key, value) in self.keyed() {
             match key.values {
                 Values::Width { .. } => map.serialize_entry(short(key.key), &value)?,
-                Values::Choice(choices) => map.serialize_entry(short(key.key), choices[value].0)?,
+                Values::Choice { names, .. } => map.serialize_entry(short(key.key), names[value].0)?,
             }
         }
         map.end()
@@ -201,12 +218,12 @@ impl Key {
     pub fn any_value(&self) -> Value {
         match self.values {
             Values::Width { .. } => Value::Integer(0),
-            Values::Choice(choices) => Value::String(choices[0].0.to_owned()),
+            Values::Choice { names, .. } => Value::String(names[0].0.to_owned()),
         }
     }
 
     fn read(&self, value: &Value) -> Result<usize> {
-        let Values::Choice(choices) = self.values else { return number(self.key, value) };
+        let Values::Choice { names: choices, .. } = self.values else { return number(self.key, value) };
         choices.iter().position(|(name, _)| value.as_str() == Some(name)).ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
             Error::Usage(format!("{} is {value}; set it to {}", self.key, names.join(", ")))

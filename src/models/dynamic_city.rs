@@ -54,6 +54,7 @@ pub static DYNAMIC_CITY: Architecture = Architecture {
     ],
     losses: &[keys::KL],
     training: &[("train.kl", ["0.0015"; 4])],
+    later: &[],
     build,
 };
 
@@ -133,7 +134,7 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let latents = latents.collect::<Result<Vec<_>>>()?;
     let logits = g.scope("decoder", |g| decoder::decode(g, widths, shape, &latents))?;
     let (latents, losses) = sampler.finish(g)?;
-    Ok(Built { label_bytes, labels, logits, losses, latents })
+    Ok(Built { label_bytes, motion: None, labels, logits, losses, latents })
 }
 
 #[cfg(test)]

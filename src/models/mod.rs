@@ -17,7 +17,7 @@ mod shape;
 #[cfg(test)]
 mod toy;
 
-pub use config::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name, keys_of_all};
+pub use config::{ALIGN, ARCHITECTURE, BY_POSES, ModelConfig, OF_THE_DATA, OF_THE_POSES, by_name, keys_of_all};
 pub use losses::{LossTerm, Terms, loss_terms};
 pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 
@@ -47,6 +47,8 @@ pub struct Architecture {
     /// Other keys that have defaults of their own with this model, because its authors train it so: each with its value in
     /// TOML in the presets, the smallest preset first.
     pub training: &'static [(&'static str, [&'static str; 4])],
+    /// Keys that came later, with the value in TOML that says what models were before.
+    pub later: &'static [(&'static str, &'static str)],
     /// Appends the whole model to a graph, for batches of a shape that [`BatchShape::check`] has found to work.
     pub build: fn(&mut Graph, &ModelConfig, &BatchShape, Mode) -> Result<Built>,
 }
@@ -78,8 +80,13 @@ pub enum Values {
         /// Why it cannot be 0, if it cannot.
         needed_for: Option<&'static str>,
     },
-    /// One of these names, each with what it means in a few words; the first where nothing is set.
-    Choice(&'static [(&'static str, &'static str)]),
+    /// One of these names, each with what it means in a few words.
+    Choice {
+        /// Those.
+        names: &'static [(&'static str, &'static str)],
+        /// The places among them of those of the presets, the smallest preset first.
+        defaults: [usize; 4],
+    },
 }
 
 /// What a model is built for.
@@ -104,6 +111,8 @@ pub enum LatentKind {
     Gaussian,
     /// Values as they are.
     Plain,
+    /// How each frame lies in its clip, as [`BuiltMotion`] has it: given, not encoded.
+    Motion,
     /// The number of a code for each cell, u32 `[.., 1]`, both encoded and decoded: a row of the codebook.
     Code {
         /// Codes of the codebook.
@@ -137,6 +146,8 @@ impl LatentSpec {
         match self.kind {
             LatentKind::Gaussian => encoded / 2,
             LatentKind::Plain => encoded,
+            // Rigid motions have six degrees of freedom.
+            LatentKind::Motion => 6 * encoded / MOTION,
             LatentKind::Code { channels, .. } => encoded * channels,
         }
     }
@@ -145,7 +156,7 @@ impl LatentSpec {
     pub fn bits(&self, encoded: usize) -> Option<f64> {
         match self.kind {
             LatentKind::Code { codes, .. } => Some(encoded as f64 * (codes as f64).log2()),
-            LatentKind::Gaussian | LatentKind::Plain => None,
+            LatentKind::Gaussian | LatentKind::Plain | LatentKind::Motion => None,
         }
     }
 }
@@ -161,6 +172,19 @@ pub struct BuiltLatent {
     pub decoded: TensorId,
 }
 
+/// Numbers of a frame's motion.
+pub const MOTION: usize = 24;
+
+/// Where a model is told how the frames of a clip lie in its canonical grid.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltMotion {
+    /// Input: `[B, T, 24]`. Two affine maps of cell indices for each frame, 3x4 row by row: from the canonical grid into the
+    /// frame's, and back.
+    pub maps: TensorId,
+    /// By how many cells the canonical grid is larger than the middle frame's at either end, along x, y and z.
+    pub margin: [usize; 3],
+}
+
 /// Losses by their names, `[1]` each.
 pub type Losses = Vec<(&'static str, TensorId)>;
 
@@ -169,7 +193,9 @@ pub type Losses = Vec<(&'static str, TensorId)>;
 pub struct Built {
     /// Input: the labels, a byte each, `u32 [N, X', Y', Z', 2]` in blocked order.
     pub label_bytes: TensorId,
-    /// The same in words, `u32 [N, X', Y', Z', 8]`.
+    /// Input: the clips' motion, if the model asks for it.
+    pub motion: Option<BuiltMotion>,
+    /// The labels in words, `u32 [N, X', Y', Z', 8]`.
     pub labels: TensorId,
     /// `[N, X', Y', Z', 8, K]` in blocked order.
     pub logits: TensorId,

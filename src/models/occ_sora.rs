@@ -73,6 +73,7 @@ pub static OCC_SORA: Architecture = Architecture {
         // 200 steps of many thousand; as small a part of shorter runs.
         ("train.warmup", ["4", "100", "200", "200"]),
     ],
+    later: &[],
     build,
 };
 
@@ -149,7 +150,7 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let (decoded, latent, losses) = g.scope("quantizer", |g| quantizer(g, widths, encoded, mode))?;
     let columns = g.scope("decoder", |g| decoder(g, widths, shape, decoded, mode))?;
     let logits = products(g, columns, table, shape)?;
-    Ok(Built { label_bytes, labels, logits, losses, latents: vec![latent] })
+    Ok(Built { label_bytes, motion: None, labels, logits, losses, latents: vec![latent] })
 }
 
 /// `[B, T, X, Y, Z E]`, of T frames up to a multiple of 8 of which the last repeats: the rows of `table [K, E]` that `labels` name. A

@@ -1,8 +1,10 @@
 //! SEP-4D (`docs/model.md`; equation numbers of the paper).
 
+mod align;
 mod encoders;
 mod fusion;
 
+use align::{ALIGNMENTS, Frames};
 use encoders::ENCODERS;
 use fusion::FUSIONS;
 
@@ -10,9 +12,10 @@ use super::modules::{
     Kernel, LinearOptions, PLANES, Sampler, conv_layer, default_init, distribution_layer, linear_layer,
     positional_code, residual_block,
 };
-use super::{Architecture, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};
+use super::{ALIGN, Architecture, BY_POSES, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};
 use crate::graph::{Add, Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
+use crate::layers::concat::slice;
 use crate::layers::instance_norm::instance_norm;
 use crate::layers::label_table::label_table;
 use crate::layers::linear::{linear, residual_linear};
@@ -27,6 +30,11 @@ pub static SEP4D: Architecture = Architecture {
     keys: &[
         keys::LATENT_CHANNELS,
         Key {
+            key: "model.features",
+            doc: "F, channels of a frame's features, from which the latent is made; 0 for as many as the latent planes have.",
+            values: Values::Width { defaults: [0; 4], needed_for: None },
+        },
+        Key {
             key: "model.plane_features",
             doc: "D, channels of a plane's features.",
             values: Values::Width {
@@ -39,9 +47,23 @@ pub static SEP4D: Architecture = Architecture {
         Key {
             key: "model.fusion",
             doc: "How the latent planes become one 4D latent.",
-            values: Values::Choice(FUSIONS),
+            values: Values::Choice { names: FUSIONS, defaults: [0; 4] },
         },
-        Key { key: "model.encoder", doc: "What the latent is.", values: Values::Choice(ENCODERS) },
+        Key {
+            key: "model.encoder",
+            doc: "What the latent is.",
+            values: Values::Choice { names: ENCODERS, defaults: [0; 4] },
+        },
+        Key {
+            key: ALIGN,
+            doc: "Which motion of the sensor brings a clip's frames together before what they share is pooled; that of poses, where known, with auto.",
+            values: Values::Choice { names: ALIGNMENTS, defaults: [0; 4] },
+        },
+        Key {
+            key: "model.margin",
+            doc: "Cells by which the grid in which aligned frames meet is larger than theirs, at either end of x and y.",
+            values: Values::Width { defaults: [0; 4], needed_for: None },
+        },
         Key {
             key: "model.volume_channels",
             doc: "c, latent channels of the encoders conv3d_se and bev; 0 for as many as give the latent planes' floats.",
@@ -50,6 +72,7 @@ pub static SEP4D: Architecture = Architecture {
     ],
     losses: &[keys::KL],
     training: &[],
+    later: &[("model.features", "0"), (ALIGN, "\"none\"")],
     build,
 };
 
@@ -59,6 +82,8 @@ struct Widths {
     classes: usize,
     /// C: channels of the latent planes.
     latent_channels: usize,
+    /// F: channels of a frame's features.
+    features: usize,
     /// D: features of the planes after their blocks.
     plane_features: usize,
     /// hid: width of the decoder at half resolution.
@@ -67,19 +92,30 @@ struct Widths {
     head: usize,
     /// How planes are fused.
     fusion: &'static str,
+    /// Whether the frames of a clip are aligned.
+    aligned: bool,
+    /// By how many cells the grid in which they are is larger at either end of x and y.
+    margin: usize,
     /// c: channels of a latent that is no plane, or 0.
     volume_channels: usize,
 }
 
 impl Widths {
     fn of(config: &ModelConfig) -> Widths {
+        let latent_channels = config.get("model.latent_channels");
         Widths {
             classes: config.classes,
-            latent_channels: config.get("model.latent_channels"),
+            latent_channels,
+            features: match config.get("model.features") {
+                0 => latent_channels,
+                given => given,
+            },
             plane_features: config.get("model.plane_features"),
             hidden: config.get("model.hidden"),
             head: config.get("model.head"),
             fusion: config.choice("model.fusion"),
+            aligned: config.choice(ALIGN) == BY_POSES,
+            margin: config.get("model.margin"),
             volume_channels: config.get("model.volume_channels"),
         }
     }
@@ -125,26 +161,29 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let [x, y, z] = shape.cells();
     let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
     let labels = unpack_bytes(g, label_bytes)?;
-    let (z, sampler) = match config.choice("model.encoder") {
+    let encoder = config.choice("model.encoder");
+    let frames = Frames::of(g, widths.aligned && encoder == "planes", shape, widths.margin);
+    let (z, sampler) = match encoder {
         "conv3d_se" => encoders::conv3d_se(g, widths, shape, labels, mode)?,
         "bev" => encoders::bev(g, widths, shape, labels, mode)?,
-        _ => planes(g, widths, shape, labels, mode)?,
+        _ => planes(g, widths, &frames, labels, mode)?,
     };
     let logits = g.scope("decoder", |g| decoder(g, widths, z))?;
-    let (latents, losses) = sampler.finish(g)?;
-    Ok(Built { label_bytes, labels, logits, losses, latents })
+    let (mut latents, losses) = sampler.finish(g)?;
+    latents.extend(frames.latent());
+    Ok(Built { label_bytes, motion: frames.motion, labels, logits, losses, latents })
 }
 
 /// The latent planes, and `z [N, X', Y', Z', D]` that is fused from samples of them.
 fn planes(
     g: &mut Graph,
     widths: &Widths,
-    shape: &BatchShape,
+    frames: &Frames,
     labels: TensorId,
     mode: Mode,
 ) -> Result<(TensorId, Sampler)> {
     let features = extractor(g, widths, labels)?;
-    let planes = g.scope("planes", |g| factorise(g, widths, shape, features))?;
+    let planes = g.scope("planes", |g| factorise(g, widths, frames, features))?;
     let distributions = g.scope("distributions", |g| {
         planes.try_map(|_, name, plane| g.scope(name, |g| distribution(g, widths, plane)))
     })?;
@@ -153,9 +192,9 @@ fn planes(
     let latents = distributions.try_map(|_, name, distribution| sampler.decoded(g, name, name, distribution))?;
     let blocks =
         g.scope("blocks", |g| latents.try_map(|_, name, plane| g.scope(name, |g| plane_block(g, widths, plane))))?;
-    let [x, y, z] = shape.cells();
-    let fused = g.scope("fusion", |g| fusion::fuse(g, widths.fusion, &blocks, shape))?;
-    Ok((g.reshape(fused, &[shape.total_frames(), x, y, z, widths.plane_features])?, sampler))
+    let [x, y, z] = frames.shape.cells();
+    let fused = g.scope("fusion", |g| fusion::fuse(g, widths.fusion, &blocks, frames))?;
+    Ok((g.reshape(fused, &[frames.shape.total_frames(), x, y, z, widths.plane_features])?, sampler))
 }
 
 /// Width of the extractor before its output layer, fixed by the design.
@@ -163,12 +202,12 @@ const EXTRACTOR_WIDTH: usize = 32;
 /// Size of a class embedding, fixed by the design.
 const EMBEDDING: usize = 4;
 
-/// f_theta: `[N, X', Y', Z', C]` from labels.
+/// f_theta: `[N, X', Y', Z', F]` from labels.
 fn extractor(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId> {
     g.scope("extractor", |g| {
         let x = embedded(g, widths, labels)?;
         let x = residual_block(g, x, "res", Kernel::Three, false, true)?;
-        linear_layer(g, x, "out", widths.latent_channels, LinearOptions::default())
+        linear_layer(g, x, "out", widths.features, LinearOptions::default())
     })
 }
 
@@ -189,44 +228,86 @@ fn embedded(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId
     instance_norm(g, x, None, false, false)
 }
 
-/// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', C]` onto six planes of C channels.
-fn factorise(g: &mut Graph, widths: &Widths, shape: &BatchShape, features: TensorId) -> Result<Planes> {
-    let c = widths.latent_channels;
-    let [x, y, z] = shape.cells();
-    let t = shape.frames;
-    let volume = g.reshape(features, &[shape.batch, t, x, y, z, c])?;
-    let pooled = pool(g, c, volume, "volume", &[("t", &[t]), ("yz", &[y, z]), ("xz", &[x, z]), ("xy", &[x, y])])?;
-    let flat = pool(g, c, pooled[0], "static", &[("z", &[z]), ("y", &[y]), ("x", &[x])])?;
+/// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', F]` onto six planes of F channels. What the frames share is
+/// pooled where they meet, what each has of its own where it is.
+fn factorise(g: &mut Graph, widths: &Widths, frames: &Frames, features: TensorId) -> Result<Planes> {
+    let f = widths.features;
+    let (t, [x, y, z]) = (frames.shape.frames, frames.shape.cells());
+    let volume = g.reshape(features, &[frames.shape.batch, t, x, y, z, f])?;
+    let (time, [yz, xz, xy]) = ([t], [[y, z], [x, z], [x, y]]);
+    let shared: (&str, &[usize]) = ("t", &time);
+    let own: [(&str, &[usize]); 3] = [("yz", &yz), ("xz", &xz), ("xy", &xy)];
+    let parts = match frames.meet(g, volume)? {
+        Some(aligned) => vec![(aligned, vec![shared]), (volume, own.to_vec())],
+        None => vec![(volume, [&[shared], &own[..]].concat())],
+    };
+    let pooled = pool(g, f, "volume", frames, &parts)?;
+    let [x, y, z] = frames.canonical();
+    let flat = pool(g, f, "static", frames, &[(pooled[0], vec![("z", &[z]), ("y", &[y]), ("x", &[x])])])?;
     Ok(Planes { xy: flat[0], xz: flat[1], yz: flat[2], tx: pooled[1], ty: pooled[2], tz: pooled[3] })
 }
 
-/// One attention pooling per `(axes, extents)`, with values, scores and positional biases of its own.
-fn pool(g: &mut Graph, c: usize, from: TensorId, name: &str, pools: &[(&str, &[usize])]) -> Result<Vec<TensorId>> {
-    let width = pools.len() * c;
-    let zero = || Some(Init::Constant(0.0));
-    let (values, scores) = g.scope(name, |g| {
-        let values = linear_layer(g, from, "values", width, LinearOptions::default())?;
-        let flat = LinearOptions { weight: zero(), bias: zero(), ..Default::default() };
-        Ok((values, linear_layer(g, from, "scores", width, flat)?))
-    })?;
-    let mut biases = Vec::new();
-    for (axes, extents) in pools {
-        let bias = g.scope(&format!("bias.{axes}"), |g| {
-            let code = g.constant("code", &[extents.iter().product(), 9 * extents.len()], positional_code(extents))?;
-            let hidden = LinearOptions { activation: true, ..Default::default() };
-            let hidden = linear_layer(g, code, "hidden", 2 * c, hidden)?;
-            linear_layer(g, hidden, "out", c, LinearOptions::default())
-        })?;
-        biases.push((['t', 'x', 'y', 'z'].map(|axis| axes.contains(axis)), bias));
+/// Attention poolings of tensors over axes with their extents, with values, scores and positional biases of their own, which are
+/// computed by one linear layer each. What pools over time alone does so where the frames meet.
+fn pool(
+    g: &mut Graph,
+    f: usize,
+    name: &str,
+    frames: &Frames,
+    parts: &[(TensorId, Vec<(&str, &[usize])>)],
+) -> Result<Vec<TensorId>> {
+    let width = f * parts.iter().map(|(_, pools)| pools.len()).sum::<usize>();
+    let layer = |g: &mut Graph, name: &str, init: Init| {
+        g.scope(name, |g| Ok([g.parameter("weight", &[width, f], init.clone())?, g.parameter("bias", &[width], init)?]))
+    };
+    let (values, scores) =
+        g.scope(name, |g| Ok((layer(g, "values", default_init(f))?, layer(g, "scores", Init::Constant(0.0))?)))?;
+    let mut results = Vec::new();
+    let mut begun = 0;
+    for (from, pools) in parts {
+        let rows = f * pools.len();
+        let part = |g: &mut Graph, [weight, bias]: [TensorId; 2]| {
+            let (weight, bias) = (some_rows(g, weight, begun, rows)?, some_rows(g, bias, begun, rows)?);
+            linear(g, *from, weight, Some(bias), false)
+        };
+        let (values, mut scores) = (part(g, values)?, part(g, scores)?);
+        if let [("t", _)] = pools[..] {
+            scores = frames.only_seen(g, scores)?;
+        }
+        begun += rows;
+        let mut biases = Vec::new();
+        for (axes, extents) in pools {
+            let bias = g.scope(&format!("bias.{axes}"), |g| {
+                let code =
+                    g.constant("code", &[extents.iter().product(), 9 * extents.len()], positional_code(extents))?;
+                let hidden = LinearOptions { activation: true, ..Default::default() };
+                let hidden = linear_layer(g, code, "hidden", 2 * f, hidden)?;
+                linear_layer(g, hidden, "out", f, LinearOptions::default())
+            })?;
+            biases.push((['t', 'x', 'y', 'z'].map(|axis| axes.contains(axis)), bias));
+        }
+        results.extend(axis_pool(g, values, scores, &biases)?);
     }
-    axis_pool(g, values, scores, &biases)
+    Ok(results)
+}
+
+/// Rows `first..first + rows` of a matrix, or elements of a vector.
+fn some_rows(g: &mut Graph, from: TensorId, first: usize, rows: usize) -> Result<TensorId> {
+    let shape = g.shape(from).to_vec();
+    if shape[0] == rows {
+        return Ok(from);
+    }
+    let row: usize = shape[1..].iter().product();
+    let flat = g.reshape(from, &[1, shape[0] * row])?;
+    let some = slice(g, flat, first * row, rows * row)?;
+    g.reshape(some, &[&[rows], &shape[1..]].concat())
 }
 
 /// E_k (Eq. 7): `(mu, logvar)` of one plane, `[.., 2C]`. The log-variances start near -4.
 fn distribution(g: &mut Graph, widths: &Widths, plane: TensorId) -> Result<TensorId> {
-    let c = widths.latent_channels;
-    let hidden = linear_layer(g, plane, "hidden", c, LinearOptions { activation: true, ..Default::default() })?;
-    distribution_layer(g, hidden, "out", c)
+    let activated = LinearOptions { activation: true, ..Default::default() };
+    let hidden = linear_layer(g, plane, "hidden", widths.features, activated)?;
+    distribution_layer(g, hidden, "out", widths.latent_channels)
 }
 
 /// `1x1(C->D) + conv3x3(D->D)(lrelu(IN(conv3x3(C->D))))`; the second convolution starts at zero.

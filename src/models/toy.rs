@@ -22,6 +22,7 @@ pub static TOY: Architecture = Architecture {
     }],
     losses: &[],
     training: &[("train.lovasz", ["0.5", "1.0", "1.0", "1.0"]), ("train.class_weights", ["\"none\""; 4])],
+    later: &[],
     build,
 };
 
@@ -46,5 +47,5 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let logits = g.reshape(logits, &[shape.total_frames(), x, y, z, 8, config.classes])?;
     let latent = LatentSpec { name: "volume", axes: "txyz", kind: LatentKind::Plain };
     let latents = vec![BuiltLatent { latent, encoded, decoded }];
-    Ok(Built { label_bytes, labels, logits, losses: Vec::new(), latents })
+    Ok(Built { label_bytes, motion: None, labels, logits, losses: Vec::new(), latents })
 }

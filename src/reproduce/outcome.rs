@@ -53,6 +53,9 @@ pub struct Outcome {
     pub data: ScoredOn,
     /// Names of the classes, free space first.
     pub classes: Vec<String>,
+    /// Those of them that move.
+    #[serde(default)]
+    pub movers: Vec<usize>,
     /// Scores on the test split.
     pub evaluation: Evaluation,
 }
@@ -142,6 +145,7 @@ impl Outcome {
             compression_ratio: voxels as f64 / latent_floats as f64,
             data: ScoredOn::of(&dataset),
             classes: dataset.classes().names.clone(),
+            movers: Vec::new(),
             evaluation: tally.evaluation(),
         };
         let text = serde_json::to_string_pretty(&outcome).map_err(|why| Error::Data(why.to_string()))?;

@@ -21,7 +21,9 @@ pub struct Variant {
     settings: &'static [&'static str],
 }
 
-pub(super) static SEP4D: Variant = Variant { name: "sep4d", title: "SEP-4D (our reading)", settings: &[] };
+/// The paper's own knows no alignment: that is ours.
+pub(super) static SEP4D: Variant =
+    Variant { name: "sep4d", title: "SEP-4D (our reading)", settings: &["model.align=none"] };
 pub(super) static DYNAMIC_CITY: Variant =
     Variant { name: "dynamic_city", title: "DynamicCity", settings: &["model.architecture=dynamic_city"] };
 pub(super) static OCC_SORA: Variant =
@@ -32,20 +34,47 @@ pub(super) static SYSTEMS: [&Variant; 3] = [&OCC_SORA, &DYNAMIC_CITY, &SEP4D];
 
 /// The fusions of Table 3 beside the paper's own.
 pub(super) static FUSIONS: [Variant; 5] = [
-    Variant { name: "sep4d-concat", title: "Concatenation", settings: &["model.fusion=concat"] },
-    Variant { name: "sep4d-conv1d", title: "Convolution", settings: &["model.fusion=conv1d"] },
-    Variant { name: "sep4d-mlp", title: "MLP", settings: &["model.fusion=mlp"] },
-    Variant { name: "sep4d-averaging", title: "Averaging", settings: &["model.fusion=averaging"] },
-    Variant { name: "sep4d-dynamic", title: "Dynamic weighting", settings: &["model.fusion=dynamic"] },
+    Variant { name: "sep4d-concat", title: "Concatenation", settings: &["model.align=none", "model.fusion=concat"] },
+    Variant { name: "sep4d-conv1d", title: "Convolution", settings: &["model.align=none", "model.fusion=conv1d"] },
+    Variant { name: "sep4d-mlp", title: "MLP", settings: &["model.align=none", "model.fusion=mlp"] },
+    Variant { name: "sep4d-averaging", title: "Averaging", settings: &["model.align=none", "model.fusion=averaging"] },
+    Variant {
+        name: "sep4d-dynamic",
+        title: "Dynamic weighting",
+        settings: &["model.align=none", "model.fusion=dynamic"],
+    },
 ];
 
 /// The encoders of Table 4 beside the paper's own, and a control that it has not.
 pub(super) static ENCODERS: [Variant; 2] = [
-    Variant { name: "sep4d-conv3d_se", title: "3D convolutions and SE", settings: &["model.encoder=conv3d_se"] },
-    Variant { name: "sep4d-bev", title: "Map from above a frame (control)", settings: &["model.encoder=bev"] },
+    Variant {
+        name: "sep4d-conv3d_se",
+        title: "3D convolutions and SE",
+        settings: &["model.align=none", "model.encoder=conv3d_se"],
+    },
+    Variant {
+        name: "sep4d-bev",
+        title: "Map from above a frame (control)",
+        settings: &["model.align=none", "model.encoder=bev"],
+    },
 ];
 
-/// A table or a figure of the paper.
+/// Features as narrow as the latent, as the paper can be read too.
+pub(super) static NARROW: Variant = Variant {
+    name: "sep4d-narrow",
+    title: "SEP-4D, features as narrow as the latent",
+    settings: &["model.features=0", "model.align=none"],
+};
+static NARROW_ALIGNED: Variant = Variant {
+    name: "sep4d-narrow-aligned",
+    title: "SEP-4D, narrow, frames aligned by pose",
+    settings: &["model.features=0", "model.align=pose"],
+};
+/// What the ablation is about.
+pub(super) static ALIGNED: Variant =
+    Variant { name: "sep4d-aligned", title: "SEP-4D, frames aligned by pose", settings: &["model.align=pose"] };
+
+/// A table or a figure of the paper, or what we add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Study {
     /// The three systems at five lengths.
@@ -62,11 +91,13 @@ pub enum Study {
     Figure4,
     /// Accuracy and time.
     Figure5,
+    /// What width and alignment are worth beside frames coded one by one.
+    Ablation,
 }
 
 impl Study {
-    /// All of them, in the paper's order.
-    pub const ALL: [Study; 7] =
+    /// Those of the paper, in its order.
+    pub const OF_THE_PAPER: [Study; 7] =
         [Study::Table1, Study::Table2, Study::Table3, Study::Table4, Study::Figure3, Study::Figure4, Study::Figure5];
 
     /// On the command line.
@@ -79,6 +110,7 @@ impl Study {
             Study::Figure3 => "figure3",
             Study::Figure4 => "figure4",
             Study::Figure5 => "figure5",
+            Study::Ablation => "ablation",
         }
     }
 
@@ -99,6 +131,10 @@ impl Study {
             Study::Figure3 => (SYSTEMS.to_vec(), among(&[COMPARED_AT])),
             Study::Figure4 => (vec![&DYNAMIC_CITY, &SEP4D], among(&[4, 8])),
             Study::Figure5 => (vec![&DYNAMIC_CITY, &SEP4D], frames.to_vec()),
+            Study::Ablation => {
+                let [conv3d_se, bev] = &ENCODERS;
+                (vec![&NARROW, &NARROW_ALIGNED, &SEP4D, conv3d_se, bev, &ALIGNED], among(&[4, 8, 16]))
+            }
         }
     }
 }
@@ -249,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_studies_share_is_trained_once() {
-        let all = runs(&Study::ALL, Scale::Small, None);
+        let all = runs(&Study::OF_THE_PAPER, Scale::Small, None);
         // 15 systems, 5 fusions and 2 encoders; three seeds up to 16 frames.
         assert_eq!(all.len(), 9 * 3 + 6 + 5 * 3 + 2 * 3);
         let mut names: Vec<String> = all.iter().map(Run::name).collect();
@@ -264,7 +300,9 @@ mod tests {
     #[test]
     fn runs_differ_in_what_they_compare_and_in_nothing_else() {
         let config = |run: &Run| run.config(Scale::Small, Path::new("data"), &["train.steps=7".into()]).unwrap();
-        for run in runs(&Study::ALL, Scale::Small, Some(1)).iter().filter(|run| run.variant.name.starts_with("sep4d")) {
+        for run in
+            runs(&Study::OF_THE_PAPER, Scale::Small, Some(1)).iter().filter(|run| run.variant.name.starts_with("sep4d"))
+        {
             let ours = Run { variant: &SEP4D, ..run.clone() };
             let (config, usual) = (config(run), config(&ours));
             assert_eq!((&config.data, &config.train), (&usual.data, &usual.train));

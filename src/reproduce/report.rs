@@ -1,5 +1,7 @@
 //! What the runs came to, beside what was published.
 
+mod ablation;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -233,9 +235,9 @@ impl<'a> Findings<'a> {
     }
 
     /// What each system has reached when the fastest of them is done.
-    fn equal_time(&self) -> Table {
-        let (variants, lengths) = Study::Table1.compares(&Scale::FRAMES);
-        let mut table = Table::new("equal-time", "At equal time: mIoU on the validation split, %", &["T", "seconds"]);
+    fn equal_time(&self, study: Study, name: &str) -> Table {
+        let (variants, lengths) = study.compares(&Scale::FRAMES);
+        let mut table = Table::new(name, "At equal time: mIoU on the validation split, %", &["T", "seconds"]);
         table.columns.extend(variants.iter().map(|variant| variant.title.to_owned()));
         for frames in lengths {
             // Each system takes as long as the slowest of its seeds.
@@ -262,11 +264,12 @@ impl<'a> Findings<'a> {
 
     fn tables(&self, studies: &[Study]) -> Vec<Table> {
         let of_study = |study: &Study| match study {
-            Study::Table1 => vec![self.table_1(), self.equal_time()],
+            Study::Table1 => vec![self.table_1(), self.equal_time(Study::Table1, "equal-time")],
             Study::Table2 => self.table_2(),
             Study::Table3 => vec![self.variants(Study::Table3, "Table 3: fusions, T = 16")],
             Study::Table4 => vec![self.variants(Study::Table4, "Table 4: encoders, T = 16")],
             Study::Figure5 => vec![self.times()],
+            Study::Ablation => self.ablation(),
             Study::Figure3 | Study::Figure4 => Vec::new(),
         };
         studies.iter().flat_map(of_study).collect()

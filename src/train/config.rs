@@ -12,7 +12,7 @@ use super::session::{LossWeights, Precision, StepConfig};
 use crate::data::{ClassSet, ClassWeights, DatasetOptions, Split, Unobserved};
 use crate::gpu::DeviceChoice;
 use crate::layers::segmentation_loss::MAX_CLASSES;
-use crate::models::{ARCHITECTURE, ARCHITECTURES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
+use crate::models::{ALIGN, ARCHITECTURE, ARCHITECTURES, BY_POSES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
 use crate::{Error, Result};
 
 mod resolve;
@@ -357,11 +357,12 @@ impl RunConfig {
         Ok(())
     }
 
-    /// Takes `model.classes` from the data, if it was not given.
+    /// Takes from the data what was not given: `model.classes`, and whether poses are there to align frames by.
     ///
     /// # Errors
-    /// [`Error::Usage`] if another number was given, or the data have more classes than can be trained on.
-    pub fn settle(&mut self, data: &ClassSet) -> Result<()> {
+    /// [`Error::Usage`] if another number was given, the data have more classes than can be trained on, or poses are needed that they
+    /// lack.
+    pub fn settle(&mut self, data: &ClassSet, has_poses: bool) -> Result<()> {
         let classes = data.len();
         if classes > MAX_CLASSES {
             return Err(Error::Usage(format!(
@@ -376,6 +377,12 @@ impl RunConfig {
             )));
         }
         self.model.classes = classes;
+        self.model = self.model.clone().for_data(has_poses)?;
+        if self.model.choice(ALIGN) == BY_POSES && !has_poses {
+            return Err(Error::Usage(format!(
+                "{ALIGN} is {BY_POSES}, but not every sequence of the data has poses; add them, or set {ALIGN} to none"
+            )));
+        }
         Ok(())
     }
 

@@ -213,7 +213,7 @@ impl Inference {
         self.check(batch, self.shape.batch)?;
         let (executor, ids) = self.parts.evaluation.built(&self.context, &self.memory)?;
         executor.write(ids.class_weights, &self.parts.class_weights)?;
-        executor.write(ids.labels, &batch.labels)?;
+        ids.inputs.write(executor, batch)?;
         executor.write(ids.observed, &batch.observed)?;
         executor.run()?;
         let confusion = executor.read::<u32>(ids.confusion)?.into_iter().map(u64::from).collect();
@@ -229,7 +229,7 @@ impl Inference {
     pub fn encode(&mut self, clip: &Batch) -> Result<Vec<Latent>> {
         self.check(clip, 1)?;
         let (executor, ids) = self.parts.encoder.built(&self.context, &self.memory)?;
-        executor.write(ids.labels, &clip.labels)?;
+        ids.inputs.write(executor, clip)?;
         executor.run()?;
         let read = |latent: &BuiltLatent| {
             let (spec, mut shape) = (latent.latent, executor.graph().shape(latent.encoded).to_vec());
@@ -237,7 +237,9 @@ impl Inference {
                 LatentKind::Code { .. } => {
                     executor.read::<u32>(latent.encoded)?.into_iter().map(|code| code as f32).collect()
                 }
-                LatentKind::Gaussian | LatentKind::Plain => executor.read::<f32>(latent.encoded)?,
+                LatentKind::Gaussian | LatentKind::Plain | LatentKind::Motion => {
+                    executor.read::<f32>(latent.encoded)?
+                }
             };
             let (mut mu, mut logvar) = (values, Vec::new());
             if let (LatentKind::Gaussian, Some(width)) = (spec.kind, shape.last_mut()) {
@@ -277,7 +279,9 @@ impl Inference {
                     let codes: Vec<u32> = values.as_ref().iter().map(|&code| code as u32).collect();
                     executor.write(latent.decoded, &codes)?;
                 }
-                LatentKind::Gaussian | LatentKind::Plain => executor.write(latent.decoded, values.as_ref())?,
+                LatentKind::Gaussian | LatentKind::Plain | LatentKind::Motion => {
+                    executor.write(latent.decoded, values.as_ref())?
+                }
             }
         }
         executor.run()?;

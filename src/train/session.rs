@@ -312,7 +312,7 @@ impl Session {
     pub fn add_gradient(&mut self, number: usize, batch: &Batch) -> Result<()> {
         self.inference.check(batch, self.inference.shape().batch)?;
         let (executor, ids) = &self.gradients;
-        executor.write(ids.labels, &batch.labels)?;
+        ids.inputs.write(executor, batch)?;
         // Not every model samples.
         if executor.uses(ids.rng) {
             let draw = self.steps().wrapping_mul(self.step.accumulate as u32).wrapping_add(number as u32);

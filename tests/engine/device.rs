@@ -108,7 +108,7 @@ fn planned_memory_is_what_the_adapter_gives_out() {
     let config = RunConfig::preset(Preset::Demo, None);
     let shape = BatchShape { batch: 1, frames: config.data.frames, size: [32, 32, 8] };
     let grid = synth::grid(shape.size, [0.4, 0.4, 0.375]).unwrap();
-    let batch = Batch::from_clips(&[synth::clip(&grid, 0, shape.frames)], shape.size).unwrap();
+    let batch = Batch::from_clips(&[synth::clip(&grid, 0, shape.frames)], &grid).unwrap();
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let weights = vec![1.0; config.model.classes];
     let mut session = Session::new(&context, &config.model, &shape, &config.step(), &weights, 0).unwrap();

@@ -16,7 +16,7 @@ use crate::fixture::Fixture;
 fn one_clip_is_learnt_by_heart() {
     let shape = BatchShape { batch: 1, frames: 8, size: [8, 8, 4] };
     let grid = synth::grid(shape.size, [3.2, 3.2, 0.75]).unwrap();
-    let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], shape.size).unwrap();
+    let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], &grid).unwrap();
     let config = ModelConfig::of(&DYNAMIC_CITY, 1).with(&[("model.dropout", 0)]).unwrap();
     let weights = LossWeights { cross_entropy: 1.0, lovasz: 1.0, terms: Terms::of([("kl", 0.0015)]) };
     let step = StepConfig { weights, ..StepConfig::default() };

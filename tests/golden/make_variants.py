@@ -6,6 +6,7 @@ C=3, D=4, hid=6, hr=4, K=11; B=2, T=3, X Y Z = 12 8 4. The keys:
 - `labels` (u8), `class_weights`
 - `param.extractor.<name>`: the extractor's weights, the same in all variants; `bev` has but some of them
 - `<variant>.param.<name>`: all other weights
+- `aligned.motion`: how the frames lie, `[B, T, 24]` (`variants_torch.py`)
 - `<variant>.eval.logits`: evaluation mode, of the batch's first clip alone, `[1, T, X, Y, Z, K]`
 - `<variant>.loss.{ce,lovasz,kl,total}`: training mode, seed 7, step 0
 - `<variant>.grad.<name>`: gradient of the total loss, but those of the extractor's two large convolutions
@@ -15,9 +16,11 @@ The metadata's `no_effect` lists, as `<variant>.<name>`, the parameters whose gr
 """
 
 import json
+import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,27 +46,55 @@ CONFIG = Config(classes=11, latent=3, features=4, hidden=6, head=4)
 GRID = (12, 8, 4)
 VARIANTS = {fusion: {"fusion": fusion} for fusion in ("concat", "conv1d", "mlp", "averaging", "dynamic")}
 VARIANTS |= {encoder: {"encoder": encoder} for encoder in ("conv3d_se", "bev")}
+WIDE = replace(CONFIG, frame_features=5)
+VARIANTS |= {"wide": {"config": WIDE}, "wide_conv3d_se": {"config": WIDE, "encoder": "conv3d_se"}}
+MARGIN = 1
+# Yaw and pitch in radians and the shift in cells that take the first and the last frame of each clip into the middle one.
+MOTIONS = (((0.3, 0.05, 0.8, -0.3, 0.1), (-0.2, 0.0, -1.3, 0.4, 0.0)), ((2.8, -0.1, 4.2, 3.1, 0.3), (0.0, 0.0, 0.5, 0.0, 0.0)))
 DATA_SEED = 76  # of the labels and of the extractor's weights
 # Seeds of the other weights: with them no error of the Lovasz loss lies within 1e-4 bins of a bin's edge at step 0, and
 # ten steps of Adam meet no kink of a leaky ReLU so closely that f32 takes the other side and drifts away.
 SEEDS = {"concat": 137, "conv1d": 326, "mlp": 115, "averaging": 292, "dynamic": 71, "conv3d_se": 152, "bev": 1111}
+SEEDS |= {"wide": 110, "wide_conv3d_se": 263, "aligned": 196}
 EDGE = 1e-4
 LEFT_OUT = ("extractor.res.conv1.weight", "extractor.res.conv2.weight")
 # What else has no effect, as `<variant>.<name>`: more biases before an instance norm (the extractor's last is followed
 # by `down` alone, which pads nothing).
 NO_EFFECT_HERE = re.compile(
     rf"\w+\.({NO_EFFECT.pattern})"
-    r"|conv3d_se\.(extractor\.out\.bias|volume\.(down|res\.conv[12])\.bias)"
+    r"|(wide_)?conv3d_se\.(extractor\.out\.bias|volume\.(down|res\.conv[12])\.bias)"
     r"|bev\.bev\.(down|res\d\.conv[12])\.bias"
 )
+
+
+def motion() -> Tensor:
+    """How the frames of both clips lie, `[B, T, 24]`: the canonical grid has `MARGIN` more cells at either end of x and y."""
+    clips = []
+    for before, after in MOTIONS:
+        frames = []
+        for yaw, pitch, *shift in (before, (0.0,) * 5, after):
+            (cy, sy), (cp, sp) = ((math.cos(a), math.sin(a)) for a in (yaw, pitch))
+            turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+            back = np.eye(4)
+            back[:3, :3], back[:3, 3] = turn, shift
+            back[:2, 3] += MARGIN
+            frames.append(np.concatenate([np.linalg.inv(back)[:3].ravel(), back[:3].ravel()]))
+        clips.append(frames)
+    return torch.tensor(np.array(clips)).float()
+
+
+VARIANTS |= {"aligned": {"config": WIDE, "margin": MARGIN, "motion": motion()}}
 
 
 def variant(name: str, extractor: dict[str, Tensor]) -> Sep4dVariant:
     """A variant's perturbed initialisation with the weights of the extractor that all share, in f32."""
     torch.manual_seed(SEEDS[name])
-    model = Sep4dVariant(CONFIG, shape=(FRAMES, *GRID), **VARIANTS[name])
+    options = {"config": CONFIG, "shape": (FRAMES, *GRID)} | VARIANTS[name]
+    model = Sep4dVariant(**options)
     perturb(model)
-    model.extractor.load_state_dict({key: extractor[key] for key in model.extractor.state_dict()})
+    own = model.extractor.state_dict()
+    shared = {key: extractor[key] for key, value in own.items() if extractor[key].shape == value.shape}
+    model.extractor.load_state_dict(own | shared)
     return model
 
 
@@ -136,7 +167,13 @@ def main() -> None:
         reference = figures(model, labels, class_weights)
         no_effect += [f"{name}.{key}" for key in compare(name, reference, figures(single, labels, class_weights))]
         reference["eval.logits"] = reference["eval.logits"][:1]
-        own = {f"param.{key}": value for key, value in parameters.items() if not key.startswith("extractor.")}
+        shared = {
+            key for key in (f"extractor.{key}" for key in extractor)
+            if key in parameters and parameters[key].shape == extractor[key.removeprefix("extractor.")].shape
+        }
+        own = {f"param.{key}": value for key, value in parameters.items() if key not in shared}
+        if model.motion is not None:
+            own["motion"] = single.motion
         tensors |= {f"{name}.{key}": value for key, value in (own | reference).items()}
     metadata = {
         "command": "python tests/golden/make_variants.py",

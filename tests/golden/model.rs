@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use safetensors::tensor::Dtype;
-use sep4d::data::batch::{Batch, to_blocked};
+use sep4d::data::batch::{Batch, Motion, to_blocked};
+use sep4d::data::{Pose, pose_of_rows};
 use sep4d::gpu::{Context, DeviceChoice};
 use sep4d::graph::execute::{Executor, Memory};
 use sep4d::graph::interpret::{self, Values};
@@ -22,7 +23,7 @@ use crate::fixture::Fixture;
 const CLASSES: usize = 11;
 const SEED: u32 = 7;
 
-/// The variants of the second fixture, with what makes the model one.
+/// The variants of the second fixture that are named after a choice, with its key.
 const VARIANTS: [(&str, &str); 7] = [
     ("concat", "model.fusion"),
     ("conv1d", "model.fusion"),
@@ -31,6 +32,12 @@ const VARIANTS: [(&str, &str); 7] = [
     ("dynamic", "model.fusion"),
     ("conv3d_se", "model.encoder"),
     ("bev", "model.encoder"),
+];
+/// Those of more features than latent channels.
+const WIDE: [(&str, &str, &str); 3] = [
+    ("wide", "model.encoder", "planes"),
+    ("wide_conv3d_se", "model.encoder", "conv3d_se"),
+    ("aligned", "model.align", "pose"),
 ];
 
 /// A fixture's figures of one model.
@@ -55,10 +62,15 @@ impl Golden {
     fn all() -> impl Iterator<Item = Golden> {
         let narrow =
             [("model.latent_channels", 3), ("model.plane_features", 4), ("model.hidden", 6), ("model.head", 4)];
-        let variant = move |(name, key): (&'static str, &str)| {
-            let config = ModelConfig::of(&SEP4D, 0).with(&narrow).unwrap().with_choice(key, name).unwrap();
+        let variant = move |name: &'static str, wide: &[(&str, usize)], key: &str, choice: &str| {
+            let config = ModelConfig::of(&SEP4D, 0).with(&narrow).unwrap().with(wide).unwrap();
+            let config = config.with_choice(key, choice).unwrap();
             Golden::read("variants", name, config, BatchShape { batch: 2, frames: 3, size: [12, 8, 4] }, 0.005)
         };
+        let named = VARIANTS.into_iter().map(move |(name, key)| variant(name, &[], key, name));
+        let wide = WIDE
+            .into_iter()
+            .map(move |(name, key, choice)| variant(name, &[("model.features", 5), ("model.margin", 1)], key, choice));
         let city = |(name, widths, shape): (&str, [usize; 7], BatchShape)| {
             let keys = ["latent_channels", "query_channels", "hidden", "head", "mlp", "depth", "heads"];
             let keys = keys.map(|key| format!("model.{key}"));
@@ -71,7 +83,7 @@ impl Golden {
             ("dynamic_city_1", [4, 6, 6, 4, 8, 2, 2], BatchShape { batch: 2, frames: 4, size: [10, 6, 4] }),
             ("dynamic_city_2", [6, 5, 7, 3, 5, 1, 3], BatchShape { batch: 1, frames: 6, size: [4, 10, 6] }),
         ];
-        std::iter::once(Golden::load()).chain(VARIANTS.into_iter().map(variant)).chain(cities.into_iter().map(city))
+        std::iter::once(Golden::load()).chain(named).chain(wide).chain(cities.into_iter().map(city))
     }
 
     fn read(fixture: &str, name: &str, config: ModelConfig, shape: BatchShape, kl: f32) -> Golden {
@@ -110,6 +122,11 @@ impl Golden {
     fn label_words(&self) -> Vec<f64> {
         let word = |bytes: &[u8]| f64::from(u32::from_le_bytes(bytes.try_into().unwrap()));
         self.labels().chunks(4).map(word).collect()
+    }
+
+    /// What it is given, beside the labels: how the frames lie, where it asks for that.
+    fn motion(&self, model: &Built) -> Option<(TensorId, Vec<f32>)> {
+        Some((model.motion?.maps, self.f32("motion")))
     }
 
     fn parameter(&self, name: &str) -> Vec<f32> {
@@ -230,12 +247,19 @@ fn logits_agree() {
 
         let mut values = twin_values(&graph, &golden);
         values.set(&graph, model.label_bytes, golden.label_words());
+        let motion = golden.motion(&model);
+        if let Some((maps, motion)) = &motion {
+            values.set(&graph, *maps, motion.iter().copied().map(f64::from).collect());
+        }
         interpret::run(&graph, &mut values).unwrap();
         // The variants' are those of the first clip.
         let twin = relative_error(&values.get(&graph, model.logits).unwrap()[..expected.len()], &expected);
 
         let (executor, _memory) = on_device(&graph, &golden, Family::Own);
         executor.write(model.label_bytes, &golden.labels()).unwrap();
+        if let Some((maps, motion)) = &motion {
+            executor.write(*maps, motion).unwrap();
+        }
         executor.run().unwrap();
         let logits: Vec<f64> = executor.read::<f32>(model.logits).unwrap().into_iter().map(f64::from).collect();
         let device = relative_error(&logits[..expected.len()], &expected);
@@ -245,11 +269,38 @@ fn logits_agree() {
 }
 
 #[test]
+fn frames_that_lie_still_are_as_without_alignment_to_the_bit() {
+    let golden = Golden::all().find(|golden| golden.prefix == "wide.").unwrap();
+    let logits = |config: &ModelConfig, family| {
+        let mut graph = Graph::new();
+        let model = config.build(&mut graph, &golden.shape, Mode::Look).unwrap();
+        graph.keep(model.logits);
+        let (executor, _memory) = on_device(&graph, &golden, family);
+        executor.write(model.label_bytes, &golden.labels()).unwrap();
+        if let Some(motion) = model.motion {
+            let still = Motion { from_middle: Pose::IDENTITY, to_middle: Pose::IDENTITY };
+            let frames = vec![still.maps(motion.margin); golden.shape.total_frames()];
+            executor.write(motion.maps, &frames.concat()).unwrap();
+        }
+        executor.run().unwrap();
+        executor.read::<u32>(model.logits).unwrap()
+    };
+    let apart = golden.config.clone().with(&[("model.margin", 0)]).unwrap();
+    let aligned = apart.clone().with_choice("model.align", "pose").unwrap();
+    for family in [Family::Own, Family::Other] {
+        assert_eq!(logits(&apart, family), logits(&aligned, family), "{family:?}");
+    }
+}
+
+#[test]
 fn losses_and_gradients_agree() {
     for golden in Golden::all() {
         let training = training_graph(&golden);
         let mut values = twin_values(&training.graph, &golden);
         values.set(&training.graph, training.model.label_bytes, golden.label_words());
+        if let Some((maps, motion)) = golden.motion(&training.model) {
+            values.set(&training.graph, maps, motion.into_iter().map(f64::from).collect());
+        }
         values.set(&training.graph, training.rng, [SEED, 0, 0].map(f64::from).to_vec());
         values.set(&training.graph, training.class_weights, golden.f64("class_weights"));
         interpret::run(&training.graph, &mut values).unwrap();
@@ -267,6 +318,9 @@ fn losses_and_gradients(golden: &Golden, training: &Training, values: &Values, f
     let Training { graph, model, rng, class_weights, losses } = training;
     let (executor, memory) = on_device(graph, golden, family);
     executor.write(model.label_bytes, &golden.labels()).unwrap();
+    if let Some((maps, motion)) = golden.motion(model) {
+        executor.write(maps, &motion).unwrap();
+    }
     executor.write(*rng, &[SEED, 0, 0]).unwrap();
     executor.write(*class_weights, &golden.f32("class_weights")).unwrap();
     executor.run().unwrap();
@@ -337,7 +391,15 @@ fn batch(golden: &Golden) -> Batch {
     let labels = golden.labels();
     let observed = vec![1; labels.len()];
     let BatchShape { batch, frames, size } = golden.shape;
-    Batch { labels, observed, poses: None, batch, frames, size }
+    // The fixture's maps are those of a canonical grid with a margin.
+    let shift = Pose::from_translation([1.0, 1.0, 0.0].into());
+    let pose = |rows: &[f32]| pose_of_rows(&std::array::from_fn(|i| f64::from(rows[i])));
+    let motion = |maps: &[f32]| Motion {
+        from_middle: pose(&maps[..12]) * shift,
+        to_middle: shift.inverse() * pose(&maps[12..]),
+    };
+    let motions = golden.has("motion").then(|| golden.f32("motion").chunks(24).map(motion).collect());
+    Batch { labels, observed, motions, batch, frames, size }
 }
 
 /// A session that starts from the fixture's parameters.

@@ -264,7 +264,7 @@ fn ten_losses_of_adamw_agree() {
         session.import(&TrainingState { parameters, ..fresh }).unwrap();
         let labels = golden.labels();
         let (observed, size) = (vec![1; labels.len()], shape.size);
-        let batch = Batch { labels, observed, poses: None, batch: shape.batch, frames: shape.frames, size };
+        let batch = Batch { labels, observed, motions: None, batch: shape.batch, frames: shape.frames, size };
         for (step, expected) in golden.f64("adam.losses").into_iter().enumerate() {
             session.train_step(std::slice::from_ref(&batch), 1e-3).unwrap();
             let loss = f64::from(session.report().unwrap().loss);
@@ -278,7 +278,7 @@ fn ten_losses_of_adamw_agree() {
 fn begun(preset: usize, frames: usize) -> (Batch, Session) {
     let size = [16, 16, 4];
     let grid = synth::grid(size, [1.6, 1.6, 0.75]).unwrap();
-    let batch = Batch::from_clips(&[synth::clip(&grid, 3, frames)], size).unwrap();
+    let batch = Batch::from_clips(&[synth::clip(&grid, 3, frames)], &grid).unwrap();
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let shape = BatchShape { batch: 1, frames, size };
     let session =

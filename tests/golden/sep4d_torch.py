@@ -1,7 +1,7 @@
 """SEP-4D in plain PyTorch, written from the design's description and independent of the Rust implementation.
 
 Tensors are channels-first. Letters: B batch, T frames, X Y Z voxels of the full grid, x y z cells of the grid of half
-the resolution, C latent channels, D plane features, K classes.
+the resolution, C latent channels, F features of a frame, D plane features, K classes.
 """
 
 import math
@@ -33,6 +33,12 @@ class Config:
     features: int = 32
     hidden: int = 128
     head: int = 32
+    frame_features: int = 0
+
+    @property
+    def made_of(self) -> int:
+        """F, the channels of a frame's features: those of the latent unless others were given."""
+        return self.frame_features or self.latent
 
 
 PRESETS = {
@@ -90,14 +96,14 @@ class Residual(nn.Module):
 
 
 class Extractor(nn.Module):
-    """f_theta: labels of a frame `[N, X, Y, Z]` to features `[N, C, x, y, z]`."""
+    """f_theta: labels of a frame `[N, X, Y, Z]` to features `[N, F, x, y, z]`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.classes, 4)
         self.down = nn.Conv3d(4, 32, 2, stride=2)
         self.res = Residual(nn.Conv3d(32, 32, 3, padding=1), nn.Conv3d(32, 32, 3, padding=1), activate=False)
-        self.out = Pointwise(32, config.latent)
+        self.out = Pointwise(32, config.made_of)
 
     def forward(self, labels: Tensor) -> Tensor:
         x = self.embedding(labels).movedim(-1, 1)
@@ -127,7 +133,7 @@ def attention_pool(values: Tensor, scores: Tensor, dims: list[int]) -> Tensor:
 
 
 class PlanarFactorisation(nn.Module):
-    """PF (Eq. 6): features `[B, C, T, x, y, z]` to the six planes, by separable attention pooling."""
+    """PF (Eq. 6): features `[B, F, T, x, y, z]` to the six planes, by separable attention pooling."""
 
     VOLUME_POOLS = ("t", "yz", "xz", "xy")  # -> V0, tx, ty, tz
     STATIC_POOLS = ("z", "y", "x")  # -> xy, xz, yz
@@ -168,10 +174,10 @@ class PlanarFactorisation(nn.Module):
 
 
 class Distribution(Mlp):
-    """E_k (Eqs. 7-8): a plane `[B, C, ., .]` to its mean and log variance, stacked `[B, 2C, ., .]`."""
+    """E_k (Eqs. 7-8): a plane `[B, F, ., .]` to its mean and log variance, stacked `[B, 2C, ., .]`."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 2 * channels)
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__(features, features, 2 * channels)
         with torch.no_grad():
             self.out.weight[channels:] *= 0.1
             self.out.bias[channels:] = -4
@@ -284,8 +290,8 @@ class Sep4d(nn.Module):
         super().__init__()
         self.config = config
         self.extractor = Extractor(config)
-        self.planes = PlanarFactorisation(config.latent)
-        self.distributions = nn.ModuleDict({plane: Distribution(config.latent) for plane in PLANES})
+        self.planes = PlanarFactorisation(config.made_of)
+        self.distributions = nn.ModuleDict({plane: Distribution(config.made_of, config.latent) for plane in PLANES})
         self.blocks = nn.ModuleDict({plane: PlaneBlock(config.latent, config.features) for plane in PLANES})
         self.fusion = Fusion(config.features)
         self.decoder = Decoder(config)
@@ -321,10 +327,11 @@ def load_checkpoint(path: str | Path) -> tuple[Sep4d, dict]:
         raise ValueError(f"{path}: format version {metadata['format_version']} is not known, only 1 is")
     config = Config(
         classes=tensors["extractor.embedding.weight"].shape[0],
-        latent=tensors["extractor.out.weight"].shape[0],
+        latent=tensors["blocks.xy.skip.weight"].shape[1],
         features=tensors["blocks.xy.skip.weight"].shape[0],
         hidden=tensors["decoder.in.weight"].shape[0],
         head=tensors["decoder.head.mix.weight"].shape[0],
+        frame_features=tensors["extractor.out.weight"].shape[0],
     )
     model = Sep4d(config)
     model.load_state_dict(tensors)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sep4d_torch import (
     PLANES,
+    TEMPORAL,
     Config,
     Decoder,
     Distribution,
@@ -27,6 +28,7 @@ from sep4d_torch import (
     lrelu,
 )
 
+SEEN = 16  # what a score loses at a place that its frame has not seen
 ENCODERS = ("planes", "conv3d_se", "bev")
 
 
@@ -34,6 +36,61 @@ def repeated(planes: dict[str, Tensor]) -> Tensor:
     """The six planes in the order of PLANES, each repeated along the axes that it lacks: `[B, 6, D, T, x, y, z]`."""
     spread = [planes[name][..., *(slice(None) if axis in name else None for axis in "txyz")] for name in PLANES]
     return torch.stack(torch.broadcast_tensors(*spread), 1)
+
+
+def resample(x: Tensor, maps: Tensor, extents: tuple[int, int, int]) -> Tensor:
+    """What lies at `maps [B, T, 3, 4]` of each cell of a grid: `x [B, C, S, x, y, z]`, S = T or 1, to `[B, C, T, *extents]`.
+
+    Trilinear; beyond the grid there are zeros.
+    """
+    batch, channels, steps = x.shape[:3]
+    frames = maps.shape[1]
+    cells = torch.stack(torch.meshgrid(*(torch.arange(n).to(x) for n in extents), indexing="ij"), -1)
+    places = torch.einsum("btij,uvwj->btuvwi", maps[..., :3], cells) + maps[:, :, None, None, None, :, 3]
+    size = torch.tensor(x.shape[3:]).to(x)
+    grid = (2 * places / (size - 1) - 1).flip(-1)  # from -1 to 1 between the outermost centres; z before y before x
+    volumes = x.movedim(2, 1).expand(-1, frames if steps == 1 else -1, -1, -1, -1, -1).flatten(0, 1)
+    found = F.grid_sample(volumes, grid.flatten(0, 1), padding_mode="zeros", align_corners=True)
+    return found.unflatten(0, (batch, frames)).movedim(2, 1)
+
+
+class AlignedFactorisation(PlanarFactorisation):
+    """PF whose pool over t takes the features from where the frames meet, each where it has seen something."""
+
+    def forward(self, s: Tensor, maps: Tensor, canonical: tuple[int, int, int]) -> dict[str, Tensor]:
+        aligned = resample(s, maps, canonical)
+        seen = resample(torch.ones_like(s[:, :1]), maps, canonical)
+        values, scores = self.volume(aligned)[0]
+        v0 = self.pool(values, scores - SEEN * (1 - seen), "txyz", "t")
+        tx, ty, tz = (
+            self.pool(*volume, "txyz", pooled)
+            for pooled, volume in zip(self.VOLUME_POOLS[1:], self.volume(s)[1:], strict=True)
+        )
+        xy, xz, yz = (
+            self.pool(*volume, "xyz", pooled)
+            for pooled, volume in zip(self.STATIC_POOLS, self.static(v0), strict=True)
+        )
+        return {"xy": xy, "xz": xz, "yz": yz, "tx": tx, "ty": ty, "tz": tz}
+
+
+class AlignedFusion(Fusion):
+    """g_theta whose still volume and gates each frame sees where they are to it."""
+
+    def forward(self, planes: dict[str, Tensor], maps: Tensor) -> Tensor:
+        v = (
+            torch.einsum("bcz,bcxy->bcxyz", self.attention(planes, "xy"), planes["xy"])
+            + torch.einsum("bcy,bcxz->bcxyz", self.attention(planes, "xz"), planes["xz"])
+            + torch.einsum("bcx,bcyz->bcxyz", self.attention(planes, "yz"), planes["yz"])
+        ) / math.sqrt(3)
+        cells = tuple(planes[plane].shape[3] for plane in TEMPORAL)
+        gates = resample(2 * self.psi(v).sigmoid().unsqueeze(2), maps, cells).chunk(3, 1)
+        v = resample(v.unsqueeze(2), maps, cells)
+        w = (
+            gates[0] * planes["tx"][..., None, None]
+            + gates[1] * planes["ty"][..., None, :, None]
+            + gates[2] * planes["tz"][..., None, None, :]
+        ) / math.sqrt(3)
+        return self.mlp.out(lrelu(self.mlp.static(v) + self.mlp.dynamic(w)))
 
 
 class ConcatFusion(nn.Module):
@@ -116,22 +173,22 @@ class Gaussian(Pointwise):
 class Volume(nn.Module):
     """The encoder `conv3d_se` after the extractor, and its way back: a latent `[N, c, x/2, y/2, z/2]` of each frame."""
 
-    def __init__(self, latent: int, channels: int) -> None:
+    def __init__(self, features: int, channels: int) -> None:
         super().__init__()
-        wide = 2 * latent
-        self.down = nn.Conv3d(latent, wide, 2, stride=2)
+        wide = 2 * features
+        self.down = nn.Conv3d(features, wide, 2, stride=2)
         self.res = Residual(nn.Conv3d(wide, wide, 3, padding=1), nn.Conv3d(wide, wide, 3, padding=1), activate=False)
-        self.squeeze = Mlp(wide, latent, wide)
+        self.squeeze = Mlp(wide, features, wide)
         self.distribution = Gaussian(wide, channels)
-        self.up = nn.ConvTranspose3d(channels, latent, 2, stride=2)
+        self.up = nn.ConvTranspose3d(channels, features, 2, stride=2)
 
     def encode(self, s: Tensor) -> Tensor:
-        """Features `[N, C, x, y, z]` to mean and log variance, stacked `[N, 2c, x/2, y/2, z/2]`."""
+        """Features `[N, F, x, y, z]` to mean and log variance, stacked `[N, 2c, x/2, y/2, z/2]`."""
         v = lrelu(self.res(F.instance_norm(self.down(s))))
         return self.distribution(v * self.squeeze(v.mean((2, 3, 4), keepdim=True)).sigmoid())
 
     def decode(self, sample: Tensor) -> Tensor:
-        """A sample to what the decoder takes, `[N, C, x, y, z]`."""
+        """A sample to what the decoder takes, `[N, F, x, y, z]`."""
         return self.up(sample)
 
 
@@ -195,7 +252,8 @@ class Sep4dVariant(nn.Module):
     """The model with another fusion or another encoder: labels `[B, T, X, Y, Z]` to logits `[B, T, X, Y, Z, K]`.
 
     `shape` is (T, X, Y, Z), on which the weights of `conv3d_se` (where `volume_channels` is 0) and of `bev` depend.
-    These two know no fusion.
+    These two know no fusion. With `margin` frames are aligned in a grid so many cells larger at either end of x and y, by
+    `motion [B, T, 24]`: the maps from that grid into each frame's and back, 3x4 row by row.
     """
 
     def __init__(
@@ -205,6 +263,8 @@ class Sep4dVariant(nn.Module):
         encoder: str = "planes",
         shape: tuple[int, int, int, int] | None = None,
         volume_channels: int = 0,
+        margin: int | None = None,
+        motion: Tensor | None = None,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS or encoder not in ENCODERS:
@@ -217,20 +277,24 @@ class Sep4dVariant(nn.Module):
             halved = shape[1:] if encoder == "conv3d_se" else shape[1:3]
             if any(n % 4 for n in halved) or shape[3] % 2:
                 raise ValueError(f"{encoder} cannot halve the grid {shape[1:]} twice")
-        self.config, self.encoder = config, encoder
+        self.config, self.encoder, self.margin = config, encoder, margin
+        self.register_buffer("motion", motion, persistent=False)
         decoder = config
         if encoder == "planes":
             self.extractor = Extractor(config)
-            self.planes = PlanarFactorisation(config.latent)
-            self.distributions = nn.ModuleDict({plane: Distribution(config.latent) for plane in PLANES})
+            aligned = margin is not None
+            self.planes = (AlignedFactorisation if aligned else PlanarFactorisation)(config.made_of)
+            self.distributions = nn.ModuleDict(
+                {plane: Distribution(config.made_of, config.latent) for plane in PLANES}
+            )
             self.blocks = nn.ModuleDict({plane: PlaneBlock(config.latent, config.features) for plane in PLANES})
-            self.fusion = FUSIONS[fusion](config.features)
+            self.fusion = (AlignedFusion if aligned else FUSIONS[fusion])(config.features)
         else:
             channels = volume_channels or latent_channels(config.latent, shape, encoder)
             if encoder == "conv3d_se":
                 self.extractor = Extractor(config)
-                self.volume = Volume(config.latent, channels)
-                decoder = replace(config, features=config.latent)
+                self.volume = Volume(config.made_of, channels)
+                decoder = replace(config, features=config.made_of)
             else:
                 self.extractor = Cells(config)
                 self.bev = BirdsEyeView(config, shape[3] // 2, channels)
@@ -241,29 +305,34 @@ class Sep4dVariant(nn.Module):
         batch = labels.shape[:2]
         s = self.extractor(labels.flatten(0, 1).long())
         mu, logvar, samples = [], [], []
-        for k, distribution in enumerate(self.encode(s, batch)):
+        maps = (None, None) if self.motion is None else self.motion.unflatten(-1, (2, 3, 4)).unbind(2)
+        for k, distribution in enumerate(self.encode(s, batch, maps[0])):
             m, v = distribution.chunk(2, 1)
             samples.append(m if noise is None else m + noise(k, m) * (v / 2).exp())
             mu.append(m)
             logvar.append(v)
-        logits = self.decoder(self.decode(samples))
+        logits = self.decoder(self.decode(samples, maps[1]))
         return Output(logits.movedim(1, -1).unflatten(0, batch), mu, logvar)
 
-    def encode(self, s: Tensor, batch: torch.Size) -> list[Tensor]:
+    def encode(self, s: Tensor, batch: torch.Size, maps: Tensor | None) -> list[Tensor]:
         """The extractor's features `[N, ., x, y, z]` to mean and log variance, stacked, of all that is sampled.
 
         These are the six planes, or one latent `[B, 2c, T, ...]`.
         """
         if self.encoder == "planes":
-            planes = self.planes(s.unflatten(0, batch).movedim(2, 1))
+            s = s.unflatten(0, batch).movedim(2, 1)
+            x, y, z = s.shape[3:]
+            margin = self.margin
+            planes = self.planes(s) if maps is None else self.planes(s, maps, (x + 2 * margin, y + 2 * margin, z))
             return [self.distributions[plane](planes[plane]) for plane in PLANES]
         coder = self.volume if self.encoder == "conv3d_se" else self.bev
         return [coder.encode(s).unflatten(0, batch).movedim(2, 1)]
 
-    def decode(self, samples: list[Tensor]) -> Tensor:
+    def decode(self, samples: list[Tensor], maps: Tensor | None) -> Tensor:
         """What was sampled to the decoder's input `[N, ., x, y, z]`."""
         if self.encoder == "planes":
-            z = self.fusion({plane: self.blocks[plane](s) for plane, s in zip(PLANES, samples, strict=True)})
+            planes = {plane: self.blocks[plane](s) for plane, s in zip(PLANES, samples, strict=True)}
+            z = self.fusion(planes) if maps is None else self.fusion(planes, maps)
             return z.movedim(2, 1).flatten(0, 1)
         coder = self.volume if self.encoder == "conv3d_se" else self.bev
         return coder.decode(samples[0].movedim(2, 1).flatten(0, 1))

@@ -25,7 +25,7 @@ fn running_averages_move_once_a_step_however_often_what_they_average_is_computed
 fn takes_the_same_steps(config: &RunConfig, shape: &BatchShape, budget: f64, most: f64) {
     let context = Context::open(&DeviceChoice::Best).unwrap();
     let grid = synth::grid(shape.size, [0.8, 0.8, 0.375]).unwrap();
-    let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], shape.size).unwrap();
+    let batch = Batch::from_clips(&[synth::clip(&grid, 3, shape.frames)], &grid).unwrap();
     let weights = vec![1.0; config.model.classes];
 
     let free = config.step();

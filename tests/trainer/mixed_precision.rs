@@ -25,7 +25,7 @@ fn session(context: &Arc<Context>, precision: Precision) -> Session {
 
 fn batch() -> Batch {
     let grid = synth::grid(SHAPE.size, [0.8, 0.8, 0.375]).unwrap();
-    Batch::from_clips(&[synth::clip(&grid, 3, SHAPE.frames)], SHAPE.size).unwrap()
+    Batch::from_clips(&[synth::clip(&grid, 3, SHAPE.frames)], &grid).unwrap()
 }
 
 #[test]

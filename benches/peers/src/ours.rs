@@ -131,7 +131,7 @@ fn step(context: &Arc<Context>, folder: &Path, config: &RunConfig, size: [usize;
     let shape = BatchShape { batch: config.train.batch, frames, size };
     let grid = synth::grid(size, [0.4, 0.4, 0.375])?;
     let clips: Vec<_> = (0..shape.batch).map(|seed| synth::clip(&grid, seed as u64, frames)).collect();
-    let batch = Batch::from_clips(&clips, size)?;
+    let batch = Batch::from_clips(&clips, &grid)?;
     let weights = vec![1.0; config.model.classes];
     let context = &tuned(context.clone(), &graphs(&config.model, &shape, &config.step())?, |_, _| true)?;
     let undropped = match config.model.get(DROPOUT) {

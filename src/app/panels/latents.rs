@@ -7,7 +7,7 @@ use eframe::egui::{
 
 use super::common::{FIGURE, SMALL, note};
 use super::heat::Heat;
-use crate::app::latent::{Axis, Channels, Flat, Quantity, flat, total_kl};
+use crate::app::latent::{Axis, Channels, Flat, Quantity, farthest_motion, flat, total_kl};
 use crate::app::shown::Shown;
 use crate::app::state::State;
 use crate::app::style;
@@ -102,6 +102,9 @@ pub fn ui(ui: &mut Ui, state: &mut State, settings: &mut Settings) {
         Some(text) => drop(ui.label(RichText::new(text).font(SMALL))),
         None => drop(note(ui, "Point at a cell to read it, or Tab to a picture and use the arrow keys.")),
     }
+    if let Some((metres, degrees)) = farthest_motion(shown) {
+        note(ui, format!("Frames meet in the middle one; the farthest lies {metres:.1} m and {degrees:.1}° from it."));
+    }
     if let Some(frame) = seek {
         let frames = shown.frames;
         state.playback.seek(frame, frames);
@@ -163,7 +166,8 @@ fn choices(ui: &mut Ui, settings: &mut Settings, latents: &[Latent]) {
         }
         ui.add_space(4.0);
         let width = ui.available_width().min(132.0);
-        let count = latents.iter().filter_map(|latent| latent.shape.last().copied()).max().unwrap_or(1);
+        let shown = latents.iter().filter(|latent| !Quantity::of_kind(latent.spec.kind).is_empty());
+        let count = shown.filter_map(|latent| latent.shape.last().copied()).max().unwrap_or(1);
         let name = |channels| match channels {
             Channels::One(channel) => format!("Channel {}", channel + 1),
             all => described(settings.quantity, all),

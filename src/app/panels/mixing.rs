@@ -7,6 +7,7 @@ use crate::app::icons::Icon;
 use crate::app::mix::Mix;
 use crate::app::state::State;
 use crate::app::widgets::{self, icon_button, named_button};
+use crate::models::LatentKind;
 
 /// Draws the panel.
 pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
@@ -40,12 +41,15 @@ pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
     ui.add_space(4.0);
 
     let before = [mix.spatial, mix.temporal];
-    let names = |temporal: bool| -> String {
+    let specs = || {
         let latents = state.shown.iter().filter_map(|shown| shown.model.as_ref()).flat_map(|model| &model.latents);
-        let names =
-            latents.map(|latent| latent.spec).filter(|spec| spec.is_temporal() == temporal).map(|spec| spec.name);
-        names.collect::<Vec<_>>().join(", ")
+        latents.map(|latent| latent.spec)
     };
+    let names = |temporal: bool| -> String {
+        let mixed = specs().filter(|spec| spec.kind != LatentKind::Motion && spec.is_temporal() == temporal);
+        mixed.map(|spec| spec.name).collect::<Vec<_>>().join(", ")
+    };
+    let has_motion = specs().any(|spec| spec.kind == LatentKind::Motion);
     let (over_space, over_time) = (names(false), names(true));
     for (name, latents, part) in [("Space", &over_space, &mut mix.spatial), ("Time", &over_time, &mut mix.temporal)] {
         if latents.is_empty() {
@@ -72,6 +76,9 @@ pub fn ui(ui: &mut Ui, state: &mut State, mix: &mut Mix) {
                 }
             }
         });
+    }
+    if has_motion {
+        note(ui, "The sensor moves as in clip A.");
     }
     if before != [mix.spatial, mix.temporal] {
         mix.on = true;

@@ -43,7 +43,7 @@ fn halved(name: &str, shape: &BatchShape, axes: &[usize]) -> Result<[usize; 3]> 
     Ok(cells)
 }
 
-/// Convolutions and squeeze-excitation (the paper's Table 4): `[N, X', Y', Z', C]` from a latent volume a frame.
+/// Convolutions and squeeze-excitation (the paper's Table 4): `[N, X', Y', Z', F]` from a latent volume a frame.
 pub fn conv3d_se(
     g: &mut Graph,
     widths: &Widths,
@@ -52,21 +52,21 @@ pub fn conv3d_se(
     mode: Mode,
 ) -> Result<(TensorId, Sampler)> {
     let [x, y, z] = halved("conv3d_se", shape, &[0, 1, 2])?;
-    let (frames, c) = (shape.total_frames(), widths.latent_channels);
+    let (frames, f) = (shape.total_frames(), widths.features);
     let features = extractor(g, widths, labels)?;
     g.scope("volume", |g| {
-        let u = down_layer(g, features, "down", 2 * c, [2, 2, 2])?;
+        let u = down_layer(g, features, "down", 2 * f, [2, 2, 2])?;
         let u = instance_norm(g, u, None, false, false)?;
         // The mean of what was normalised is zero, of which nothing could be learnt: the activation comes first.
         let v = residual_block(g, u, "res", Kernel::Three, false, true)?;
-        let w = squeeze_excitation(g, v, c)?;
+        let w = squeeze_excitation(g, v, f)?;
         let width = channels(widths, shape, shape.frames * x * y * z);
         let encoded = distribution_layer(g, w, "distribution", width)?;
         let mut sampler = Sampler::new(mode, g.tensor(encoded).spec.elements());
         let encoded = g.reshape(encoded, &[shape.batch, shape.frames, x, y, z, 2 * width])?;
         let decoded = sampler.decoded(g, "volume", "txyz", encoded)?;
         let decoded = g.reshape(decoded, &[frames, x, y, z, width])?;
-        Ok((up_layer(g, decoded, "up", c, [2, 2, 2])?, sampler))
+        Ok((up_layer(g, decoded, "up", f, [2, 2, 2])?, sampler))
     })
 }
 

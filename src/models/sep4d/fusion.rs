@@ -1,8 +1,8 @@
 //! The fusion g_theta (Eqs. 9-10), by which six sampled planes become one continuous 4D latent, and those it is compared with
 //! (Table 3).
 
+use super::align::Frames;
 use super::{PLANES, Planes};
-use crate::Result;
 use crate::graph::{Add, Graph, Init, TensorId};
 use crate::layers::axis_mean::axis_mean;
 use crate::layers::broadcast_add::{broadcast_add, broadcast_plus};
@@ -14,8 +14,9 @@ use crate::layers::linear::linear;
 use crate::layers::permute::permute;
 use crate::layers::pointwise::Pointwise;
 use crate::layers::softmax::softmax;
-use crate::models::BatchShape;
 use crate::models::modules::{LinearOptions, conv_layer, default_init, linear_layer, positional_code};
+use crate::models::{ALIGN, BatchShape};
+use crate::{Error, Result};
 
 /// The values of `model.fusion`, with what they mean.
 pub const FUSIONS: &[(&str, &str)] = &[
@@ -30,9 +31,15 @@ pub const FUSIONS: &[(&str, &str)] = &[
 /// `z [B, T, X', Y', Z', D]` from planes of D features, by the fusion of that name (`docs/model.md`).
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the planes do not belong together.
-pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, shape: &BatchShape) -> Result<TensorId> {
-    let space = Space::of(shape);
+/// [`Error::Usage`] if the fusion does not know what the alignment of frames is, [`Error::Shape`] if the planes do not belong together.
+pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, frames: &Frames) -> Result<TensorId> {
+    if frames.motion.is_some() && name != FUSIONS[0].0 {
+        return Err(Error::Usage(format!(
+            "the fusion {name} does not know aligned frames; set {ALIGN} to none, or model.fusion to {}",
+            FUSIONS[0].0
+        )));
+    }
+    let space = Space::of(&frames.shape);
     match name {
         "concat" => concatenated(g, planes, &space, "out", g.tensor(planes.xy).spec.channels(), false),
         "conv1d" => along_planes(g, planes, &space),
@@ -47,7 +54,7 @@ pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, shape: &BatchShape) -> R
             space.sum(g, &terms(&scaled), false)
         }
         "dynamic" => weighted(g, planes, &space),
-        _ => structure_equivalent(g, planes),
+        _ => structure_equivalent(g, planes, frames),
     }
 }
 
@@ -57,8 +64,8 @@ pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, shape: &BatchShape) -> R
 /// time is a function of V and its gradient (Eq. 5).
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the planes do not belong together.
-fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> {
+/// [`Error::Shape`] if the planes do not belong together.
+fn structure_equivalent(g: &mut Graph, planes: &Planes, frames: &Frames) -> Result<TensorId> {
     let features = g.tensor(planes.xy).spec.channels();
     // Per plane: the two other static planes, averaged onto the axis that it lacks.
     let phi_xy = phi(g, "xy", [(planes.xz, 1), (planes.yz, 1)])?;
@@ -67,10 +74,23 @@ fn structure_equivalent(g: &mut Graph, planes: &Planes) -> Result<TensorId> {
     let volume = lift(g, [phi_xy, planes.xy, phi_xz, planes.xz, phi_yz, planes.yz])?;
     let psi = conv_layer(g, volume, "psi", 3 * features, [3, 3, 3], None)?;
     let psi = g.push_one(Pointwise::Sigmoid { scale: 2.0 }, &[psi])?;
-    let change = gate(g, psi, [planes.tx, planes.ty, planes.tz])?;
+    // Where frames were aligned, each sees V and psi where they are to it, and is a clip of its own from here on.
+    let mut moving = [planes.tx, planes.ty, planes.tz];
+    let psi = match frames.part(g, psi)? {
+        Some(psi) => {
+            for plane in &mut moving {
+                let &[b, t, cells, features] = g.shape(*plane) else { continue };
+                *plane = g.reshape(*plane, &[b * t, 1, cells, features])?;
+            }
+            psi
+        }
+        None => psi,
+    };
+    let change = gate(g, psi, moving)?;
     g.scope("mlp", |g| {
         let hidden = 2 * features;
         let still = linear_layer(g, volume, "static", hidden, LinearOptions { no_bias: true, ..Default::default() })?;
+        let still = frames.part(g, still)?.unwrap_or(still);
         let moving = linear_layer(g, change, "dynamic", hidden, LinearOptions::default())?;
         let hidden = broadcast_add(g, moving, still)?;
         linear_layer(g, hidden, "out", features, LinearOptions::default())
@@ -84,7 +104,7 @@ fn phi(g: &mut Graph, name: &str, others: [(TensorId, usize); 2]) -> Result<Tens
     let [first, second] = means;
     let (first, second) = (first?, second?);
     let &[batch, extent, features] = g.shape(first) else {
-        return Err(crate::Error::Shape(format!("phi.{name}: {} is not [B, n, D]", g.describe(first))));
+        return Err(Error::Shape(format!("phi.{name}: {} is not [B, n, D]", g.describe(first))));
     };
     g.scope(&format!("phi.{name}"), |g| {
         let code = g.constant("code", &[batch, extent, 9], positional_code(&[extent]).repeat(batch))?;
@@ -163,7 +183,7 @@ impl Space {
             }
             (Some(sum), None) | (None, Some(sum)) if activation => g.push_one(Pointwise::Lrelu, &[sum]),
             (Some(sum), None) | (None, Some(sum)) => Ok(sum),
-            (None, None) => Err(crate::Error::Shape("a sum needs a term".into())),
+            (None, None) => Err(Error::Shape("a sum needs a term".into())),
         }
     }
 }
@@ -238,5 +258,5 @@ fn weighted(g: &mut Graph, planes: &Planes, space: &Space) -> Result<TensorId> {
         let product = broadcast_mul(g, plane, weight)?;
         sum = Some(sum.map_or(Ok(product), |sum| g.push_one(Add, &[sum, product]))?);
     }
-    sum.ok_or_else(|| crate::Error::Shape("a sum needs a term".into()))
+    sum.ok_or_else(|| Error::Shape("a sum needs a term".into()))
 }

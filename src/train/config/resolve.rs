@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::suggest::nearest;
 use super::{Preset, RunConfig};
 use crate::files::cause;
-use crate::models::{ARCHITECTURE, ModelConfig, OF_THE_DATA, by_name, keys_of_all};
+use crate::models::{ALIGN, ARCHITECTURE, ARCHITECTURES, ModelConfig, OF_THE_DATA, OF_THE_POSES, by_name, keys_of_all};
 use crate::{Error, Result};
 
 /// No configuration has more bytes.
@@ -100,15 +100,26 @@ impl RunConfig {
     }
 
     /// The configuration from the text of a run's file, such as its `config.toml`; `origin` is named in messages. A key that
-    /// the file lacks, because an earlier version wrote it, has its preset's value.
+    /// the file lacks, because an earlier version wrote it, has its preset's value, or what models were before it.
     ///
     /// # Errors
     /// [`Error::Usage`] as for [`RunConfig::resolve`], and if no preset is named.
     pub fn from_toml(text: &str, origin: &str) -> Result<RunConfig> {
-        let settings = parse(text, origin)?;
-        if settings.iter().all(|setting| setting.key != "train.preset") {
+        let mut settings = parse(text, origin)?;
+        let given = |key: &str| settings.iter().find(|setting| setting.key == key);
+        if given("train.preset").is_none() {
             return Err(Error::Usage(format!("{origin} lacks train.preset; restore it")));
         }
+        let architecture = match given(ARCHITECTURE).and_then(|setting| setting.value.as_str()) {
+            Some(name) => by_name(name)?,
+            None => ARCHITECTURES[0],
+        };
+        let before = architecture.later.iter().filter(|(key, _)| given(key).is_none());
+        let before = before.filter_map(|&(key, text)| {
+            Some(Setting { key: key.to_owned(), value: literal(text)?, origin: origin.to_owned() })
+        });
+        let before: Vec<Setting> = before.collect();
+        settings.extend(before);
         RunConfig::over_preset(None, settings)
     }
 
@@ -128,6 +139,9 @@ impl RunConfig {
     pub fn resumed_as(&self, mut new: RunConfig) -> Result<RunConfig> {
         if new.model.classes == OF_THE_DATA {
             new.model.classes = self.model.classes;
+        }
+        if new.model.choice(ALIGN) == OF_THE_POSES {
+            new.model = new.model.with_choice(ALIGN, self.model.choice(ALIGN))?;
         }
         match self.another_run(&new)? {
             Some(key) => Err(Error::Usage(format!(

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::super::inference::{Parts, Stage};
 use super::{Precision, Preflight, StepConfig};
-use crate::Result;
+use crate::data::batch::Batch;
+use crate::graph::execute::Executor;
 use crate::graph::plan::{Plan, shared_bytes};
 use crate::graph::recompute::plan_within;
 use crate::graph::{Block, Graph, KernelLimits, TensorId, TensorSpec};
@@ -16,15 +17,44 @@ use crate::layers::metrics::{argmax, confusion};
 use crate::layers::pointwise::{Pointwise, weighted_sum};
 use crate::layers::segmentation_loss::segmentation_loss;
 use crate::layers::unpack::unpack_bytes;
-use crate::models::{BatchShape, Built, BuiltLatent, LatentKind, Mode, ModelConfig};
+use crate::models::{BatchShape, Built, BuiltLatent, BuiltMotion, LatentKind, Mode, ModelConfig};
+use crate::{Error, Result};
 
 /// Smaller tensors stay f32 where activations are f16: they take no memory to speak of.
 const SMALLEST_HALF: usize = 1 << 12;
 
+/// What a model is given of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::train) struct Inputs {
+    labels: TensorId,
+    motion: Option<BuiltMotion>,
+}
+
+impl Inputs {
+    fn of(built: &Built) -> Inputs {
+        Inputs { labels: built.label_bytes, motion: built.motion }
+    }
+
+    /// # Errors
+    /// [`Error::Data`] if the model asks for motion and the batch has none, [`Error::Device`] if the device failed.
+    pub fn write(&self, executor: &Executor, batch: &Batch) -> Result<()> {
+        executor.write(self.labels, &batch.labels)?;
+        let Some(BuiltMotion { maps, margin }) = self.motion else { return Ok(()) };
+        let motions = batch.motions.as_ref().ok_or_else(|| {
+            Error::Data(
+                "a clip has no poses, without which its frames cannot be aligned; add them, or use a model without"
+                    .into(),
+            )
+        })?;
+        let values: Vec<f32> = motions.iter().flat_map(|motion| motion.maps(margin)).collect();
+        executor.write(maps, &values)
+    }
+}
+
 /// The losses of a batch and their gradients, which it leaves in the flat blocks.
 #[derive(Debug, Clone)]
 pub(super) struct GradientGraph {
-    pub labels: TensorId,
+    pub inputs: Inputs,
     pub class_weights: TensorId,
     pub rng: TensorId,
     /// Input, u32 `[1]`, where a step has several batches: whether this is the first of them.
@@ -41,7 +71,9 @@ pub(super) fn gradient_graph(
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let rng = g.input("rng", TensorSpec::u32(&[3]));
-    let Built { label_bytes, labels, logits, losses, .. } = model.build(&mut g, shape, Mode::Train { rng })?;
+    let built = model.build(&mut g, shape, Mode::Train { rng })?;
+    let inputs = Inputs::of(&built);
+    let Built { labels, logits, losses, .. } = built;
     let (report, loss) = g.scope("loss", |g| {
         let (ce, lovasz) = segmentation_loss(g, logits, labels, class_weights)?;
         let mut terms = vec![(step.weights.cross_entropy, ce), (step.weights.lovasz, lovasz)];
@@ -67,7 +99,7 @@ pub(super) fn gradient_graph(
         g.halve(SMALLEST_HALF);
     }
     let terms = losses.into_iter().map(|(name, _)| name).collect();
-    Ok((g, GradientGraph { labels: label_bytes, class_weights, rng, first, terms }))
+    Ok((g, GradientGraph { inputs, class_weights, rng, first, terms }))
 }
 
 /// What changes the parameters once the gradients are there.
@@ -114,7 +146,7 @@ impl GradientGraph {
 /// Scores a batch, with latents as they are expected to be.
 #[derive(Debug, Clone)]
 pub(in crate::train) struct EvaluationGraph {
-    pub labels: TensorId,
+    pub inputs: Inputs,
     pub class_weights: TensorId,
     pub observed: TensorId,
     pub confusion: TensorId,
@@ -127,6 +159,7 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
     let mut g = Graph::new();
     let class_weights = g.input("class_weights", TensorSpec::f32(&[model.classes]));
     let built = model.build(&mut g, shape, Mode::Look)?;
+    let inputs = Inputs::of(&built);
     let observed_bytes = g.input("observed", TensorSpec::u32(g.shape(built.label_bytes)));
     let observed = unpack_bytes(&mut g, observed_bytes)?;
     let (ce, lovasz) = g.scope("loss", |g| segmentation_loss(g, built.logits, built.labels, class_weights))?;
@@ -136,14 +169,13 @@ pub(in crate::train) fn evaluation_graph(model: &ModelConfig, shape: &BatchShape
     let is_code = |latent: &BuiltLatent| matches!(latent.latent.kind, LatentKind::Code { .. });
     let codes: Vec<BuiltLatent> = built.latents.into_iter().filter(is_code).collect();
     [confusion, losses].into_iter().chain(codes.iter().map(|latent| latent.encoded)).for_each(|id| g.keep(id));
-    let (labels, observed) = (built.label_bytes, observed_bytes);
-    Ok((g, EvaluationGraph { labels, class_weights, observed, confusion, losses, codes }))
+    Ok((g, EvaluationGraph { inputs, class_weights, observed: observed_bytes, confusion, losses, codes }))
 }
 
 /// The latents of one clip.
 #[derive(Debug, Clone)]
 pub(in crate::train) struct EncoderGraph {
-    pub labels: TensorId,
+    pub inputs: Inputs,
     pub latents: Vec<BuiltLatent>,
 }
 
@@ -152,7 +184,7 @@ pub(in crate::train) fn encoder_graph(model: &ModelConfig, shape: &BatchShape) -
     let mut g = Graph::new();
     let built = model.build(&mut g, &one_clip(shape), Mode::Look)?;
     built.latents.iter().for_each(|latent| g.keep(latent.encoded));
-    Ok((g, EncoderGraph { labels: built.label_bytes, latents: built.latents }))
+    Ok((g, EncoderGraph { inputs: Inputs::of(&built), latents: built.latents }))
 }
 
 /// What latents of one clip mean.

@@ -124,7 +124,7 @@ const SHAPE: BatchShape = BatchShape { batch: 1, frames: 2, size: [8, 8, 4] };
 
 fn batches() -> [Batch; 2] {
     let grid = synth::grid(SHAPE.size, [0.4; 3]).unwrap();
-    [1, 2].map(|seed| Batch::from_clips(&[synth::clip(&grid, seed, SHAPE.frames)], SHAPE.size).unwrap())
+    [1, 2].map(|seed| Batch::from_clips(&[synth::clip(&grid, seed, SHAPE.frames)], &grid).unwrap())
 }
 
 /// A model without noise, so that its gradients depend on nothing but the batch.

@@ -78,7 +78,7 @@ pub(super) fn prepare(request: Request, resume: bool, port: &mut Port) -> Result
     };
     port.tell(Event::Preparing(Preparing::new("reading the data set")));
     let dataset = open_split(&config, true)?;
-    config.settle(dataset.classes())?;
+    config.settle(dataset.classes(), dataset.has_poses())?;
     let held_out = match config.train.validate_every {
         0 => None,
         _ => Some(open_split(&config, false)?),
@@ -281,7 +281,7 @@ pub(super) fn open_split(config: &RunConfig, train: bool) -> Result<Dataset> {
     let split = if train { config.data.train_split } else { config.data.val_split };
     let dataset = Dataset::open(root, split, config.dataset_options());
     let dataset = dataset.map_err(|why| if train { why } else { without_validation(why) })?;
-    config.clone().settle(dataset.classes())?;
+    config.clone().settle(dataset.classes(), dataset.has_poses())?;
     Ok(dataset)
 }
 

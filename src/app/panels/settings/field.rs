@@ -144,7 +144,7 @@ fn choices(key: &str) -> Option<Vec<(&'static str, &'static str)>> {
             Some(splits.map(|(split, name)| (name, split.folder())).to_vec())
         }
         key => keys_of_all().into_iter().find(|known| known.key == key).and_then(|known| match known.values {
-            Values::Choice(choices) => Some(choices.to_vec()),
+            Values::Choice { names, .. } => Some(names.to_vec()),
             Values::Width { .. } => None,
         }),
     }

@@ -67,7 +67,9 @@ impl Needs {
         let plan = match (size, limits.clone()) {
             (Some(size), Some(limits)) if config.validate().is_ok() => {
                 let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
-                let question = (config.model.clone(), shape, config.step(), limits);
+                let has_poses = source.is_none_or(|source| source.held_out.has_poses());
+                let model = config.model.clone().for_data(has_poses).unwrap_or_else(|_| config.model.clone());
+                let question = (model, shape, config.step(), limits);
                 self.plan.get(ui.ctx(), &question, |(model, shape, optimiser, limits)| {
                     preflight(&model, &shape, &optimiser, &limits)
                 })

@@ -164,15 +164,50 @@ fn the_data_decide_the_classes_unless_they_were_given() {
     let begun = RunConfig::preset(Preset::Demo, None);
     assert_eq!((config.model.classes, config.validate().is_ok()), (0, true));
     assert_eq!(begun.resumed_as(config.clone()).unwrap(), begun);
-    config.settle(&CLASSES).unwrap();
+    config.settle(&CLASSES, true).unwrap();
     assert_eq!(config, begun);
     let mut given = set(&["model.classes=12"]).unwrap();
-    let why = given.settle(&CLASSES).unwrap_err().to_string();
+    let why = given.settle(&CLASSES, true).unwrap_err().to_string();
     assert_eq!(why, format!("model.classes is 12, but {} has 11 classes; set model.classes to that", CLASSES.name));
     assert!(begun.resumed_as(given).unwrap_err().to_string().contains("model.classes cannot change"));
     for many in ["1", "65", "256"] {
         assert!(message(&[&format!("model.classes={many}")]).contains("from 2 to 64"));
     }
+}
+
+#[test]
+fn the_data_decide_whether_frames_are_aligned() {
+    use crate::data::synth::CLASSES;
+    use crate::models::ALIGN;
+
+    let settled = |pairs: &[&str], has_poses| {
+        let mut config = set(pairs).unwrap();
+        config.settle(&CLASSES, has_poses).map(|()| config)
+    };
+    let of_the_data = ["model.align=auto"];
+    let [with, without] = [true, false].map(|poses| settled(&of_the_data, poses).unwrap());
+    assert_eq!([&with, &without].map(|config| config.model.choice(ALIGN)), ["pose", "none"]);
+    let why = settled(&["model.align=pose"], false).unwrap_err().to_string();
+    assert!(why.contains("not every sequence of the data has poses; add them, or set model.align to none"), "{why}");
+    // Whatever the data have now, a run goes on as it was begun.
+    let again = set(&of_the_data).unwrap();
+    assert_eq!(with.resumed_as(again.clone()).unwrap(), with);
+    assert_eq!(without.resumed_as(again).unwrap(), without);
+    let why = with.resumed_with(&["model.align=none".into()]).unwrap_err().to_string();
+    assert!(why.contains("model.align cannot change"), "{why}");
+}
+
+#[test]
+fn what_was_written_before_a_key_stays_the_model_that_it_was() {
+    let given = set(&["model.features=32", "model.align=pose"]).unwrap();
+    let lacks = |name: &str| {
+        let lines = given.to_toml();
+        lines.lines().filter(|line| !line.starts_with(name)).fold(String::new(), |text, line| text + line + "\n")
+    };
+    let read = |text: &str| RunConfig::from_toml(text, "config.toml").unwrap().model;
+    assert_eq!(read(&given.to_toml()), given.model);
+    assert_eq!(read(&lacks("features =")).get("model.features"), 0);
+    assert_eq!(read(&lacks("align =")).choice("model.align"), "none");
 }
 
 #[test]

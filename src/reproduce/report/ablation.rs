@@ -1,0 +1,123 @@
+//! What width and alignment are worth: at equal latent floats, steps and time, beside frames that are coded one by one.
+
+use super::super::plan::{ALIGNED, Scale, Study, Variant};
+use super::super::table::{Cell, Spread, Table};
+use super::{Findings, Measured};
+
+/// The 97.5 % quantile of Student's t distribution for 1, 2, ... degrees of freedom.
+const STUDENT: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
+
+/// Distances from the middle frame that have a column of their own; the last one stands for all beyond it.
+const DISTANCES: [usize; 5] = [0, 1, 2, 4, 8];
+
+impl Findings<'_> {
+    /// Its tables.
+    pub(super) fn ablation(&self) -> Vec<Table> {
+        let equal_time = self.equal_time(Study::Ablation, "ablation-equal-time");
+        [vec![self.at_equal_steps(), equal_time, self.by_distance()], self.ablation_by_class()].concat()
+    }
+
+    fn at_equal_steps(&self) -> Table {
+        let mut table = Table::new(
+            "ablation",
+            "Ablation: equal latent floats, equal steps",
+            &[
+                "model",
+                "T",
+                "C.R.",
+                "latent floats",
+                "parameters",
+                "steps",
+                "training, s",
+                "seeds",
+                "mIoU, %",
+                "IoU, %",
+            ],
+        );
+        let (variants, lengths) = Study::Ablation.compares(&Scale::FRAMES);
+        for &frames in &lengths {
+            for variant in &variants {
+                let head = [Cell::Text(variant.title.into()), Cell::Text(frames.to_string())];
+                let costs = self.costs(variant, frames);
+                table.rows.push(head.into_iter().chain(costs).chain(self.scores(variant, frames)).collect());
+            }
+            let others = variants.iter().filter(|variant| **variant != &ALIGNED);
+            table.notes.extend(others.filter_map(|other| self.note_of_lead(&ALIGNED, other, frames)));
+        }
+        table.notes.push(
+            "A latent of planes has as many floats with any width of features; the controls have at most as many, and at least one channel. \
+             The motion of aligned frames counts as six floats a frame."
+                .into(),
+        );
+        table
+    }
+
+    fn note_of_lead(&self, variant: &Variant, over: &Variant, frames: usize) -> Option<String> {
+        let (Spread { mean, deviation }, seeds) = self.lead(variant, over, frames)?;
+        let sure = match deviation {
+            Some(deviation) => {
+                let limit = STUDENT.get(seeds - 2).copied().unwrap_or(1.96) * deviation / (seeds as f64).sqrt();
+                let verdict = if mean.abs() > limit { "beyond chance" } else { "may be chance" };
+                format!(" ± {deviation:.2}, {seeds} seeds, paired; {verdict} (t test, 5 %)")
+            }
+            None => " (one seed: no ranking)".into(),
+        };
+        Some(format!("T = {frames}, mIoU of \"{}\" less that of \"{}\": {mean:+.2}{sure}.", variant.title, over.title))
+    }
+
+    /// mIoU of frames by how far they are from the middle one.
+    fn by_distance(&self) -> Table {
+        let mut table =
+            Table::new("ablation-by-frame", "Ablation: mIoU by distance from the middle frame, %", &["model", "T"]);
+        table.columns.extend(DISTANCES.windows(2).map(|pair| match pair[1] - pair[0] {
+            1 => pair[0].to_string(),
+            _ => format!("{} to {}", pair[0], pair[1] - 1),
+        }));
+        let farthest = DISTANCES[DISTANCES.len() - 1];
+        table.columns.push(format!("{farthest} and more"));
+        let (variants, lengths) = Study::Ablation.compares(&Scale::FRAMES);
+        for (&frames, variant) in lengths.iter().flat_map(|t| variants.iter().map(move |variant| (t, variant))) {
+            let at = |i: usize| {
+                let (low, high) = (DISTANCES[i], DISTANCES.get(i + 1).copied().unwrap_or(usize::MAX));
+                let miou = |m: &Measured| {
+                    let per_frame = m.outcome.evaluation.per_frame.iter().enumerate();
+                    let near = per_frame.filter(|(t, _)| (low..high).contains(&t.abs_diff(frames / 2)));
+                    Spread::of(near.filter_map(|(_, scores)| Some(100.0 * scores.miou?))).map(|spread| spread.mean)
+                };
+                Cell::spread(self.spread(variant, frames, miou), 2)
+            };
+            let head = [Cell::Text(variant.title.into()), Cell::Text(frames.to_string())];
+            table.rows.push(head.into_iter().chain((0..DISTANCES.len()).map(at)).collect());
+        }
+        table
+    }
+
+    /// IoU by class and the mean over those that move; one table for each length.
+    fn ablation_by_class(&self) -> Vec<Table> {
+        let (variants, lengths) = Study::Ablation.compares(&Scale::FRAMES);
+        let Some(first) = self.measured.first() else { return Vec::new() };
+        let (classes, movers) = (&first.outcome.classes, &first.outcome.movers);
+        let of_length = |&frames: &usize| {
+            let title = format!("Ablation: IoU by class, T = {frames}, %");
+            let mut table = Table::new(&format!("ablation-classes-t{frames}"), &title, &["model", "moving", "still"]);
+            table.columns.extend(classes.iter().skip(1).cloned());
+            for variant in &variants {
+                let iou = |m: &Measured, c: usize| {
+                    m.outcome.evaluation.total.per_class.get(c).copied().flatten().map(|iou| 100.0 * iou)
+                };
+                let mean = |moving: bool| {
+                    let of = |m: &Measured| {
+                        let chosen = (1..classes.len()).filter(|c| movers.contains(c) == moving);
+                        Spread::of(chosen.filter_map(|c| iou(m, c))).map(|spread| spread.mean)
+                    };
+                    Cell::spread(self.spread(variant, frames, of), 2)
+                };
+                let each = (1..classes.len()).map(|c| Cell::spread(self.spread(variant, frames, |m| iou(m, c)), 2));
+                let head = [Cell::Text(variant.title.into()), mean(true), mean(false)];
+                table.rows.push(head.into_iter().chain(each).collect());
+            }
+            table
+        };
+        lengths.iter().map(of_length).collect()
+    }
+}
