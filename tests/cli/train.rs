@@ -94,6 +94,49 @@ fn train_evaluate_export_render() {
 }
 
 #[test]
+fn a_model_of_aligned_frames_needs_poses_and_exports_their_motion() {
+    let dir = tempfile::tempdir().unwrap();
+    let (town, out) = (common::town(dir.path()), dir.path().join("run"));
+    let train = |out: &Path, align: &str| {
+        let set = [format!("model.align={align}"), "train.steps=2".into(), "train.validate_every=2".into()];
+        let set = set.iter().flat_map(|pair| ["--set", pair]);
+        let args: Vec<&str> = ["--train", "--preset", "tiny", "--data", text(&town), "--output", text(out)].to_vec();
+        sep4d(&args.into_iter().chain(set).collect::<Vec<_>>()).output().unwrap()
+    };
+    assert!(train(&out, "auto").status.success());
+    let config = fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(config.contains("align = \"pose\""), "{config}");
+    let exported = dir.path().join("exported");
+    run(&["export", text(&out), text(&exported), "--clips", "1"]);
+    let options = DatasetOptions { frames_per_clip: 2, ..Default::default() };
+    let set = Dataset::open(&exported, Split::Val, options.clone()).unwrap();
+    let latents = exported.join("Val").join(set.clip(0).unwrap().sequence).join("latents/000000.npz");
+    let mut latents = npyz::npz::NpzArchive::open(latents).unwrap();
+    let motion = latents.by_name("motion").unwrap().unwrap();
+    assert_eq!(motion.shape(), [2, 24]);
+    let motion: Vec<f32> = motion.into_vec().unwrap();
+    let given = Dataset::open(&town, Split::Val, options).unwrap();
+    let motions = given.batch(&[given.clip(0).unwrap()]).unwrap().motions.unwrap();
+    assert_eq!(motion, motions.iter().flat_map(|motion| motion.maps([0; 3])).collect::<Vec<_>>());
+
+    // Without poses there is nothing to align by.
+    for split in ["Train", "Val"] {
+        for sequence in fs::read_dir(town.join(format!("Cartesian/{split}"))).unwrap() {
+            fs::remove_file(sequence.unwrap().path().join("cartesian/poses.txt")).unwrap();
+        }
+    }
+    let refused = |output: Output, code: i32, words: &str| {
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && told.contains(words), "{told}");
+    };
+    let none = dir.path().join("none");
+    refused(train(&none, "pose"), 2, "not every sequence of the data has poses");
+    refused(sep4d(&["eval", text(&out)]).output().unwrap(), 3, "the model aligns frames by poses");
+    assert!(train(&none, "auto").status.success());
+    assert!(fs::read_to_string(none.join("config.toml")).unwrap().contains("align = \"none\""));
+}
+
+#[test]
 fn a_model_of_codes_is_scored_and_exported_too() {
     let dir = tempfile::tempdir().unwrap();
     let (town, out) = (common::town(dir.path()), dir.path().join("run"));

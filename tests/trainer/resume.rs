@@ -87,6 +87,15 @@ fn a_run_of_several_batches_a_step_and_their_average_that_was_stopped_anywhere_e
 }
 
 #[test]
+fn a_run_of_aligned_frames_that_was_stopped_anywhere_ends_the_same() {
+    stopped_ends_the_same(|config| {
+        let wide = [("model.features", 6), ("model.margin", 1)];
+        let model = config.model.clone().with(&wide).and_then(|model| model.with_choice("model.align", "pose"));
+        config.model = model.expect("the model has these keys");
+    });
+}
+
+#[test]
 fn a_run_in_f16_that_was_stopped_anywhere_ends_the_same() {
     if Context::open(&DeviceChoice::Best).expect("there is an adapter").limits().has_f16 {
         stopped_ends_the_same(|config| config.train.precision = Precision::F16);

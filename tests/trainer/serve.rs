@@ -117,9 +117,9 @@ fn a_reconstruction_has_all_that_is_to_be_seen_and_its_latents_mean_the_same() {
 fn every_other_model_decodes_its_latents_to_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    for architecture in &ARCHITECTURES[1..] {
-        let name = architecture.name;
-        let config = config.with(&[format!("model.architecture={name}")]).unwrap();
+    let others = ARCHITECTURES[1..].iter().map(|other| (other.name, format!("model.architecture={}", other.name)));
+    for (name, setting) in others.chain([("aligned", "model.align=pose".to_owned())]) {
+        let config = config.with(&[setting]).unwrap();
         let trainer = start(&config, &dir.path().join(name), Task::Train { resume: false }, false);
         trainer.send(Command::Pause);
         trainer.send(Command::Step);
