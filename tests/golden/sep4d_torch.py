@@ -314,7 +314,17 @@ class Sep4d(nn.Module):
 
 
 def load_checkpoint(path: str | Path) -> tuple[Sep4d, dict]:
-    """Reads a checkpoint of the Rust program: the model, and the run's configuration (empty if the file has none).
+    """Reads a checkpoint of the Rust program: the model, and the run's configuration (empty if the file has none)."""
+    config, tensors, run = read_checkpoint(path)
+    if run.get("model", {}).get("align", "none") != "none":
+        raise ValueError(f"{path}: its frames are aligned; variants_torch.load_aligned reads it")
+    model = Sep4d(config)
+    model.load_state_dict(tensors)
+    return model, run
+
+
+def read_checkpoint(path: str | Path) -> tuple[Config, dict[str, Tensor], dict]:
+    """The sizes of a checkpoint's model, its tensors, and the run's configuration.
 
     The sizes are read off the tensors' shapes, so the configuration need not name them.
     """
@@ -333,6 +343,4 @@ def load_checkpoint(path: str | Path) -> tuple[Sep4d, dict]:
         head=tensors["decoder.head.mix.weight"].shape[0],
         frame_features=tensors["extractor.out.weight"].shape[0],
     )
-    model = Sep4d(config)
-    model.load_state_dict(tensors)
-    return model, tomllib.loads(metadata.get("config", ""))
+    return config, tensors, tomllib.loads(metadata.get("config", ""))

@@ -5,6 +5,7 @@ The letters are those of `sep4d_torch.py`; c is the channels of a latent that is
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from sep4d_torch import (
     Pointwise,
     Residual,
     lrelu,
+    read_checkpoint,
 )
 
 SEEN = 16  # what a score loses at a place that its frame has not seen
@@ -336,3 +338,11 @@ class Sep4dVariant(nn.Module):
             return z.movedim(2, 1).flatten(0, 1)
         coder = self.volume if self.encoder == "conv3d_se" else self.bev
         return coder.decode(samples[0].movedim(2, 1).flatten(0, 1))
+
+
+def load_aligned(path: str | Path, motion: Tensor) -> tuple[Sep4dVariant, dict]:
+    """Reads a checkpoint whose frames are aligned, for clips that lie as `motion [B, T, 24]` says, and the run's settings."""
+    config, tensors, run = read_checkpoint(path)
+    model = Sep4dVariant(config, margin=run["model"].get("margin", 0), motion=motion)
+    model.load_state_dict(tensors)
+    return model, run
