@@ -66,7 +66,9 @@ pub fn run(args: Args) -> Result<()> {
         return bench_view::run(&*Context::open(&choice)?, size, args.size, args.frames.unwrap_or(200));
     }
     let size = args.grid.unwrap_or([32, 32, 8]);
-    let config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
+    let mut config = RunConfig::preset(args.preset, args.frames).with(&args.set)?;
+    // Generated clips have poses.
+    config.model = config.model.for_data(true)?;
     let shape = BatchShape { batch: config.train.batch, frames: config.data.frames, size };
     shape.check()?;
     let console = Console::new(0, "kinds of kernels measured");

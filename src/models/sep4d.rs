@@ -32,7 +32,7 @@ pub static SEP4D: Architecture = Architecture {
         Key {
             key: "model.features",
             doc: "F, channels of a frame's features, from which the latent is made; 0 for as many as the latent planes have.",
-            values: Values::Width { defaults: [0; 4], needed_for: None },
+            values: Values::Width { defaults: [0, 32, 32, 32], needed_for: None },
         },
         Key {
             key: "model.plane_features",
@@ -57,7 +57,7 @@ pub static SEP4D: Architecture = Architecture {
         Key {
             key: ALIGN,
             doc: "Which motion of the sensor brings a clip's frames together before what they share is pooled; that of poses, where known, with auto.",
-            values: Values::Choice { names: ALIGNMENTS, defaults: [0; 4] },
+            values: Values::Choice { names: ALIGNMENTS, defaults: [0, 2, 2, 0] },
         },
         Key {
             key: "model.margin",

@@ -42,9 +42,9 @@ class Config:
 
 
 PRESETS = {
-    "paper": Config(),
-    "base": Config(hidden=64),
-    "demo": Config(latent=8, features=16, hidden=32, head=16),
+    "paper": Config(frame_features=32),
+    "base": Config(frame_features=32, hidden=64),
+    "demo": Config(frame_features=32, latent=8, features=16, hidden=32, head=16),
 }
 
 

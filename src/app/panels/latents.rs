@@ -243,7 +243,8 @@ fn grid(
     let is_wide = ui.available_width() > 1.1 * ui.available_height();
     let (columns, rows) = if is_wide { (long, short) } else { (short, long) };
     let spacing = vec2(10.0, 6.0);
-    let room = vec2(ui.available_width(), (ui.available_height() - 34.0).max(rows as f32 * 84.0));
+    let notes = if farthest_motion(shown).is_some() { 52.0 } else { 34.0 };
+    let room = vec2(ui.available_width(), (ui.available_height() - notes).max(rows as f32 * 84.0));
     let size = vec2(
         (room.x - spacing.x * (columns - 1) as f32) / columns as f32,
         ((room.y - spacing.y * (rows - 1) as f32) / rows as f32).min(460.0),

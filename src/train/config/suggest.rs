@@ -5,7 +5,7 @@ use strsim::osa_distance;
 use super::RunConfig;
 
 /// What other programs, and papers, call the keys. Of keys that share a name, the likelier comes first.
-const ALIASES: [(&str, &[&str]); 30] = [
+const ALIASES: [(&str, &[&str]); 31] = [
     ("data.root", &["path", "dir", "folder", "dataset", "data", "data_path", "dataset_path", "root_dir", "input"]),
     ("data.frames", &["t", "num_frames", "n_frames", "clip_length", "sequence_length", "seq_len", "window"]),
     ("data.stride", &["skip", "frame_skip", "frame_step", "subsample"]),
