@@ -27,7 +27,7 @@ struct Parameters {
     }
     let b = p.window.first_sequence + index / p.unit;
     let element = index % p.unit;
-    let term = load_s(b * p.unit + element);
+    let term = load_s((b - first_still(p.window)) * p.unit + element);
     let frames = frames_of(p.window, b);
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
@@ -43,11 +43,12 @@ struct Parameters {
     }
     let b = p.window.first_sequence + index / p.unit;
     let element = index % p.unit;
+    let still = (b - first_still(p.window)) * p.unit + element;
     let frames = frames_of(p.window, b);
     var sum = 0.0;
     // The windows run in order; all but a sequence's first add to what the one before wrote.
     if frames.x > b * p.window.time {
-        sum = load_d_s(b * p.unit + element);
+        sum = load_d_s(still);
     }
     for (var n = frames.x; n < frames.y; n += 1u) {
         let i = (n - p.window.first) * p.unit + element;
@@ -55,5 +56,5 @@ struct Parameters {
         store_d_x(i, d);
         sum += d;
     }
-    store_d_s(b * p.unit + element, sum);
+    store_d_s(still, sum);
 }

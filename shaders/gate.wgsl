@@ -65,7 +65,7 @@ fn place_of(index: u32) -> Place {
     var place: Place;
     place.valid = sequence < p.sequences;
     place.b = b;
-    place.gate = (b * cells + cell) * 3u * p.channels + d;
+    place.gate = ((b - first_still(p.window)) * cells + cell) * 3u * p.channels + d;
     place.element = cell * p.channels + d;
     place.z = cell % p.z * p.channels + d;
     place.y = cell / p.z % p.y * p.channels + d;
@@ -133,7 +133,7 @@ fn place_of(index: u32) -> Place {
     var sum = 0.0;
     for (var i = chunk * r.i_per_chunk; i < end; i += 1u) {
         let cell = a * r.a_stride + i * r.i_stride;
-        var gate = (b * r.cells + cell) * 3u * r.channels + r.first_channel + d;
+        var gate = ((b - first_still(r.window)) * r.cells + cell) * 3u * r.channels + r.first_channel + d;
         var product = (n * r.cells + cell) * r.channels + d;
         for (var j = 0u; j < r.j; j += 1u) {
             sum += load_psi(gate) * load_d_w(product);

@@ -10,3 +10,8 @@ struct FrameWindow {
 fn frames_of(window: FrameWindow, b: u32) -> vec2<u32> {
     return vec2(max(window.first, b * window.time), min(window.end, (b + 1u) * window.time));
 }
+
+// The sequence with which begins what is bound of a tensor without time (FrameWindow::still).
+fn first_still(window: FrameWindow) -> u32 {
+    return select(0u, window.first, window.time == 1u);
+}

@@ -67,12 +67,12 @@ impl Op for BroadcastAdd {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let [batch, time, unit] = split(&context.inputs[0].shape).map_err(crate::Error::Shape)?;
         let mut program = Program::default();
-        for window in frame_windows(context, batch, time, unit)? {
+        for window in frame_windows(context, batch, time, unit, unit)? {
             let mut parameters = window.words(time);
             parameters.extend([unit, window.sequences.len()].map(|v| v as u32));
             let operands = vec![
                 context.input(0).window(&window.frames, unit),
-                context.input(1),
+                window.still(context.input(1), time, unit),
                 context.output(0).window(&window.frames, unit),
             ];
             let kernel = Kernel::new("broadcast_add.wgsl", "broadcast_add_forward");
@@ -138,12 +138,12 @@ impl Op for BroadcastAddBackward {
     fn program(&self, context: &OpContext) -> Result<Program> {
         let [batch, time, unit] = split(&context.inputs[0].shape).map_err(crate::Error::Shape)?;
         let mut program = Program::default();
-        for window in frame_windows(context, batch, time, unit)? {
+        for window in frame_windows(context, batch, time, unit, unit)? {
             let mut parameters = window.words(time);
             parameters.extend([unit, window.sequences.len()].map(|v| v as u32));
             let operands = vec![
                 context.input(0).window(&window.frames, unit),
-                context.output(1),
+                window.still(context.output(1), time, unit),
                 context.input(1).window(&window.frames, unit),
                 context.output(0).window(&window.frames, unit),
             ];
@@ -251,6 +251,7 @@ pub fn cases() -> Vec<Case> {
         case("broadcast_add odd", [2, 3, 5, 3, 2, 5]),
         // Two frames a window, so that one of them spans two sequences.
         case("broadcast_add windows", [2, 3, 5, 3, 2, 32]).windowed(8_000),
+        case("broadcast_add frames apart", [7, 1, 5, 3, 2, 32]).windowed(8_000),
         case("broadcast_add T=1", [2, 1, 3, 3, 2, 5]),
         plus("frames", &[3, 3, 5, 3, 2, 32], &[3, 1, 5, 3, 2, 32]).windowed(12_000),
         plus("positions", &[133, 5, 8], &[1, 5, 8]).windowed(4096),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::reduce::run_length;
 use crate::Result;
 use crate::graph::program::{WORKGROUP, vector_width};
-use crate::graph::{Kernel, OpContext, TensorSpec};
+use crate::graph::{Kernel, OpContext, Operand, TensorSpec};
 
 /// Checks that `given` is f32, of shape `needed` and not empty; the message says both.
 pub(super) fn expect(name: &str, given: &TensorSpec, needed: &[usize]) -> Result<(), String> {
@@ -34,20 +34,28 @@ impl FrameWindow {
         FrameWindow { sequences: frames.start / time..frames.end.div_ceil(time), frames }
     }
 
+    /// What a launch binds of a tensor without time that has `unit` elements a sequence.
+    pub fn still(&self, tensor: Operand, time: usize, unit: usize) -> Operand {
+        if time == 1 { tensor.window(&self.frames, unit) } else { tensor }
+    }
+
     /// The words that `common/frames.wgsl` expects first in a parameter block.
     pub fn words(&self, time: usize) -> Vec<u32> {
         [self.frames.start, self.frames.end, self.sequences.start, time].map(|v| v as u32).to_vec()
     }
 }
 
-/// Windows over `sequences * time` frames such that `unit` elements a frame fit a binding.
+/// Windows over `sequences * time` frames such that `unit` elements a frame fit a binding; and so do, where every sequence is but
+/// one frame, the `still` elements that it has in a tensor without time, which is bound whole otherwise.
 pub(super) fn frame_windows(
     context: &OpContext,
     sequences: usize,
     time: usize,
     unit: usize,
+    still: usize,
 ) -> Result<Vec<FrameWindow>> {
-    let windows = context.windows(sequences * time, &[unit])?;
+    let units = [unit, still];
+    let windows = context.windows(sequences * time, if time == 1 { &units } else { &units[..1] })?;
     Ok(windows.into_iter().map(|frames| FrameWindow::of(frames, time)).collect())
 }
 

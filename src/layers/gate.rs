@@ -144,11 +144,11 @@ impl Op for Gate {
         let sizes = Sizes::of_product(&context.outputs[0]).map_err(crate::Error::Shape)?;
         let frame = sizes.frame();
         let mut program = Program::default();
-        for window in frame_windows(context, sizes.batch, sizes.time, frame)? {
+        for window in frame_windows(context, sizes.batch, sizes.time, frame, 3 * frame)? {
             let mut parameters = window.words(sizes.time);
             parameters.extend(sizes.words(window.sequences.len()));
             let operands = vec![
-                context.input(0),
+                window.still(context.input(0), sizes.time, 3 * frame),
                 context.output(0).window(&window.frames, frame),
                 context.input(1),
                 context.input(2),
@@ -226,11 +226,11 @@ impl Op for GateBackwardPsi {
         let sizes = Sizes::of_product(&context.inputs[3]).map_err(crate::Error::Shape)?;
         let frame = sizes.frame();
         let mut program = Program::default();
-        for window in frame_windows(context, sizes.batch, sizes.time, frame)? {
+        for window in frame_windows(context, sizes.batch, sizes.time, frame, 3 * frame)? {
             let mut parameters = window.words(sizes.time);
             parameters.extend(sizes.words(window.sequences.len()));
             let operands = vec![
-                context.output(0),
+                window.still(context.output(0), sizes.time, 3 * frame),
                 context.input(3).window(&window.frames, frame),
                 context.input(0),
                 context.input(1),
@@ -294,7 +294,7 @@ impl Op for GateBackwardPlane {
         let i_per_chunk = (TERMS / sizes.cells[j]).clamp(1, sizes.cells[i]);
         let chunks = sizes.cells[i].div_ceil(i_per_chunk);
         let row = sizes.cells[self.axis] * sizes.channels;
-        let windows = frame_windows(context, sizes.batch, sizes.time, frame)?;
+        let windows = frame_windows(context, sizes.batch, sizes.time, frame, 3 * frame)?;
         let longest = windows.iter().map(|window| window.frames.len()).max().unwrap_or(0);
 
         let mut program = Program::default();
@@ -320,7 +320,8 @@ impl Op for GateBackwardPlane {
                 ]
                 .map(|v| v as u32),
             );
-            let operands = vec![context.input(0), context.input(1).window(&window.frames, frame), partial.clone()];
+            let psi = window.still(context.input(0), sizes.time, 3 * frame);
+            let operands = vec![psi, context.input(1).window(&window.frames, frame), partial.clone()];
             let kernel = Kernel::new("gate.wgsl", "gate_backward_plane");
             program.dispatch(kernel, parameters, operands, context.grid_for(chunks * count));
             let sums =
@@ -356,6 +357,8 @@ pub fn cases() -> Vec<Case> {
         case("gate odd", [2, 3, 5, 3, 2, 5]),
         // Windows of six frames, one of which spans two sequences.
         case("gate windows", [2, 7, 5, 3, 2, 32]).windowed(24_000),
+        // Each frame its own gates, of which windows hold those of some.
+        case("gate frames apart", [9, 1, 5, 3, 2, 32]).windowed(24_000),
         case("gate several chunks", [1, 2, 17, 35, 3, 8]),
         case("gate one cell", [2, 1, 1, 1, 1, 3]),
     ]

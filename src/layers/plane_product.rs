@@ -89,7 +89,7 @@ impl Sizes {
     ) -> Result<Program> {
         let (frame, width) = (self.frame(), self.width());
         let mut program = Program::default();
-        for window in frame_windows(context, self.batch, self.time, frame)? {
+        for window in frame_windows(context, self.batch, self.time, frame, 0)? {
             let ([x, y, z], sequences) = (self.cells, window.sequences.len());
             let mut words = window.words(self.time);
             words.extend([sequences, x, y, z, self.channels / width].map(|word| word as u32));
@@ -289,7 +289,7 @@ impl Op for PlaneProductBackwardPlane {
         let i_per_chunk = (run_length(cells[i] * cells[j]) / cells[j]).clamp(1, cells[i]);
         let chunks = cells[i].div_ceil(i_per_chunk);
         let row = cells[self.axis] * sizes.channels;
-        let windows = frame_windows(context, sizes.batch, sizes.time, frame)?;
+        let windows = frame_windows(context, sizes.batch, sizes.time, frame, 0)?;
         let longest = windows.iter().map(|window| window.frames.len()).max().unwrap_or(0);
 
         let mut program = Program::default();
