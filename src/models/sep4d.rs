@@ -38,7 +38,7 @@ pub static SEP4D: Architecture = Architecture {
             key: "model.plane_features",
             doc: "D, channels of a plane's features.",
             values: Values::Width {
-                defaults: [6, 16, 32, 32],
+                defaults: [6, 32, 32, 32],
                 needed_for: Some("the planes need at least one feature"),
             },
         },

@@ -44,7 +44,7 @@ class Config:
 PRESETS = {
     "paper": Config(frame_features=32),
     "base": Config(frame_features=32, hidden=64),
-    "demo": Config(frame_features=32, latent=8, features=16, hidden=32, head=16),
+    "demo": Config(frame_features=32, latent=8, hidden=32, head=16),
 }
 
 
