@@ -20,6 +20,7 @@ mod eval;
 mod export;
 mod model;
 pub mod output;
+mod register;
 mod render;
 mod reproduce;
 mod selftest;
@@ -63,6 +64,7 @@ enum Command {
     Train(Train),
     Synth(synth::Args),
     Check(check::Args),
+    Register(register::Args),
     Eval(eval::Args),
     Export(export::Args),
     Render(render::Args),
@@ -89,6 +91,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args.training),
             Some(Command::Synth(args)) => synth::run(args),
             Some(Command::Check(args)) => check::run(args),
+            Some(Command::Register(args)) => register::run(args),
             Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Export(args)) => export::run(args),
             Some(Command::Render(args)) => render::run(args),

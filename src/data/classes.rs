@@ -32,6 +32,8 @@ pub struct ClassSet {
     pub safe_colors: Vec<[u8; 3]>,
     /// Which way the y axis of its grid points.
     pub handedness: Handedness,
+    /// Whether what is of the class may move by itself, such as vehicles and people, `[K]`: by its name.
+    pub moves: Vec<bool>,
     /// The class of each id that may occur in the files.
     class_of_id: Vec<Option<u8>>,
     /// The id with which each class is written, `[K]`.
@@ -53,10 +55,12 @@ impl ClassSet {
             colors: Vec::new(),
             safe_colors: Vec::new(),
             handedness,
+            moves: Vec::new(),
             class_of_id: Vec::new(),
             ids: Vec::new(),
         };
         for (name, color, safe_color) in classes {
+            set.moves.push(moves(&name));
             set.names.push(name);
             set.colors.push(color);
             set.safe_colors.push(safe_color);
@@ -108,6 +112,44 @@ impl ClassSet {
     pub(crate) fn largest_id(&self) -> usize {
         self.class_of_id.len().saturating_sub(1)
     }
+}
+
+/// What the names of classes begin with that move by themselves.
+const MOVERS: [&str; 23] = [
+    "animal",
+    "auto",
+    "bicycl",
+    "bike",
+    "bus",
+    "car",
+    "cyclist",
+    "human",
+    "motor",
+    "pedestrian",
+    "people",
+    "person",
+    "rider",
+    "rickshaw",
+    "scooter",
+    "trailer",
+    "train",
+    "tram",
+    "truck",
+    "van",
+    "vehicle",
+    "wheelchair",
+    "walker",
+];
+/// What such names are followed by, so that a carpet is none.
+const ENDINGS: [&str; 8] = ["", "s", "es", "e", "ist", "ists", "cycle", "bike"];
+
+/// Whether a class of this name moves by itself: one of its words is that of a mover.
+fn moves(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let is_mover = |word: &str| {
+        MOVERS.iter().any(|mover| word.strip_prefix(mover).is_some_and(|ending| ENDINGS.contains(&ending)))
+    };
+    name.split(|c: char| !c.is_alphabetic()).any(is_mover)
 }
 
 /// A class that a format knows: its id, name and colour.
@@ -173,6 +215,48 @@ mod tests {
         assert_eq!(classes, [Some(0), Some(1), Some(2), Some(2), Some(IGNORED), None]);
         assert_eq!([0, 1, 2, 9].map(|class| set.id_of(class)), [17, 0, 4, 17]);
         assert_eq!(set.class_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_moves_is_known_by_its_name() {
+        for name in [
+            "Vehicle",
+            "Pedestrian",
+            "Construction vehicle",
+            "Car",
+            "Bus",
+            "buses",
+            "Bicycle",
+            "Bicyclist",
+            "Motorcycle",
+            "Motorcyclist",
+            "motorbike",
+            "Truck",
+            "Trailer",
+            "Other_vehicle",
+            "Person",
+            "moving-car",
+            "people",
+            "riders",
+            "cyclists",
+            "vans",
+        ] {
+            assert!(moves(name), "{name} moves");
+        }
+        for name in [
+            "Free",
+            "Carpet",
+            "Traffic sign",
+            "Trunk",
+            "Vegetation",
+            "Barrier",
+            "Driveable surface",
+            "Others",
+            "Class 4",
+            "",
+        ] {
+            assert!(!moves(name), "{name} stands still");
+        }
     }
 
     #[test]

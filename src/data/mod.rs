@@ -17,6 +17,7 @@ mod npy;
 mod numbers;
 mod pose;
 mod record;
+pub mod register;
 pub mod sampler;
 mod source;
 pub mod synth;

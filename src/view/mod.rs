@@ -3,7 +3,7 @@
 //! Two layers, kept apart so that a window can use the first without the second:
 //! - [`geometry`], [`mesh`], [`camera`], [`motion`], [`renderer`], [`ornament`], [`offscreen`] draw grids of labels into textures,
 //!   and [`mod@pick`] tells which voxel is where; [`palette`], [`theme`], [`error_view`] and [`difference`] say in which colours;
-//! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them.
+//! - [`headless`] reads such a texture back, and [`picture`], [`animation`] compose figures from them; [`top`] draws maps without a GPU.
 //!
 //! World space is metres with the grid's lowest corner at the origin, x forward, y left, z up. Labels stay in the
 //! order of the data `[X, Y, Z]`; [`Geometry`] knows which way their y axis points.
@@ -26,6 +26,7 @@ pub mod picture;
 pub mod renderer;
 mod text;
 pub mod theme;
+pub mod top;
 
 pub use animation::gif;
 pub use camera::{Camera, Projection};

@@ -203,6 +203,22 @@ fn what_is_found_in_the_middle_of_a_run_costs_no_step() {
 }
 
 #[test]
+fn data_that_cannot_be_registered() {
+    let dir = tempfile::tempdir().unwrap();
+    is_refused(&sep4d(&["register", text(&dir.path().join("nowhere"))]), 3, &["nowhere is not a folder"]);
+    let wrong = dir.path().join("missing/frames.png");
+    is_refused(
+        &sep4d(&["register", text(&MADE.1), "--picture", text(&wrong)]),
+        2,
+        &["frames.png", "a folder that exists"],
+    );
+    let damaged = changed(&MADE.1, |town| {
+        fs::write(sequence(town, "Train").join("evaluation/000001.label"), [23; 4096]).unwrap()
+    });
+    is_refused(&sep4d(&["register", text(damaged.path())]), 3, &["000001.label", "class id 387389207"]);
+}
+
+#[test]
 fn configurations_that_cannot_be_used() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |file: &[u8], words: &[&str]| {

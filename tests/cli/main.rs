@@ -11,6 +11,7 @@ mod check;
 mod errors;
 #[cfg(target_os = "linux")]
 mod kills;
+mod register;
 mod reproduce;
 mod runs;
 mod train;
