@@ -9,7 +9,7 @@ use super::notices::{Notices, Severity};
 use super::scores::sum;
 use super::shown::Reconstructed;
 use super::state::{Source, State};
-use crate::data::Dataset;
+use crate::data::{Dataset, DatasetOptions};
 use crate::models::{ALIGN, BY_POSES};
 use crate::train::config::RunConfig;
 use crate::train::events::Event;
@@ -105,8 +105,9 @@ fn comparable(
             theirs.frames_per_clip, ours.frames_per_clip
         ));
     }
-    if (theirs.crop, theirs.stride, &theirs.sequences) != (ours.crop, ours.stride, &ours.sequences) {
-        return Err("it cuts its clips in another way (data.crop, data.stride or data.sequences)".into());
+    let cut = |options: &DatasetOptions| (options.crop, options.stride, options.sequences.clone(), options.registered);
+    if cut(&theirs) != cut(ours) {
+        return Err("it cuts its clips in another way (data.crop, data.stride, data.sequences or model.align)".into());
     }
     if config.model.classes != held_out.classes().len() {
         return Err(format!("it has {} classes, the data in view {}", config.model.classes, held_out.classes().len()));

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::classes::IGNORED;
 use super::frames::FrameCache;
 use super::numbers::{self, gaps, listed};
+use super::register::{Trajectory, registered};
 use super::source::{self, Findings, Sequence, Sink, Source};
 use super::{Batch, ClassSet, Clip, Frame, Grid, Pose, Split, by, counts, formats, relative_to_middle};
 use crate::figures::shell_quoted;
@@ -37,6 +38,9 @@ pub struct DatasetOptions {
     pub sequences: Vec<String>,
     /// What voxels that nobody saw are to training.
     pub unobserved: Unobserved,
+    /// Whether poses are those that [`register`](super::register) found, not those of the files. Clips across frames between which
+    /// it found none are left out.
+    pub registered: bool,
 }
 
 impl Default for DatasetOptions {
@@ -47,6 +51,7 @@ impl Default for DatasetOptions {
             stride: 1,
             sequences: Vec::new(),
             unobserved: Unobserved::Free,
+            registered: false,
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct Dataset {
     pub(super) sequences: Vec<Sequence>,
     /// (sequence, position of the first frame in it)
     windows: Vec<(usize, usize)>,
+    /// Of each sequence, where poses are to be those of registration.
+    registered: Option<Vec<Trajectory>>,
     warnings: Vec<String>,
 }
 
@@ -119,7 +126,64 @@ impl Dataset {
         if windows.is_empty() {
             return Err(no_window());
         }
-        Ok(Dataset { source, split, options, file_grid, grid, first_voxel, sequences, windows, warnings })
+        let registered = None;
+        let mut set =
+            Dataset { source, split, options, file_grid, grid, first_voxel, sequences, windows, registered, warnings };
+        if set.options.registered {
+            set.take_registered(root.as_ref())?;
+        }
+        Ok(set)
+    }
+
+    /// Takes the poses that registration found, and leaves out the clips for which it found none.
+    fn take_registered(&mut self, root: &Path) -> Result<()> {
+        let command = format!("`sep4d register {}`", shell_quoted(root));
+        let found = registered(self);
+        let missing = self.sequences.iter().zip(&found).find(|(_, trajectory)| trajectory.is_none());
+        if let Some((sequence, _)) = missing {
+            let name = &sequence.name;
+            return Err(Error::Data(format!(
+                "the sequence {name} has not been registered as it is now; run {command}"
+            )));
+        }
+        let all = self.windows.len();
+        self.registered = Some(found.into_iter().flatten().collect());
+        let windows = std::mem::take(&mut self.windows).into_iter();
+        let is_known = |&(number, start): &(usize, usize)| {
+            self.places(number, start).is_some_and(|places| self.poses(number, &places).is_some())
+        };
+        let windows: Vec<(usize, usize)> = windows.filter(is_known).collect();
+        self.windows = windows;
+        match all - self.windows.len() {
+            0 => {}
+            lost if lost == all => {
+                return Err(Error::Data(format!(
+                    "registration has no clip of {} frames of which it can tell how they lie; use fewer frames per clip \
+                     (data.frames), or align by nothing (model.align)",
+                    self.options.frames_per_clip
+                )));
+            }
+            lost => self.warnings.push(format!(
+                "{lost} of {all} clips are left out: registration cannot tell how their frames lie ({command} lists them)"
+            )),
+        }
+        Ok(())
+    }
+
+    /// The places of the frames of the clip that begins at `start` of sequence `number`.
+    fn places(&self, number: usize, start: usize) -> Option<Vec<usize>> {
+        let sequence = &self.sequences[number];
+        numbers::clip(&sequence.numbers, start, self.options.frames_per_clip, self.apart(sequence))
+    }
+
+    /// The poses of frames of sequence `number` in one common frame, if they are known.
+    fn poses(&self, number: usize, places: &[usize]) -> Option<Vec<Pose>> {
+        let (&first, &last) = (places.first()?, places.last()?);
+        let (poses, begin) = match &self.registered {
+            Some(trajectories) => (trajectories[number].across(first..last + 1)?, first),
+            None => (self.sequences[number].poses.as_deref()?, 0),
+        };
+        places.iter().map(|place| poses.get(place - begin).copied()).collect()
     }
 
     /// How many clips there are: every window of T frames within a sequence.
@@ -129,7 +193,7 @@ impl Dataset {
 
     /// Whether every sequence has poses.
     pub fn has_poses(&self) -> bool {
-        self.sequences.iter().all(|sequence| sequence.poses.is_some())
+        self.registered.is_some() || self.sequences.iter().all(|sequence| sequence.poses.is_some())
     }
 
     /// Whether there are no clips (an opened data set always has some).
@@ -231,7 +295,7 @@ impl Dataset {
         let sequence = &self.sequences[number];
         let apart = self.apart(sequence);
         let gone = || Error::Usage(format!("clip {index} of the sequence {} is incomplete", sequence.name));
-        let places = numbers::clip(&sequence.numbers, start, self.options.frames_per_clip, apart).ok_or_else(gone)?;
+        let places = self.places(number, start).ok_or_else(gone)?;
         let frame = |&i: &usize| match kept {
             Some(kept) => kept.get((number, i), || self.frame(sequence, i)),
             None => self.frame(sequence, i),
@@ -239,19 +303,14 @@ impl Dataset {
         let frames: Vec<Result<Frame>> = places.par_iter().map(frame).collect();
         // Of several failures the first is told, whichever came first.
         let frames = frames.into_iter().collect::<Result<Vec<Frame>>>()?;
-        let poses = match &sequence.poses {
-            Some(poses) => {
-                let poses: Vec<Pose> = places.iter().map(|&i| poses[i]).collect();
-                Some(relative_to_middle(&poses).ok_or_else(|| {
-                    Error::Data(format!(
-                        "the pose of frame {} of sequence {} has no inverse; correct or remove its poses.txt",
-                        sequence.numbers[places[places.len() / 2]],
-                        sequence.name
-                    ))
-                })?)
-            }
-            None => None,
+        let singular = || {
+            let (number, name) = (sequence.numbers[places[places.len() / 2]], &sequence.name);
+            Error::Data(format!(
+                "the pose of frame {number} of sequence {name} has no inverse; correct or remove its poses.txt"
+            ))
         };
+        let poses = self.poses(number, &places);
+        let poses = poses.map(|poses| relative_to_middle(&poses).ok_or_else(singular)).transpose()?;
         Ok(Clip {
             frames,
             poses,

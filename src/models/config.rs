@@ -21,6 +21,8 @@ const CLASSES: &str = "model.classes";
 pub const ALIGN: &str = "model.align";
 /// By the poses of the data.
 pub const BY_POSES: &str = "pose";
+/// By what registration found of the sensor's motion.
+pub const BY_REGISTRATION: &str = "registered";
 /// By them, if the data have any: still to be taken from there.
 pub const OF_THE_POSES: &str = "auto";
 

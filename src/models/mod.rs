@@ -17,7 +17,9 @@ mod shape;
 #[cfg(test)]
 mod toy;
 
-pub use config::{ALIGN, ARCHITECTURE, BY_POSES, ModelConfig, OF_THE_DATA, OF_THE_POSES, by_name, keys_of_all};
+pub use config::{
+    ALIGN, ARCHITECTURE, BY_POSES, BY_REGISTRATION, ModelConfig, OF_THE_DATA, OF_THE_POSES, by_name, keys_of_all,
+};
 pub use losses::{LossTerm, Terms, loss_terms};
 pub use shape::{BatchShape, FRAMES, MOST_VOXELS};
 

@@ -12,7 +12,7 @@ use super::modules::{
     Kernel, LinearOptions, PLANES, Sampler, conv_layer, default_init, distribution_layer, linear_layer,
     positional_code, residual_block,
 };
-use super::{ALIGN, Architecture, BY_POSES, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};
+use super::{ALIGN, Architecture, BY_POSES, BY_REGISTRATION, BatchShape, Built, Key, Mode, ModelConfig, Values, keys};
 use crate::graph::{Add, Graph, Init, TensorId, TensorSpec, WORD_BYTES};
 use crate::layers::axis_pool::axis_pool;
 use crate::layers::concat::slice;
@@ -56,8 +56,8 @@ pub static SEP4D: Architecture = Architecture {
         },
         Key {
             key: ALIGN,
-            doc: "Which motion of the sensor brings a clip's frames together before what they share is pooled; that of poses, where known, with auto.",
-            values: Values::Choice { names: ALIGNMENTS, defaults: [0, 2, 2, 0] },
+            doc: "By which motion of the sensor the frames of a clip meet before what they share is pooled: that of poses, if known (auto), or of `sep4d register`.",
+            values: Values::Choice { names: ALIGNMENTS, defaults: [0, 3, 3, 0] },
         },
         Key {
             key: "model.margin",
@@ -114,7 +114,7 @@ impl Widths {
             hidden: config.get("model.hidden"),
             head: config.get("model.head"),
             fusion: config.choice("model.fusion"),
-            aligned: config.choice(ALIGN) == BY_POSES,
+            aligned: [BY_POSES, BY_REGISTRATION].contains(&config.choice(ALIGN)),
             margin: config.get("model.margin"),
             volume_channels: config.get("model.volume_channels"),
         }

@@ -145,7 +145,7 @@ impl Outcome {
             compression_ratio: voxels as f64 / latent_floats as f64,
             data: ScoredOn::of(&dataset),
             classes: dataset.classes().names.clone(),
-            movers: Vec::new(),
+            movers: (0..dataset.classes().len()).filter(|&class| dataset.classes().moves[class]).collect(),
             evaluation: tally.evaluation(),
         };
         let text = serde_json::to_string_pretty(&outcome).map_err(|why| Error::Data(why.to_string()))?;

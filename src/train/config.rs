@@ -12,7 +12,9 @@ use super::session::{LossWeights, Precision, StepConfig};
 use crate::data::{ClassSet, ClassWeights, DatasetOptions, Split, Unobserved};
 use crate::gpu::DeviceChoice;
 use crate::layers::segmentation_loss::MAX_CLASSES;
-use crate::models::{ALIGN, ARCHITECTURE, ARCHITECTURES, BY_POSES, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms};
+use crate::models::{
+    ALIGN, ARCHITECTURE, ARCHITECTURES, BY_POSES, BY_REGISTRATION, FRAMES, LossTerm, ModelConfig, OF_THE_DATA, Terms,
+};
 use crate::{Error, Result};
 
 mod resolve;
@@ -380,7 +382,8 @@ impl RunConfig {
         self.model = self.model.clone().for_data(has_poses)?;
         if self.model.choice(ALIGN) == BY_POSES && !has_poses {
             return Err(Error::Usage(format!(
-                "{ALIGN} is {BY_POSES}, but not every sequence of the data has poses; add them, or set {ALIGN} to none"
+                "{ALIGN} is {BY_POSES}, but not every sequence of the data has poses; set {ALIGN} to {BY_REGISTRATION} after \
+                 `sep4d register`, or to none"
             )));
         }
         Ok(())
@@ -394,6 +397,7 @@ impl RunConfig {
             stride: self.data.stride,
             sequences: self.data.sequences.clone(),
             unobserved: self.data.unobserved,
+            registered: self.model.choice(ALIGN) == BY_REGISTRATION,
         }
     }
 

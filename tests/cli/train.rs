@@ -130,7 +130,7 @@ fn a_model_of_aligned_frames_needs_poses_and_exports_their_motion() {
         assert!(output.status.code() == Some(code) && told.contains(words), "{told}");
     };
     let none = dir.path().join("none");
-    refused(train(&none, "pose"), 2, "not every sequence of the data has poses");
+    refused(train(&none, "pose"), 2, "not every sequence of the data has poses; set model.align to registered after");
     refused(sep4d(&["eval", text(&out)]).output().unwrap(), 3, "the model aligns frames by poses");
     assert!(train(&none, "auto").status.success());
     assert!(fs::read_to_string(none.join("config.toml")).unwrap().contains("align = \"none\""));

@@ -4,11 +4,17 @@
 use crate::Result;
 use crate::graph::{Graph, TensorId, TensorSpec};
 use crate::layers::resample::{Direction, only_seen, resample};
-use crate::models::{BY_POSES, BatchShape, BuiltLatent, BuiltMotion, LatentKind, LatentSpec, MOTION, OF_THE_POSES};
+use crate::models::{
+    BY_POSES, BY_REGISTRATION, BatchShape, BuiltLatent, BuiltMotion, LatentKind, LatentSpec, MOTION, OF_THE_POSES,
+};
 
 /// The values of `model.align`, with what they mean.
-pub const ALIGNMENTS: &[(&str, &str)] =
-    &[("none", "frames stay as they are"), (BY_POSES, "by the poses"), (OF_THE_POSES, "by the poses, if known")];
+pub const ALIGNMENTS: &[(&str, &str)] = &[
+    ("none", "frames stay as they are"),
+    (BY_POSES, "by the poses"),
+    (BY_REGISTRATION, "by what `sep4d register` found"),
+    (OF_THE_POSES, "by the poses, if known"),
+];
 
 /// The frames of clips, and how they lie.
 pub struct Frames {

@@ -189,7 +189,7 @@ fn the_data_decide_whether_frames_are_aligned() {
     let [with, without] = [true, false].map(|poses| settled(&of_the_data, poses).unwrap());
     assert_eq!([&with, &without].map(|config| config.model.choice(ALIGN)), ["pose", "none"]);
     let why = settled(&["model.align=pose"], false).unwrap_err().to_string();
-    assert!(why.contains("not every sequence of the data has poses; add them, or set model.align to none"), "{why}");
+    assert!(why.contains("not every sequence of the data has poses; set model.align to registered after"), "{why}");
     // Whatever the data have now, a run goes on as it was begun.
     let again = set(&of_the_data).unwrap();
     assert_eq!(with.resumed_as(again.clone()).unwrap(), with);
