@@ -228,33 +228,36 @@ fn embedded(g: &mut Graph, widths: &Widths, labels: TensorId) -> Result<TensorId
     instance_norm(g, x, None, false, false)
 }
 
+/// The axes that a pool is over, with their extents.
+type Axes = (&'static str, Vec<usize>);
+
 /// PF (Eq. 6): separable attention pooling of `features [N, X', Y', Z', F]` onto six planes of F channels. What the frames share is
 /// pooled where they meet, what each has of its own where it is.
 fn factorise(g: &mut Graph, widths: &Widths, frames: &Frames, features: TensorId) -> Result<Planes> {
     let f = widths.features;
     let (t, [x, y, z]) = (frames.shape.frames, frames.shape.cells());
     let volume = g.reshape(features, &[frames.shape.batch, t, x, y, z, f])?;
-    let (time, [yz, xz, xy]) = ([t], [[y, z], [x, z], [x, y]]);
-    let shared: (&str, &[usize]) = ("t", &time);
-    let own: [(&str, &[usize]); 3] = [("yz", &yz), ("xz", &xz), ("xy", &xy)];
+    let shared: Axes = ("t", vec![t]);
+    let own: [Axes; 3] = [("yz", vec![y, z]), ("xz", vec![x, z]), ("xy", vec![x, y])];
     let parts = match frames.meet(g, volume)? {
         Some(aligned) => vec![(aligned, vec![shared]), (volume, own.to_vec())],
         None => vec![(volume, [&[shared], &own[..]].concat())],
     };
     let pooled = pool(g, f, "volume", frames, &parts)?;
     let [x, y, z] = frames.canonical();
-    let flat = pool(g, f, "static", frames, &[(pooled[0], vec![("z", &[z]), ("y", &[y]), ("x", &[x])])])?;
+    let still: [Axes; 3] = [("z", vec![z]), ("y", vec![y]), ("x", vec![x])];
+    let flat = pool(g, f, "static", frames, &[(pooled[0], still.to_vec())])?;
     Ok(Planes { xy: flat[0], xz: flat[1], yz: flat[2], tx: pooled[1], ty: pooled[2], tz: pooled[3] })
 }
 
-/// Attention poolings of tensors over axes with their extents, with values, scores and positional biases of their own, which are
-/// computed by one linear layer each. What pools over time alone does so where the frames meet.
+/// Attention poolings of tensors, with values, scores and positional biases of their own; one linear layer makes the values of all, and
+/// one the scores. What is pooled over time alone is where the frames meet.
 fn pool(
     g: &mut Graph,
     f: usize,
     name: &str,
     frames: &Frames,
-    parts: &[(TensorId, Vec<(&str, &[usize])>)],
+    parts: &[(TensorId, Vec<Axes>)],
 ) -> Result<Vec<TensorId>> {
     let width = f * parts.iter().map(|(_, pools)| pools.len()).sum::<usize>();
     let layer = |g: &mut Graph, name: &str, init: Init| {
@@ -277,9 +280,9 @@ fn pool(
         begun += rows;
         let mut biases = Vec::new();
         for (axes, extents) in pools {
+            let code = positional_code(extents);
             let bias = g.scope(&format!("bias.{axes}"), |g| {
-                let code =
-                    g.constant("code", &[extents.iter().product(), 9 * extents.len()], positional_code(extents))?;
+                let code = g.constant("code", &[extents.iter().product(), 9 * extents.len()], code)?;
                 let hidden = LinearOptions { activation: true, ..Default::default() };
                 let hidden = linear_layer(g, code, "hidden", 2 * f, hidden)?;
                 linear_layer(g, hidden, "out", f, LinearOptions::default())
