@@ -56,7 +56,8 @@ impl Findings<'_> {
         let (Spread { mean, deviation }, seeds) = self.lead(variant, over, frames)?;
         let sure = match deviation {
             Some(deviation) => {
-                let limit = STUDENT.get(seeds - 2).copied().unwrap_or(1.96) * deviation / (seeds as f64).sqrt();
+                let limit =
+                    STUDENT.get(seeds.saturating_sub(2)).copied().unwrap_or(1.96) * deviation / (seeds as f64).sqrt();
                 let verdict = if mean.abs() > limit { "beyond chance" } else { "may be chance" };
                 format!(" ± {deviation:.2}, {seeds} seeds, paired; {verdict} (t test, 5 %)")
             }
@@ -119,5 +120,84 @@ impl Findings<'_> {
             table
         };
         lengths.iter().map(of_length).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Split;
+    use crate::data::synth::GRID;
+    use crate::reproduce::Outcome;
+    use crate::reproduce::plan::{Run, runs};
+    use crate::train::metrics::{Evaluation, Scores};
+    use crate::train::run_folder::{History, ScoredOn};
+
+    /// Three classes, of which the last one moves: its IoU is half of the others', and frames get worse by 0.01 from the middle on.
+    fn measured(run: &Run, iou: f64) -> Measured {
+        let scores = |iou: f64| Scores {
+            iou: Some(iou),
+            miou: Some(iou),
+            per_class: vec![Some(1.0), Some(iou), Some(iou / 2.0)],
+        };
+        let distance = |t: usize| t.abs_diff(run.frames / 2) as f64;
+        let evaluation = Evaluation {
+            clips: 1,
+            total: scores(iou),
+            per_frame: (0..run.frames).map(|t| scores(iou - 0.01 * distance(t))).collect(),
+            codes: Vec::new(),
+        };
+        let outcome = Outcome {
+            steps: 1,
+            seconds: 1.0,
+            adapter: String::new(),
+            version: String::new(),
+            parameters: 1,
+            planned_bytes: 1,
+            latent_floats: 1,
+            code_bits: 0.0,
+            compression_ratio: 1.0,
+            data: ScoredOn { grid: GRID, split: Split::Test, clips: 1, sequences: Vec::new() },
+            classes: ["Free", "Road", "Vehicle"].map(str::to_owned).to_vec(),
+            movers: vec![2],
+            evaluation,
+        };
+        Measured { run: run.clone(), outcome, history: History::default() }
+    }
+
+    #[test]
+    fn leads_are_paired_and_say_whether_they_may_be_chance() {
+        let of = |run: &Run| match (run.variant.name, run.seed) {
+            ("sep4d-aligned", seed) => 0.80 + 0.01 * seed as f64,
+            // Always 0.1 behind, but for a hair.
+            ("sep4d-narrow", seed) => 0.70 + 0.01 * seed as f64 + 0.001 * (seed % 2) as f64,
+            // Ahead and behind.
+            (_, seed) => 0.76 + 0.06 * seed as f64,
+        };
+        let measured: Vec<Measured> =
+            runs(&[Study::Ablation], Scale::Small, None).iter().map(|run| measured(run, of(run))).collect();
+        assert_eq!(measured.len(), 6 * 3 * 3);
+        let tables = Findings { scale: Scale::Small, measured: &measured }.ablation();
+        let notes = tables[0].notes.join("\n");
+        let to_narrow = "T = 8, mIoU of \"SEP-4D, frames aligned by pose\" less that of \"SEP-4D, features as narrow as the latent\"";
+        assert!(
+            notes.contains(&format!("{to_narrow}: +9.97 ± 0.06, 3 seeds, paired; beyond chance (t test, 5 %).")),
+            "{notes}"
+        );
+        assert!(notes.contains("(control)\": -1.00 ± 5.00, 3 seeds, paired; may be chance"), "{notes}");
+
+        let cell = |table: &Table, name: &str, column: usize| {
+            let row = table.rows.iter().rfind(|row| row[0] == Cell::Text(name.into())).unwrap();
+            row[column].text()
+        };
+        let by_frame = tables.iter().find(|table| table.name == "ablation-by-frame").unwrap();
+        assert_eq!(by_frame.columns[2..], ["0", "1", "2 to 3", "4 to 7", "8 and more"]);
+        let aligned = |column| cell(by_frame, "SEP-4D, frames aligned by pose", column);
+        // At T = 16, the last rows.
+        assert_eq!([2, 3, 4, 6].map(aligned), ["81.00 ± 1.00", "80.00 ± 1.00", "78.50 ± 1.00", "73.00 ± 1.00"]);
+        let by_class = tables.iter().find(|table| table.name == "ablation-classes-t16").unwrap();
+        assert_eq!(by_class.columns, ["model", "moving", "still", "Road", "Vehicle"]);
+        let aligned = |column| cell(by_class, "SEP-4D, frames aligned by pose", column);
+        assert_eq!([1, 2].map(aligned), ["40.50 ± 0.50", "81.00 ± 1.00"]);
     }
 }
