@@ -141,7 +141,8 @@ const MOVERS: [&str; 23] = [
     "walker",
 ];
 /// What such names are followed by, so that a carpet is none.
-const ENDINGS: [&str; 9] = ["", "s", "es", "e", "ist", "ists", "cycle", "cyclist", "bike"];
+const ENDINGS: [&str; 12] =
+    ["", "s", "es", "e", "ist", "ists", "cycle", "cycles", "cyclist", "cyclists", "bike", "bikes"];
 
 /// Whether a class of this name moves by itself: one of its words is that of a mover.
 fn moves(name: &str) -> bool {
