@@ -3,6 +3,7 @@
 use toml::Value;
 
 use crate::Result;
+use crate::models::{ALIGN, BY_POSES, OF_THE_POSES};
 use crate::train::config::{Preset, RunConfig};
 
 /// What no preset decides.
@@ -17,7 +18,13 @@ pub fn preset_value(config: &RunConfig, key: &str) -> Option<Value> {
 
 /// Whether `key` was set on purpose.
 pub fn is_edited(config: &RunConfig, key: &str) -> bool {
-    key != "train.preset" && !GIVEN.contains(&key) && config.value(key) != preset_value(config, key)
+    let preset = || preset_value(config, key);
+    // What the data have decided, as the preset leaves it to them, nobody has set.
+    let is_of_the_data = || {
+        let is = |value: Option<Value>, name: &str| value.is_some_and(|value| value.as_str() == Some(name));
+        key == ALIGN && is(config.value(key), BY_POSES) && is(preset(), OF_THE_POSES)
+    };
+    key != "train.preset" && !GIVEN.contains(&key) && config.value(key) != preset() && !is_of_the_data()
 }
 
 /// The keys that were set on purpose.
@@ -100,6 +107,13 @@ mod tests {
         assert_eq!(config, expected);
         assert_eq!(reset_all(&config).unwrap().train, RunConfig::preset(Preset::Paper, None).train);
         assert_eq!(reset_all(&config).unwrap().data.root, expected.data.root);
+    }
+
+    #[test]
+    fn what_the_data_decide_was_set_by_nobody() {
+        let align = |name: &str| set(&demo(), ALIGN, Value::String(name.into())).unwrap();
+        assert!(edited(&demo()).is_empty() && edited(&align(BY_POSES)).is_empty());
+        assert_eq!(edited(&align("none")), [ALIGN]);
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, settings: &mut Settings) {
         None => drop(note(ui, "Point at a cell to read it, or Tab to a picture and use the arrow keys.")),
     }
     if let Some((metres, degrees)) = farthest_motion(shown) {
-        note(ui, format!("Frames meet in the middle one; the farthest lies {metres:.1} m and {degrees:.1}° from it."));
+        note(ui, format!("Aligned: frames lie up to {metres:.1} m and {degrees:.1}° from the middle one."));
     }
     if let Some(frame) = seek {
         let frames = shown.frames;
@@ -243,7 +243,7 @@ fn grid(
     let is_wide = ui.available_width() > 1.1 * ui.available_height();
     let (columns, rows) = if is_wide { (long, short) } else { (short, long) };
     let spacing = vec2(10.0, 6.0);
-    let notes = if farthest_motion(shown).is_some() { 52.0 } else { 34.0 };
+    let notes = if farthest_motion(shown).is_some() { 66.0 } else { 34.0 };
     let room = vec2(ui.available_width(), (ui.available_height() - notes).max(rows as f32 * 84.0));
     let size = vec2(
         (room.x - spacing.x * (columns - 1) as f32) / columns as f32,
