@@ -174,20 +174,21 @@ fn in_canonical_grid(shown: &Shown, voxel: [usize; 3], t: usize) -> Option<[f64;
 
 /// How far the frames of the clip in view lie from its middle one, where the model aligns them: metres and degrees, at most.
 pub fn farthest_motion(shown: &Shown) -> Option<(f64, f64)> {
-    let Shown { grid, .. } = shown;
-    let maps = motion(shown)?.mu.chunks_exact(MOTION).map(|maps| &maps[..MOTION / 2]);
-    let of_frame = |map: &[f32]| {
-        // Where the sensor of the middle frame stands, in cells of this one.
-        let origin: [f64; 3] = std::array::from_fn(|a| -grid.min_bound_m[a] / (2.0 * grid.voxel_size_m[a]) - 0.5);
-        let shift = |a: usize| {
-            let at = (0..3).map(|j| f64::from(map[4 * a + j]) * origin[j]).sum::<f64>() + f64::from(map[4 * a + 3]);
-            2.0 * grid.voxel_size_m[a] * (at - origin[a])
-        };
-        let trace = f64::from(map[0] + map[5] + map[10]);
+    let Shown { grid, frames, .. } = shown;
+    let maps: Vec<&[f32]> = motion(shown)?.mu.chunks_exact(MOTION).map(|maps| &maps[MOTION / 2..]).collect();
+    // Where the sensor of a frame stands, in cells of the canonical grid.
+    let origin: [f64; 3] = std::array::from_fn(|a| -grid.min_bound_m[a] / (2.0 * grid.voxel_size_m[a]) - 0.5);
+    let stand = |map: &[f32], a: usize| {
+        (0..3).map(|j| f64::from(map[4 * a + j]) * origin[j]).sum::<f64>() + f64::from(map[4 * a + 3])
+    };
+    let middle = *maps.get(frames / 2)?;
+    let of_frame = |map: &&[f32]| {
+        let shift = |a: usize| 2.0 * grid.voxel_size_m[a] * (stand(map, a) - stand(middle, a));
         let length = (0..3).map(|a| shift(a).powi(2)).sum::<f64>().sqrt();
+        let trace = f64::from(map[0] + map[5] + map[10]);
         (length, ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos().to_degrees())
     };
-    maps.map(of_frame).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
+    maps.iter().map(of_frame).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
 
 impl Axis {

@@ -12,6 +12,7 @@ use super::state::{Resumable, Source, State};
 use super::{App, places};
 use crate::data::{Dataset, DatasetOptions, Split};
 use crate::figures::thousands;
+use crate::models::{ALIGN, OF_THE_POSES};
 use crate::train::config::RunConfig;
 use crate::train::events::Command;
 use crate::train::trainer::Place;
@@ -98,6 +99,10 @@ pub fn name(path: &Path) -> String {
 fn continued(state: &State, resumable: &Resumable) -> RunConfig {
     let mut config = bound(state);
     config.output = resumable.config.output.clone();
+    if config.model.choice(ALIGN) == OF_THE_POSES {
+        let before = resumable.config.model.choice(ALIGN);
+        config.model = config.model.clone().with_choice(ALIGN, before).unwrap_or(config.model);
+    }
     config
 }
 
@@ -107,8 +112,6 @@ pub fn bound(state: &State) -> RunConfig {
     if let Some(source) = &state.source {
         config.data.root = std::path::absolute(&source.root).unwrap_or_else(|_| source.root.clone());
         config.model.classes = source.held_out.classes().len();
-        // What cannot be is refused when it is to be trained.
-        config.model = config.model.clone().for_data(source.held_out.has_poses()).unwrap_or(config.model);
     }
     config
 }

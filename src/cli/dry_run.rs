@@ -22,6 +22,7 @@ pub fn run(config: &RunConfig) -> Result<()> {
         let whole = synth::GRID;
         // Another number may have been given on purpose.
         config.settle(&synth::CLASSES, true).ok();
+        config.model = config.model.for_data(true)?;
         (
             config.crop().map_or(Ok(whole), |size| whole.crop(size).map(|(grid, _)| grid))?,
             "no data set given".to_owned(),

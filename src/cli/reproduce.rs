@@ -64,10 +64,12 @@ pub struct Args {
 const STUDIES: [&str; 9] = ["table1", "table2", "table3", "table4", "figure3", "figure4", "figure5", "all", "ablation"];
 
 /// Keys by which runs differ, or that follow from other options.
-const GIVEN: [&str; 9] = [
+const GIVEN: [&str; 11] = [
     "model.architecture",
     "model.fusion",
     "model.encoder",
+    "model.features",
+    "model.align",
     "model.classes",
     "data.root",
     "data.frames",

@@ -191,9 +191,9 @@ impl Dataset {
         self.windows.len()
     }
 
-    /// Whether every sequence has poses.
+    /// Whether the files have poses of every sequence.
     pub fn has_poses(&self) -> bool {
-        self.registered.is_some() || self.sequences.iter().all(|sequence| sequence.poses.is_some())
+        self.sequences.iter().all(|sequence| sequence.poses.is_some())
     }
 
     /// Whether there are no clips (an opened data set always has some).

@@ -15,7 +15,7 @@ use crate::files::{cache_folder, make_folder, read_at_most, remove_leftovers, un
 use crate::hash::Fingerprint;
 
 /// No record is larger than this.
-const LARGEST: u64 = 16 << 20;
+const LARGEST: u64 = 256 << 20;
 
 /// `fingerprint` with the name below `root`, the size and the time of change of every file.
 ///
@@ -55,6 +55,9 @@ pub(super) fn load<R: DeserializeOwned>(path: &Path) -> Option<R> {
 /// Keeps a record in the first of `places` that takes it; returns whether one does.
 pub(super) fn store(places: &[PathBuf], record: &impl Serialize) -> bool {
     let Ok(bytes) = serde_json::to_vec(record) else { return false };
+    if bytes.len() as u64 > LARGEST {
+        return false;
+    }
     let keep = |place: &PathBuf| -> Result<()> {
         if let (Some(folder), Some(name)) = (place.parent(), place.file_name()) {
             make_folder(folder)?;

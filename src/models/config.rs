@@ -68,13 +68,16 @@ impl ModelConfig {
         Ok(self)
     }
 
-    /// The same with its frames aligned by poses, or not, where that is left to whether the data have them.
+    /// The same with its frames aligned by poses, or not, where that is left to whether the data have them and the model can.
     ///
     /// # Errors
     /// [`Error::Usage`] if the architecture cannot align frames by poses.
     pub fn for_data(self, has_poses: bool) -> Result<ModelConfig> {
         match self.choice(ALIGN) {
-            OF_THE_POSES => self.with_choice(ALIGN, if has_poses { BY_POSES } else { "none" }),
+            OF_THE_POSES => {
+                let aligned = has_poses && (self.architecture.aligns)(&self);
+                self.with_choice(ALIGN, if aligned { BY_POSES } else { "none" })
+            }
             _ => Ok(self),
         }
     }

@@ -55,6 +55,7 @@ pub static DYNAMIC_CITY: Architecture = Architecture {
     losses: &[keys::KL],
     training: &[("train.kl", ["0.0015"; 4])],
     later: &[],
+    aligns: |_| false,
     build,
 };
 

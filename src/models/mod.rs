@@ -51,6 +51,8 @@ pub struct Architecture {
     pub training: &'static [(&'static str, [&'static str; 4])],
     /// Keys that came later, with the value in TOML that says what models were before.
     pub later: &'static [(&'static str, &'static str)],
+    /// Whether such a model aligns the frames of a clip, if it is told to.
+    pub aligns: fn(&ModelConfig) -> bool,
     /// Appends the whole model to a graph, for batches of a shape that [`BatchShape::check`] has found to work.
     pub build: fn(&mut Graph, &ModelConfig, &BatchShape, Mode) -> Result<Built>,
 }

@@ -74,6 +74,7 @@ pub static OCC_SORA: Architecture = Architecture {
         ("train.warmup", ["4", "100", "200", "200"]),
     ],
     later: &[],
+    aligns: |_| false,
     build,
 };
 

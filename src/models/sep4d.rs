@@ -73,6 +73,7 @@ pub static SEP4D: Architecture = Architecture {
     losses: &[keys::KL],
     training: &[],
     later: &[("model.features", "0"), (ALIGN, "\"none\"")],
+    aligns: |config| config.choice("model.encoder") == ENCODERS[0].0 && config.choice("model.fusion") == FUSIONS[0].0,
     build,
 };
 
@@ -161,9 +162,21 @@ fn build(g: &mut Graph, config: &ModelConfig, shape: &BatchShape, mode: Mode) ->
     let [x, y, z] = shape.cells();
     let label_bytes = g.input("labels", TensorSpec::u32(&[shape.total_frames(), x, y, z, 8 / WORD_BYTES]));
     let labels = unpack_bytes(g, label_bytes)?;
-    let encoder = config.choice("model.encoder");
-    let frames = Frames::of(g, widths.aligned && encoder == "planes", shape, widths.margin);
-    let (z, sampler) = match encoder {
+    if widths.aligned && !(SEP4D.aligns)(config) {
+        return Err(Error::Usage(format!(
+            "only the encoder {} with the fusion {} aligns frames; set {ALIGN} to none, or model.encoder and model.fusion to these",
+            ENCODERS[0].0, FUSIONS[0].0
+        )));
+    }
+    let [x, y, _] = shape.cells();
+    if widths.aligned && widths.margin > x.max(y) {
+        return Err(Error::Usage(format!(
+            "model.margin is {}, but frames have {x} and {y} cells along x and y; set it to no more",
+            widths.margin
+        )));
+    }
+    let frames = Frames::of(g, widths.aligned, shape, widths.margin);
+    let (z, sampler) = match config.choice("model.encoder") {
         "conv3d_se" => encoders::conv3d_se(g, widths, shape, labels, mode)?,
         "bev" => encoders::bev(g, widths, shape, labels, mode)?,
         _ => planes(g, widths, &frames, labels, mode)?,

@@ -23,6 +23,7 @@ pub static TOY: Architecture = Architecture {
     losses: &[],
     training: &[("train.lovasz", ["0.5", "1.0", "1.0", "1.0"]), ("train.class_weights", ["\"none\""; 4])],
     later: &[],
+    aligns: |_| false,
     build,
 };
 

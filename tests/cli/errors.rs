@@ -152,7 +152,7 @@ fn completions_name_the_commands() {
 fn a_dry_run_needs_no_data() {
     let assert = sep4d(&["--train", "--dry-run", "--preset", "paper"]).success();
     let stdout = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
-    assert!(stdout.contains("1,215,095 parameters") && stdout.contains("128x128x8"), "{stdout}");
+    assert!(stdout.contains("1,248,343 parameters") && stdout.contains("128x128x8"), "{stdout}");
     assert!(stdout.contains("latent of a clip: 107,520 floats, C.R. 19.5\n"), "{stdout}");
     let rows: Vec<&str> = stdout.lines().skip_while(|line| !line.starts_with('T')).skip(1).collect();
     let frames: Vec<&str> = rows.iter().filter_map(|row| row.split_whitespace().next()).collect();

@@ -106,5 +106,8 @@ fn wrong_orders_get_one_sentence_and_write_nothing() {
     refused(&["reproduce", "table4", "--scale", "tiny", "--only", "4"], "--only 4: there are runs 1 to 3");
     refused(&["reproduce", "table4", "--scale", "tiny", "--set", "train.stops=3"], "did you mean train.steps?");
     refused(&["reproduce", "table4", "--scale", "tiny", "--set", "train.seed=3"], "runs differ by this");
+    for of_the_runs in ["model.align=pose", "model.features=8"] {
+        refused(&["reproduce", "ablation", "--scale", "tiny", "--set", of_the_runs], "runs differ by this");
+    }
     refused(&["reproduce", "table9"], "table9");
 }

@@ -14,7 +14,8 @@ fn no_two_bindings_of_a_dispatch_overlap_where_that_is_forbidden() {
     for preset in Preset::ALL {
         for precision in ["f32", "f16"] {
             let set = [format!("train.precision={precision}"), "train.accumulate=2".into(), "train.ema=0.9".into()];
-            let config = RunConfig::preset(preset, None).with(&set).unwrap();
+            let mut config = RunConfig::preset(preset, None).with(&set).unwrap();
+            config.model = config.model.for_data(true).unwrap();
             let shape = BatchShape { batch: 1, frames: 4, size: [32, 32, 8] };
             for (graph, limits) in graphs(&config.model, &shape, &config.step())
                 .unwrap()

@@ -88,7 +88,7 @@ fn all_kernels() -> Kernels {
     });
     // The grids of the towns, CarlaSC and Occ3D; the second one's is also taken with long clips, which need windows.
     for preset in Preset::ALL {
-        let model = RunConfig::preset(preset, None).model;
+        let model = RunConfig::preset(preset, None).model.for_data(true).unwrap();
         for (frames, size) in [(4, [32, 32, 8]), (4, [128, 128, 8]), (32, [128, 128, 8]), (4, [200, 200, 16])] {
             let shape = BatchShape { batch: 1, frames, size };
             let [single, half] = steps.each_ref().map(|step| session::graphs(&model, &shape, step).unwrap());

@@ -52,7 +52,9 @@ fn obey(context: &Arc<Context>, case: &mut Option<Case>, request: Request) -> Re
         Request::Step { folder, preset, frames, size, architecture, precision } => {
             *case = None;
             let set = [format!("model.architecture={architecture}"), format!("train.precision={precision}")];
-            let config = RunConfig::preset(preset.parse()?, Some(frames)).with(&set)?;
+            let mut config = RunConfig::preset(preset.parse()?, Some(frames)).with(&set)?;
+            // The others align no frames.
+            config.model = config.model.for_data(false)?;
             let (session, batch) = step(context, &folder, &config, size)?;
             let flops = session.preflight().flops_per_step;
             *case = Some(Case::Step(Box::new(session), batch));

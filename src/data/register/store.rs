@@ -10,7 +10,7 @@ use crate::data::{Dataset, Split, record};
 use crate::hash::Fingerprint;
 
 /// Changes with what is computed: what another version has kept is not used.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
 
 /// What is kept of one sequence.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -64,7 +64,8 @@ pub(super) fn key(source: &dyn Source, sequence: &Sequence) -> Result<String> {
     let mut files: Vec<&PathBuf> = sequence.labels.iter().chain(&sequence.masks).collect();
     // Stacks name one file for all of their frames.
     files.dedup();
-    let start = format!("{ALGORITHM}\n{:?}\n{:?}\n{:?}", sequence.grid, sequence.numbers, source.classes().moves);
+    let times = sequence.has_times.then_some(&sequence.times_secs);
+    let start = format!("{ALGORITHM}\n{:?}\n{:?}\n{times:?}\n{:?}", sequence.grid, sequence.numbers, source.classes());
     Ok(record::with_files(Fingerprint::of(&start), source.base(), &files)?.to_string())
 }
 

@@ -14,8 +14,8 @@ use crate::layers::linear::linear;
 use crate::layers::permute::permute;
 use crate::layers::pointwise::Pointwise;
 use crate::layers::softmax::softmax;
+use crate::models::BatchShape;
 use crate::models::modules::{LinearOptions, conv_layer, default_init, linear_layer, positional_code};
-use crate::models::{ALIGN, BatchShape};
 use crate::{Error, Result};
 
 /// The values of `model.fusion`, with what they mean.
@@ -31,14 +31,8 @@ pub const FUSIONS: &[(&str, &str)] = &[
 /// `z [B, T, X', Y', Z', D]` from planes of D features, by the fusion of that name (`docs/model.md`).
 ///
 /// # Errors
-/// [`Error::Usage`] if the fusion does not know what the alignment of frames is, [`Error::Shape`] if the planes do not belong together.
+/// [`Error::Shape`] if the planes do not belong together.
 pub fn fuse(g: &mut Graph, name: &str, planes: &Planes, frames: &Frames) -> Result<TensorId> {
-    if frames.motion.is_some() && name != FUSIONS[0].0 {
-        return Err(Error::Usage(format!(
-            "the fusion {name} does not know aligned frames; set {ALIGN} to none, or model.fusion to {}",
-            FUSIONS[0].0
-        )));
-    }
     let space = Space::of(&frames.shape);
     match name {
         "concat" => concatenated(g, planes, &space, "out", g.tensor(planes.xy).spec.channels(), false),

@@ -97,7 +97,10 @@ impl Findings<'_> {
     fn ablation_by_class(&self) -> Vec<Table> {
         let (variants, lengths) = Study::Ablation.compares(&Scale::FRAMES);
         let Some(first) = self.measured.first() else { return Vec::new() };
-        let (classes, movers) = (&first.outcome.classes, &first.outcome.movers);
+        let classes = &first.outcome.classes;
+        // Earlier outcomes do not say.
+        let movers = self.measured.iter().map(|m| &m.outcome.movers).find(|movers| !movers.is_empty());
+        let moves = |class: &usize| movers.is_some_and(|movers| movers.contains(class));
         let of_length = |&frames: &usize| {
             let title = format!("Ablation: IoU by class, T = {frames}, %");
             let mut table = Table::new(&format!("ablation-classes-t{frames}"), &title, &["model", "moving", "still"]);
@@ -108,7 +111,7 @@ impl Findings<'_> {
                 };
                 let mean = |moving: bool| {
                     let of = |m: &Measured| {
-                        let chosen = (1..classes.len()).filter(|c| movers.contains(c) == moving);
+                        let chosen = (1..classes.len()).filter(|class| moves(class) == moving);
                         Spread::of(chosen.filter_map(|c| iou(m, c))).map(|spread| spread.mean)
                     };
                     Cell::spread(self.spread(variant, frames, of), 2)

@@ -128,11 +128,11 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Usage`] as for [`RunConfig::resolve`], and for a key that would make it another run.
     pub fn resumed_with(&self, set: &[String]) -> Result<RunConfig> {
-        self.resumed_as(self.with(set)?)
+        self.same_run(self.with(set)?)
     }
 
     /// `new`, if a run that was begun with this configuration can go on with it. What `new` would take from the data is as
-    /// it was.
+    /// it was, and so is the model where `new` has what its preset has by now.
     ///
     /// # Errors
     /// [`Error::Usage`] for a key that would make it another run.
@@ -143,6 +143,18 @@ impl RunConfig {
         if new.model.choice(ALIGN) == OF_THE_POSES {
             new.model = new.model.with_choice(ALIGN, self.model.choice(ALIGN))?;
         }
+        if new.model.architecture() == self.model.architecture() && new.train.preset == self.train.preset {
+            let usual = new.like(new.train.preset, Some(new.data.frames))?;
+            let keys = ModelConfig::keys().map(|(key, _)| key);
+            let as_usual = keys.filter(|key| new.value(key) == usual.value(key));
+            let values: Vec<_> = as_usual.filter_map(|key| Some((key, self.value(key)?))).collect();
+            new = new.with_values(values)?;
+        }
+        self.same_run(new)
+    }
+
+    /// `new`, unless it is another run.
+    fn same_run(&self, new: RunConfig) -> Result<RunConfig> {
         match self.another_run(&new)? {
             Some(key) => Err(Error::Usage(format!(
                 "{key} cannot change when a run is resumed; leave it out, or start a new run"

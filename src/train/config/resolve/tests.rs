@@ -212,6 +212,16 @@ fn what_was_written_before_a_key_stays_the_model_that_it_was() {
 }
 
 #[test]
+fn a_run_that_was_begun_with_an_earlier_preset_goes_on_as_it_was() {
+    let before = set(&["model.features=0", "model.plane_features=16", "model.align=none"]).unwrap();
+    let again = set(&["train.steps=9"]).unwrap();
+    let goes_on = before.resumed_as(again).unwrap();
+    assert_eq!((&goes_on.model, goes_on.train.steps), (&before.model, 9));
+    let why = before.resumed_as(set(&["model.features=7"]).unwrap()).unwrap_err().to_string();
+    assert!(why.contains("model.features cannot change"), "{why}");
+}
+
+#[test]
 fn every_loss_of_a_model_has_the_key_of_its_weight() {
     for term in crate::models::loss_terms() {
         assert!(RunConfig::preset(Preset::Demo, None).value(term.weight).is_some_and(|weight| weight.is_float()));
