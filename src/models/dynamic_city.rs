@@ -53,7 +53,7 @@ pub static DYNAMIC_CITY: Architecture = Architecture {
         },
     ],
     losses: &[keys::KL],
-    training: &[("train.kl", ["0.0015"; 4])],
+    training: &[("train.kl", ["0.0015"; 4]), ("train.clip_norm", ["0.0"; 4])],
     later: &[],
     aligns: |_| false,
     build,
