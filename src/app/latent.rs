@@ -1,6 +1,9 @@
 //! Latents as figures: means, sigma, KL divergence, codes, and which cell lies where.
 
+use glam::DVec3;
+
 use super::shown::Shown;
+use crate::data::{Pose, pose_of_rows};
 use crate::models::{LatentKind, MOTION};
 use crate::train::inference::Latent;
 
@@ -164,29 +167,22 @@ fn motion(shown: &Shown) -> Option<&Latent> {
     shown.model.as_ref()?.latents.iter().find(|latent| latent.spec.kind == LatentKind::Motion)
 }
 
-/// The place of a voxel of frame `t` in the grid in which aligned frames meet, in cells; their centres are whole numbers.
-fn in_canonical_grid(shown: &Shown, voxel: [usize; 3], t: usize) -> Option<[f64; 3]> {
-    let map = motion(shown)?.mu.chunks(MOTION).nth(t)?.get(MOTION / 2..)?;
-    let cell = voxel.map(|at| (at as f64 - 0.5) / 2.0);
-    let row = |i: usize| (0..3).map(|j| f64::from(map[4 * i + j]) * cell[j]).sum::<f64>() + f64::from(map[4 * i + 3]);
-    Some(std::array::from_fn(row))
+/// What takes the cells of each frame into the grid in which aligned frames meet; the centres of cells are whole numbers.
+fn into_canonical(shown: &Shown) -> Option<Vec<Pose>> {
+    let map = |maps: &[f32]| pose_of_rows(&std::array::from_fn(|i| f64::from(maps[MOTION / 2 + i])));
+    Some(motion(shown)?.mu.chunks_exact(MOTION).map(map).collect())
 }
 
 /// How far the frames of the clip in view lie from its middle one, where the model aligns them: metres and degrees, at most.
 pub fn farthest_motion(shown: &Shown) -> Option<(f64, f64)> {
-    let Shown { grid, frames, .. } = shown;
-    let maps: Vec<&[f32]> = motion(shown)?.mu.chunks_exact(MOTION).map(|maps| &maps[MOTION / 2..]).collect();
-    // Where the sensor of a frame stands, in cells of the canonical grid.
-    let origin: [f64; 3] = std::array::from_fn(|a| -grid.min_bound_m[a] / (2.0 * grid.voxel_size_m[a]) - 0.5);
-    let stand = |map: &[f32], a: usize| {
-        (0..3).map(|j| f64::from(map[4 * a + j]) * origin[j]).sum::<f64>() + f64::from(map[4 * a + 3])
-    };
-    let middle = *maps.get(frames / 2)?;
-    let of_frame = |map: &&[f32]| {
-        let shift = |a: usize| 2.0 * grid.voxel_size_m[a] * (stand(map, a) - stand(middle, a));
-        let length = (0..3).map(|a| shift(a).powi(2)).sum::<f64>().sqrt();
-        let trace = f64::from(map[0] + map[5] + map[10]);
-        (length, ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos().to_degrees())
+    let maps = into_canonical(shown)?;
+    let cell = 2.0 * DVec3::from(shown.grid.voxel_size_m);
+    let sensor = -DVec3::from(shown.grid.min_bound_m) / cell - 0.5;
+    let middle = maps.get(shown.frames / 2)?.transform_point3(sensor);
+    let of_frame = |map: &Pose| {
+        let axes = map.matrix3;
+        let cosine = (axes.x_axis.x + axes.y_axis.y + axes.z_axis.z - 1.0) / 2.0;
+        (((map.transform_point3(sensor) - middle) * cell).length(), cosine.clamp(-1.0, 1.0).acos().to_degrees())
     };
     maps.iter().map(of_frame).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
@@ -235,7 +231,8 @@ impl Axis {
     pub fn cell(&self, shown: &Shown, voxel: [usize; 3], t: usize) -> Option<usize> {
         match space(self.name) {
             Some(axis) if self.is_canonical => {
-                let at = in_canonical_grid(shown, voxel, t)?[axis].round();
+                let cell = (DVec3::from(voxel.map(|at| at as f64)) - 0.5) / 2.0;
+                let at = into_canonical(shown)?.get(t)?.transform_point3(cell)[axis].round();
                 (0.0..self.len as f64).contains(&at).then_some(at as usize)
             }
             Some(axis) => {
@@ -314,6 +311,35 @@ mod tests {
         assert_eq!((at(0).values, at(0).over.as_str()), (vec![7.0, 63.0], "frames 1 to 4"));
         assert_eq!(at(3).values, [7.0, 63.0]);
         assert_eq!((at(4).values, at(4).over.as_str()), (vec![7.0, 0.0], "frames 5 to 6"));
+    }
+
+    #[test]
+    fn aligned_frames_lie_where_their_motion_says() {
+        let mut shown = sample::state().shown.unwrap();
+        assert_eq!(farthest_motion(&shown), None);
+        // With a margin of two cells every frame is turned by a right angle about cell (3, 3), but the middle one is not.
+        let still = [1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0];
+        let turned = [0.0, -1.0, 0.0, 8.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0];
+        let frame = |t: usize| [[0.0; 12], if t == 3 { still } else { turned }].concat();
+        let spec = LatentSpec { name: "motion", axes: "t", kind: LatentKind::Motion };
+        let mu: Vec<f32> = (0..6).flat_map(frame).collect();
+        let model = shown.model.as_mut().unwrap();
+        model.latents.push(Latent { spec, shape: vec![1, 6, MOTION], mu, logvar: vec![] });
+        let cells = [0, 1].map(|a| shown.grid.size[a] / 2);
+        let plane = gaussian("xy", vec![1, cells[0] + 4, cells[1] + 4, 1], vec![0.0; (cells[0] + 4) * (cells[1] + 4)]);
+        let [x, y] = flat(&plane, Quantity::Mean, Channels::Mean, &shown, 0).unwrap().axes;
+        let size = shown.grid.voxel_size_m;
+        assert!(
+            (x.step - 2.0 * size[0]).abs() < 1e-9 && (x.low - (shown.grid.min_bound_m[0] - 4.0 * size[0])).abs() < 1e-9
+        );
+        // Voxel (9, 3) lies in cell (4, 1).
+        let at = |t: usize| [x, y].map(|axis| axis.cell(&shown, [9, 3, 0], t));
+        assert_eq!((at(3), at(0)), ([Some(6), Some(3)], [Some(7), Some(6)]));
+        let (metres, degrees) = farthest_motion(&shown).unwrap();
+        let sensor = [0, 1].map(|a| -shown.grid.min_bound_m[a] / (2.0 * size[a]) - 0.5);
+        let moved = [8.0 - sensor[1] - sensor[0] - 2.0, 2.0 + sensor[0] - sensor[1] - 2.0];
+        let expected = (moved[0] * 2.0 * size[0]).hypot(moved[1] * 2.0 * size[1]);
+        assert!((metres - expected).abs() < 1e-6 && (degrees - 90.0).abs() < 1e-6, "{metres} {expected} {degrees}");
     }
 
     #[test]

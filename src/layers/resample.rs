@@ -14,7 +14,7 @@ use crate::graph::program::vector_width;
 use crate::graph::{CpuTensor, Graph, Kernel, Node, Op, OpContext, Operand, Program, Slot, TensorId, TensorSpec};
 
 /// Numbers of a frame's motion: two maps of three rows of four.
-const MOTION: usize = 24;
+pub const MOTION: usize = 24;
 
 /// Numbers of one of its maps.
 const MAP: usize = 12;

@@ -5,6 +5,7 @@
 
 use crate::Result;
 use crate::graph::{Graph, TensorId};
+pub use crate::layers::resample::MOTION;
 
 mod config;
 pub mod dynamic_city;
@@ -175,9 +176,6 @@ pub struct BuiltLatent {
     /// What is decoded: a sample, what is expected, or an input, by [`Mode`].
     pub decoded: TensorId,
 }
-
-/// Numbers of a frame's motion.
-pub const MOTION: usize = 24;
 
 /// Where a model is told how the frames of a clip lie in its canonical grid.
 #[derive(Debug, Clone, Copy)]

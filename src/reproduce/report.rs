@@ -21,6 +21,9 @@ use crate::{Error, Result};
 /// Colours that colour-blind readers tell apart (Okabe and Ito), in the order in which models come.
 const COLORS: [[u8; 3]; 7] =
     [[0, 158, 115], [213, 94, 0], [0, 114, 178], [204, 121, 167], [230, 159, 0], [86, 180, 233], [90, 90, 90]];
+/// The columns of [`Findings::costs`] and [`Findings::scores`].
+const MEASURED: [&str; 8] =
+    ["C.R.", "latent floats", "parameters", "steps", "training, s", "seeds", "mIoU, %", "IoU, %"];
 /// Points of a curve of training losses, at most: each is a mean of what lies between.
 const CURVE: usize = 60;
 
@@ -106,20 +109,7 @@ impl<'a> Findings<'a> {
         let mut table = Table::new(
             "table1",
             "Table 1: reconstruction at five lengths",
-            &[
-                "model",
-                "T",
-                "C.R.",
-                "latent floats",
-                "parameters",
-                "steps",
-                "training, s",
-                "seeds",
-                "mIoU, %",
-                "IoU, %",
-                "published mIoU",
-                "its authors' mIoU",
-            ],
+            &[&["model", "T"], &MEASURED[..], &["published mIoU", "its authors' mIoU"]].concat(),
         );
         let (variants, lengths) = Study::Table1.compares(&Scale::FRAMES);
         for &frames in &lengths {
@@ -197,19 +187,7 @@ impl<'a> Findings<'a> {
         let mut table = Table::new(
             study.name(),
             title,
-            &[
-                "model",
-                "C.R.",
-                "latent floats",
-                "parameters",
-                "steps",
-                "training, s",
-                "seeds",
-                "mIoU, %",
-                "IoU, %",
-                "published mIoU",
-                "published IoU",
-            ],
+            &[&["model"], &MEASURED[..], &["published mIoU", "published IoU"]].concat(),
         );
         for (&frames, variant) in
             lengths.iter().flat_map(|frames| variants.iter().map(move |variant| (frames, variant)))

@@ -2,7 +2,7 @@
 
 use super::super::plan::{ALIGNED, Scale, Study, Variant};
 use super::super::table::{Cell, Spread, Table};
-use super::{Findings, Measured};
+use super::{Findings, MEASURED, Measured};
 
 /// The 97.5 % quantile of Student's t distribution for 1, 2, ... degrees of freedom.
 const STUDENT: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
@@ -21,18 +21,7 @@ impl Findings<'_> {
         let mut table = Table::new(
             "ablation",
             "Ablation: equal latent floats, equal steps",
-            &[
-                "model",
-                "T",
-                "C.R.",
-                "latent floats",
-                "parameters",
-                "steps",
-                "training, s",
-                "seeds",
-                "mIoU, %",
-                "IoU, %",
-            ],
+            &[&["model", "T"], &MEASURED[..]].concat(),
         );
         let (variants, lengths) = Study::Ablation.compares(&Scale::FRAMES);
         for &frames in &lengths {
